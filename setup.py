@@ -1,0 +1,37 @@
+"""The package's metadata; build system and tools' settings stand in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="sincut",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "sincut/__init__.py").read_text())[1],
+    description="Translate one high-resolution image into the look of another (SinCUT)",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    # `kernels` and `cli` stand at the top of the repository and are linked into the package.
+    packages=["sincut", "sincut.cli", "sincut.example", "sincut.kernels"],
+    package_data={"sincut": ["py.typed"]},
+    install_requires=[
+        "torch>=2.11",
+        "triton>=3.6; sys_platform == 'linux'",
+        "numpy>=1.26",
+        "pillow>=11.0",
+        "click>=8.1",
+        "safetensors>=0.4.5",
+        "rich>=13.7",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15", "matplotlib>=3.9"],
+        "logging": ["tensorboard>=2.17"],
+        "big": ["pyvips[binary]>=2.2.3", "imagecodecs>=2024.9"],
+    },
+    entry_points={"console_scripts": ["sincut = sincut.cli:main"]},
+)

@@ -1,0 +1,9 @@
+"""The one exception for what the user can mend."""
+
+
+class SincutError(Exception):
+    """Something the person who typed can put right.
+
+    The message is one line that says what is wrong, what was given, what is allowed and what to
+    try. The command line prints it and exits with 2; every other exception keeps its traceback.
+    """
