@@ -1,0 +1,1 @@
+"""Operations on tensors, one per file. They know nothing of SinCUT."""
