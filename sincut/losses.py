@@ -1,0 +1,53 @@
+"""The terms of SinCUT's objective, one function each; every one returns a float32 scalar.
+
+Logits are large for real. Batches are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sincut.kernels.patch_nce import patch_nce
+
+
+def adversarial_generator(fake_logits: Tensor) -> Tensor:
+    """Non-saturating GAN loss of G: softplus(−D(ŷ)). Logits (N, 1)."""
+    return F.softplus(-fake_logits).mean()
+
+
+def adversarial_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Non-saturating GAN loss of D: ½ [softplus(D(ŷ)) + softplus(−D(y))]. Logits (N, 1)."""
+    return (F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()) / 2
+
+
+def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
+    """½ ‖∂D/∂y‖², summed over a tile, averaged over tiles (Mescheder et al., 2018).
+
+    ``real`` (N, 3, H, W) must require a gradient and ``real_logits`` be computed from it. The
+    result is differentiable with respect to D's weights.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    return gradient.float().square().sum(dim=(1, 2, 3)).mean() / 2
+
+
+def contrastive(
+    queries: Sequence[Tensor], keys: Sequence[Tensor], *, temperature: float, groups: int
+) -> Tensor:
+    """PatchNCE: mean over layers of the mean cross entropy over queries.
+
+    ``queries`` and ``keys`` hold (N, D) projected rows per layer; keys are taken as constants.
+    """
+    per_layer = [
+        patch_nce(query, key.detach(), temperature=temperature, groups=groups).mean()
+        for query, key in zip(queries, keys, strict=True)
+    ]
+    return torch.stack(per_layer).mean()
+
+
+def pixel_identity(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of two (N, 3, H, W) batches."""
+    return F.l1_loss(output.float(), target.float())
