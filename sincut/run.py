@@ -1,0 +1,389 @@
+"""A run folder: drives the loop and does on the way what has to be written.
+
+===========================  =======================================================
+``model.safetensors``        averaged generator and projection heads, self-describing
+``state.safetensors``        everything training needs to go on
+``config.json``              the resolved configuration, version and images
+``log.jsonl``                one record of losses every ``log_every`` steps
+``previews/STEP.png``        the content translated
+===========================  =======================================================
+
+Every file is written beside its place and renamed, the state before the model, so that whatever
+happens the folder holds the last saved point of a run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sincut import __version__
+from sincut.checkpoint import (
+    MODEL_FILE,
+    STATE_FILE,
+    State,
+    initial_state,
+    load_state,
+    load_tensors,
+    save_model,
+    save_state,
+)
+from sincut.config import TrainConfig, TranslateConfig, train_config
+from sincut.devices import chosen_device, peak_memory
+from sincut.errors import SincutError
+from sincut.images import Picture, file_digest, read_picture, write_atomically, write_png
+from sincut.training import Record, resolved
+from sincut.training import train as train_loop
+from sincut.translation import translate_pixels
+
+CONFIG_FILE = "config.json"
+LOG_FILE = "log.jsonl"
+PREVIEWS = "previews"
+
+# May change when a run is continued; everything else is the run.
+CHANGEABLE = ("steps", "device", "precision")
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run stands: ``signal`` is the number of the signal that interrupted it, or 0."""
+
+    folder: Path
+    step: int
+    steps: int
+    signal: int = 0
+
+
+def train(
+    content: Path | str,
+    style: Path | str,
+    output: Path | str,
+    *,
+    preset: str | None = None,
+    method: str | None = None,
+    resume: bool = False,
+    force: bool = False,
+    listener: Listener | None = None,
+    **changes: Any,
+) -> RunResult:
+    """Train on one pair of image files and write a run folder.
+
+    Args:
+        content: the image whose structure stays.
+        style: the image whose look it gets.
+        output: the run folder; made where it does not exist.
+        preset: ``paper`` by default where there is CUDA, else ``draft``.
+        method: ``sincut``, ``cut`` or ``fastcut``.
+        resume: continue the run in ``output``; ``steps`` may be larger than before.
+        force: start anew in a folder that holds a run.
+        listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,
+            ``step``, ``preview``, ``notice``, ``done`` or ``interrupted``, under the key ``event``.
+        changes: fields of :class:`sincut.config.TrainConfig`.
+
+    Raises:
+        SincutError: anything the caller can mend; nothing has been written then, or the last
+            saved point is intact.
+    """
+    folder = Path(output)
+    tell = listener or (lambda _: None)
+    paths = {"content": Path(content), "style": Path(style)}
+    if resume:
+        config, header = _resumed_config(folder, preset, method, changes)
+    else:
+        _check_folder(folder, force)
+        config = _fresh_config(preset, method, changes)
+    config = resolved(config)
+    tell(_start_record(config, preset, resume))
+
+    pictures = {name: read_picture(path) for name, path in paths.items()}
+    for name, picture in pictures.items():
+        for notice in picture.notices:
+            tell({"event": "notice", "image": name, "text": notice})
+    images = {name: _describe(paths[name], pictures[name]) for name in paths}
+    if resume:
+        _check_images(folder, header, images)
+        state = load_state(folder / STATE_FILE, config)
+        if config.steps < state.step:
+            raise SincutError(
+                f"the run has done {state.step} steps already, got --steps {config.steps}; "
+                f"try --steps {2 * state.step}"
+            )
+    else:
+        state = initial_state(config)
+
+    run = _Run(folder, config, images, pictures, tell)
+    if state.step < config.steps:
+        tell(run.estimate(state))
+    run.open(state)
+    if state.step < config.steps:
+        with _signals() as received:
+            run.received = received
+            state = train_loop(
+                pictures["content"].rgb, pictures["style"].rgb, config, run.on_step, state
+            )
+    interrupted = state.step < config.steps
+    tell(
+        {
+            "event": "interrupted" if interrupted else "done",
+            "folder": str(folder),
+            "step": state.step,
+            "steps": config.steps,
+        }
+    )
+    return RunResult(folder, state.step, config.steps, run.received[0] if interrupted else 0)
+
+
+class _Run:
+    """The callback of the loop, with what it needs to write."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        images: dict[str, Any],
+        pictures: dict[str, Picture],
+        tell: Listener,
+    ) -> None:
+        self.folder, self.config, self.tell = folder, config, tell
+        self.pictures = pictures
+        self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
+        self.received: list[int] = []  # signals
+        self.logged = (0, 0.0)  # step and seconds of the last record
+
+    def open(self, state: State) -> None:
+        """Make the folder, or bring its log back to where ``state`` is."""
+        self.logged = state.step, 0.0
+        try:
+            (self.folder / PREVIEWS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SincutError(
+                f"cannot create {self.folder} ({error.strerror}); give another -o"
+            ) from None
+        fresh = state.step == -self.config.warm_steps
+        if fresh:
+            _remove_run(self.folder)
+            (self.folder / PREVIEWS).mkdir()
+        lines = []
+        if not fresh and (self.folder / LOG_FILE).exists():
+            lines = [
+                line
+                for line in (self.folder / LOG_FILE).read_text().splitlines(keepends=True)
+                if line.endswith("\n") and json.loads(line)["step"] <= state.step
+            ]
+        _write_text(self.folder / LOG_FILE, "".join(lines))
+        record = {"sincut_version": __version__, **self.header}
+        _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
+        if fresh:
+            self.save(state)
+            if state.step == 0:
+                self.preview(state)
+
+    def on_step(self, record: Record) -> bool:
+        """Log, preview and save what is due after a step; true where it should be the last."""
+        step, config = record.step, self.config
+        last = step == config.steps or bool(self.received)
+        if step % config.log_every == 0 or last:
+            self.log(record)
+        if (step >= 0 and config.preview_every and step % config.preview_every == 0) or (
+            step in (0, config.steps)
+        ):
+            self.preview(record.state)
+        if step % config.checkpoint_every == 0 or last:
+            self.save(record.state)
+        return last
+
+    def log(self, record: Record) -> None:
+        """One line in the log, the same to the listener; refuses to go on with broken numbers."""
+        values = record.values()
+        if not all(math.isfinite(value) for value in values.values()):
+            raise SincutError(
+                f"training diverged at step {record.step}: a loss is not finite; the last saved "
+                f"state is kept; try --set learning_rate={self.config.learning_rate / 4:g}"
+            )
+        steps, seconds = record.step - self.logged[0], record.seconds - self.logged[1]
+        self.logged = record.step, record.seconds
+        line = {
+            "step": record.step,
+            "steps": record.steps,
+            "seconds": round(record.seconds, 3),
+            "steps_per_second": round(steps / max(seconds, 1e-6), 3),
+            "learning_rate": record.learning_rate,
+            "losses": values,
+        }
+        with open(self.folder / LOG_FILE, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.tell({"event": "step", **line})
+
+    def preview(self, state: State) -> None:
+        """The content at most ``preview_width`` wide, translated, as a PNG."""
+        content = Image.fromarray(self.pictures["content"].rgb)
+        content.thumbnail((self.config.preview_width,) * 2, Image.Resampling.BILINEAR)
+        pixels = translate_pixels(
+            state.averaged_generator, np.asarray(content), TranslateConfig(precision="fp32")
+        )
+        path = self.folder / PREVIEWS / f"{max(state.step, 0):06d}.png"
+        write_png(path, pixels)
+        self.tell({"event": "preview", "step": state.step, "path": str(path)})
+
+    def save(self, state: State) -> None:
+        """The state, then the model."""
+        save_state(self.folder / STATE_FILE, state, self.header)
+        header = {**self.header, "step": max(state.step, 0)}
+        save_model(
+            self.folder / MODEL_FILE, state.averaged_generator, state.averaged_projector, header
+        )
+
+    def estimate(self, state: State) -> dict[str, Any]:
+        """Time and memory, from a few steps of networks that are thrown away."""
+        config = self.config
+        # The first step warms up; then one whole round of R1 penalties, if that is short.
+        count = 1 + min(max(config.r1_every, 2), 8)
+        times: list[float] = []
+
+        def on_step(record: Record) -> bool:
+            record.values()  # wait for the device
+            times.append(time.monotonic())
+            return len(times) == count
+
+        train_loop(
+            self.pictures["content"].rgb,
+            self.pictures["style"].rgb,
+            config.replaced(steps=count, warm_steps=0),
+            on_step,
+        )
+        per_step = (times[-1] - times[0]) / (count - 1)
+        return {
+            "event": "estimate",
+            # A warm step is a forward and a backward of G alone: about a third of a whole one.
+            "seconds": per_step * (config.steps - max(state.step, 0) + max(-state.step, 0) / 3),
+            "seconds_per_step": per_step,
+            "peak_bytes": peak_memory(config.device),
+        }
+
+
+def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:
+    if preset is None:
+        device = chosen_device(changes.get("device", "auto"))
+        preset = "paper" if device == "cuda" else "draft"
+    return train_config(preset, method or "sincut", **changes)
+
+
+def _resumed_config(
+    folder: Path, preset: str | None, method: str | None, changes: dict[str, Any]
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """The saved configuration with what may change changed, and the saved state's header."""
+    if not (folder / STATE_FILE).is_file():
+        raise SincutError(
+            f"{folder} holds no run to resume: it has no {STATE_FILE}; start one without --resume"
+        )
+    _, header = load_tensors(folder / STATE_FILE, "sincut-state")
+    saved = TrainConfig.from_dict(header["config"])
+    asked = {**changes}
+    if preset is not None:
+        asked["preset"] = preset
+    if method is not None:
+        asked["method"] = method
+    wanted = saved.replaced(**asked)
+    for name in asked:
+        before, after = getattr(saved, name), getattr(wanted, name)
+        if before != after and name not in CHANGEABLE:
+            raise SincutError(
+                f"--resume goes on with the run's own {name}, {before}, got {after}; allowed to "
+                f"change: {', '.join(CHANGEABLE)}; try without it"
+            )
+    return wanted, header
+
+
+def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict[str, Any]:
+    why = (
+        "chosen by --preset"
+        if preset
+        else ("of the run" if resume else f"the default on {config.device}")
+    )
+    return {"event": "start", "version": __version__, "why": why, "config": config.to_dict()}
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    if not folder.exists():
+        return
+    is_run = any((folder / name).exists() for name in (CONFIG_FILE, STATE_FILE, MODEL_FILE))
+    if is_run and not force:
+        raise SincutError(
+            f"{folder} holds a run already; try --resume to continue it, --force to start anew, "
+            "or another -o"
+        )
+    if not is_run and any(folder.iterdir()):
+        raise SincutError(f"{folder} is not empty and holds no run; give another -o")
+
+
+def _check_images(folder: Path, header: dict[str, Any], images: dict[str, Any]) -> None:
+    for name, image in images.items():
+        if image["sha256"] != header[name]["sha256"]:
+            raise SincutError(
+                f"{folder} was trained with another {name} image, {header[name]['name']} "
+                f"({header[name]['width']}×{header[name]['height']}), got {image['name']}; "
+                "resume with the same files"
+            )
+
+
+def _describe(path: Path, picture: Picture) -> dict[str, Any]:
+    return {
+        "name": path.name,
+        "width": picture.width,
+        "height": picture.height,
+        "sha256": file_digest(path),
+    }
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove what a run writes, and nothing else."""
+    for name in (CONFIG_FILE, LOG_FILE, STATE_FILE, MODEL_FILE):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / PREVIEWS, ignore_errors=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM; the second is delivered as ever.
+
+    Outside the main thread Python cannot catch signals, and nothing is collected.
+    """
+    received: list[int] = []
+    try:
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def receive(number: int, frame: Any) -> None:
+            received.append(number)
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in before:
+            signal.signal(number, receive)
+    except ValueError:
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

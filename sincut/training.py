@@ -1,0 +1,292 @@
+"""The loop: SinCUT as the paper has it, on one content and one style image.
+
+Every random draw of a step comes from a generator seeded by (seed, step). Nothing random has to be
+saved, and a run that was interrupted continues bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sincut import losses
+from sincut.checkpoint import State, initial_state, new_optimizers
+from sincut.colour import transfer_table
+from sincut.config import TrainConfig
+from sincut.crops import ResidentImage, draw_crops
+from sincut.devices import chosen_device, exact_float32, mixed_precision, multiplies_bf16
+from sincut.networks import PatchProjector
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one finished step has to tell. ``losses`` are scalars still on the device."""
+
+    step: int
+    steps: int
+    losses: dict[str, Tensor]
+    learning_rate: float
+    seconds: float  # since training started or resumed
+    state: State = field(repr=False)
+
+    def values(self) -> dict[str, float]:
+        """The losses as numbers (waits for the device)."""
+        return {name: value.item() for name, value in self.losses.items()}
+
+
+def train(
+    content: Pixels,
+    style: Pixels,
+    config: TrainConfig,
+    on_step: Callable[[Record], bool | None],
+    state: State | None = None,
+) -> State:
+    """Train until ``config.steps`` or until ``on_step`` returns true.
+
+    Args:
+        content, style: (H, W, 3) uint8 sRGB.
+        config: device and precision resolved by :func:`resolved`.
+        on_step: called after every step.
+        state: from :func:`initial_state` or a checkpoint; it is changed in place.
+
+    Returns:
+        The state after the last step.
+    """
+    images = [ResidentImage(image, config, config.device) for image in (content, style)]
+    state = state or initial_state(config)
+    table = None
+    if state.step < 0:
+        table = torch.from_numpy(transfer_table(content, style, seed=config.seed))
+        table = table.to(config.device)
+    started = time.monotonic()
+    with exact_float32():
+        while state.step < config.steps:
+            random = _random_of(config.seed, state.step)
+            x, y = (draw_crops(image, config, random) for image in images)
+            rate = config.learning_rate * rate_factor(state.step, config)
+            _set_rate(state, rate)
+            if state.step < 0:
+                assert table is not None
+                terms = warm_step(state, x, y, table, config, random)
+            else:
+                terms = sincut_step(state, x, y, config, random)
+            state.step += 1
+            if state.step == 0:  # the moments so far belong to another objective
+                state.optimizers = new_optimizers(state, config)
+            _average(state, average_weight(state.step, config.ema_half_life))
+            seconds = time.monotonic() - started
+            if on_step(Record(state.step, config.steps, terms, rate, seconds, state)):
+                break
+    return state
+
+
+def sincut_step(
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, random: torch.Generator
+) -> dict[str, Tensor]:
+    """One step on crops x of the content and y of the style: first D, then G and H.
+
+    Returns the terms of both objectives, unweighted, and the two sums ``D`` and ``G``.
+    """
+    generator, discriminator, projector = state.generator, state.discriminator, state.projector
+    precision = mixed_precision(config.device, config.precision)
+
+    # ŷ = G(x) and, where it is used, G(y); with the encoder's features passed on the way.
+    mirrored = config.flip_equivariance and torch.rand((), generator=random).item() < 0.5
+    with_identity = config.lambda_y > 0 or config.lambda_identity > 0
+    inputs = torch.cat([x, y]) if with_identity else x
+    seen = inputs.flip(3) if mirrored else inputs
+    noise = generator.random_noise(seen, random)
+    with precision:
+        outputs, features = generator.generate(seen, noise, config.layers)
+    fake = outputs[: len(x)]
+
+    # D: real tiles of the style against fake ones.
+    real_tiles, fake_tiles = cut_tiles(y, config.tile), cut_tiles(fake, config.tile)
+    with_r1 = config.lambda_r1 > 0 and state.step % config.r1_every == 0
+    real_tiles.requires_grad_(with_r1)
+    # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
+    with mixed_precision(config.device, "fp32" if with_r1 else config.precision):
+        real_logits = discriminator(real_tiles)
+    with precision:
+        fake_logits = discriminator(fake_tiles.detach())
+    terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits)}
+    d_loss = terms["D_gan"]
+    if with_r1:
+        terms["R1"] = losses.r1_penalty(real_logits, real_tiles)
+        # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
+        d_loss = d_loss + config.lambda_r1 * config.r1_every * terms["R1"]
+    _update(d_loss, state.optimizers["discriminator"])
+
+    # G and H: fool the updated D, …
+    g_terms: list[Tensor] = []
+    if config.lambda_gan > 0:
+        discriminator.requires_grad_(False)
+        with precision:
+            terms["G_gan"] = losses.adversarial_generator(discriminator(fake_tiles))
+        discriminator.requires_grad_(True)
+        g_terms.append(config.lambda_gan * terms["G_gan"])
+
+    # … stay recognisable, patch by patch, among the patches of the input …
+    weights = [config.lambda_x, config.lambda_y]
+    if any(weights):
+        # The encoder's features of G's inputs are the keys, unless G saw them mirrored.
+        with precision:
+            queries = generator.encode(outputs, config.layers)
+            if mirrored:
+                queries = [feature.flip(3) for feature in queries]
+                with torch.no_grad():
+                    features = generator.encode(inputs, config.layers)
+            keys = [feature.detach() for feature in features]
+        nce = {}
+        for name, weight, part in (
+            ("NCE_x", config.lambda_x, slice(len(x))),
+            ("NCE_y", config.lambda_y, slice(len(x), None)),
+        ):
+            if weight > 0:
+                terms[name] = _patch_nce(
+                    [feature[part] for feature in queries],
+                    [feature[part] for feature in keys],
+                    projector,
+                    config,
+                    random,
+                )
+                nce[name] = weight * terms[name]
+        # Two terms are averaged; a single one is not halved.
+        g_terms.append(torch.stack(list(nce.values())).mean())
+
+    # … and leave the style image as it is.
+    if config.lambda_identity > 0:
+        target = y.flip(3) if mirrored else y
+        terms["identity"] = losses.pixel_identity(outputs[len(x) :], target)
+        g_terms.append(config.lambda_identity * terms["identity"])
+    g_loss = torch.stack(g_terms).sum()
+    _update(g_loss, state.optimizers["generator"], state.optimizers["projector"])
+
+    return {name: term.detach() for name, term in {**terms, "D": d_loss, "G": g_loss}.items()}
+
+
+def warm_step(
+    state: State,
+    x: Tensor,
+    y: Tensor,
+    table: Tensor,
+    config: TrainConfig,
+    random: torch.Generator,
+) -> dict[str, Tensor]:
+    """One step of L1 towards the recoloured content, and towards the style itself (ours).
+
+    A short run has no time to find the style's colours through D alone; this gives them to it.
+    """
+    inputs = torch.cat([x, y])
+    targets = torch.cat([recoloured(x, table), y])
+    noise = state.generator.random_noise(inputs, random)
+    with mixed_precision(config.device, config.precision):
+        outputs, _ = state.generator.generate(inputs, noise)
+    loss = losses.pixel_identity(outputs, targets)
+    _update(loss, state.optimizers["generator"])
+    return {"warm": loss.detach()}
+
+
+def recoloured(image: Tensor, table: Tensor) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] through a colour table (S, S, S, 3) in [0, 1], trilinear."""
+    lattice = table.permute(3, 0, 1, 2)[None] * 2 - 1  # (1, 3, red, green, blue)
+    where = image.clamp(-1, 1).flip(1).permute(0, 2, 3, 1)[None]  # blue, green, red as x, y, z
+    return F.grid_sample(lattice, where, align_corners=True)[0].transpose(0, 1)
+
+
+def cut_tiles(crops: Tensor, size: int) -> Tensor:
+    """(N, C, H, W) → (N · H/size · W/size, C, size, size), tiles of one crop consecutive."""
+    tiles = crops.unfold(2, size, size).unfold(3, size, size)  # (N, C, rows, columns, size, size)
+    tiles = tiles.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    return tiles.contiguous(memory_format=torch.channels_last)
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """The learning rate of a step as a fraction of ``config.learning_rate``; 1 while warming."""
+    if config.schedule == "constant" or step < 0:
+        return 1.0
+    if config.schedule == "linear":
+        return min(1.0, 2 * (1 - step / config.steps))
+    epoch = 16 * step // config.steps  # published: 8 epochs, then 8 that fall by a ninth each
+    return 1 - max(0, epoch - 7) / 9
+
+
+def average_weight(step: int, half_life: float) -> float:
+    """How much of the newest weights enters the average after ``step`` steps.
+
+    The half-life is at most half of the steps done, so that the first ones are soon forgotten.
+    """
+    half_life = min(half_life, max(step, 0) / 2)
+    return 1 - 0.5 ** (1 / half_life) if half_life > 0 else 1.0
+
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The configuration with ``auto`` replaced by what this machine has."""
+    device = chosen_device(config.device)
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if multiplies_bf16(device) else "fp32"
+    return config.replaced(device=device, precision=precision)
+
+
+def _patch_nce(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    projector: PatchProjector,
+    config: TrainConfig,
+    random: torch.Generator,
+) -> Tensor:
+    """PatchNCE of one batch: sample positions, project, compare. H learns from queries alone."""
+    positions = [
+        torch.randperm(key.shape[2] * key.shape[3], generator=random)[: config.patches].to(
+            key.device
+        )
+        for key in keys
+    ]
+    with mixed_precision(config.device, config.precision):
+        query_rows = projector(queries, positions)
+        with torch.no_grad():
+            key_rows = projector(keys, positions)
+    groups = 1 if config.negatives == "minibatch" else keys[0].shape[0]
+    return losses.contrastive(query_rows, key_rows, temperature=config.temperature, groups=groups)
+
+
+def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def _set_rate(state: State, rate: float) -> None:
+    for optimizer in state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+@torch.no_grad()
+def _average(state: State, weight: float) -> None:
+    """Move the averaged networks towards the newest weights."""
+    for average, newest in (
+        (state.averaged_generator, state.generator),
+        (state.averaged_projector, state.projector),
+    ):
+        for mean, new in zip(average.parameters(), newest.parameters(), strict=True):
+            mean.lerp_(new, weight)
+
+
+def _random_of(seed: int, step: int) -> torch.Generator:
+    """The generator of all random draws of one step."""
+    digest = hashlib.blake2b(f"{seed},{step}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
