@@ -1,0 +1,51 @@
+"""The command line: one module per command, each parses, calls one function and prints.
+
+Only :mod:`sincut.errors` and :mod:`sincut.config` are imported here and in the commands' modules;
+torch, numpy and Pillow wait until a command runs, so that ``sincut --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from sincut import __version__
+from sincut.cli.demo import demo
+from sincut.cli.import_published import import_published
+from sincut.cli.info import info
+from sincut.cli.train import train
+from sincut.cli.translate import translate
+from sincut.errors import SincutError
+
+
+class _Group(click.Group):
+    """The one place where the library's error becomes a line on standard error and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SincutError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sincut")
+def main() -> None:
+    """Translate one high-resolution image into the look of another.
+
+    Train on the pair, then translate the content (or any other image) at its full size:
+
+    \b
+      sincut train content.jpg style.jpg -o run
+      sincut translate run content.jpg -o result.png
+    """
+
+
+for _command in (train, translate, info, import_published, demo):
+    main.add_command(_command)

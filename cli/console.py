@@ -1,0 +1,65 @@
+"""What the commands print: lines for people, JSON records for programs, progress for terminals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+
+def duration(seconds: float) -> str:
+    """``95`` → ``1 min 35 s``; the two largest units that say something."""
+    seconds = round(seconds)
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
+
+
+def size(count: float) -> str:
+    """Bytes as megabytes or gigabytes."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+class Console:
+    """Says things to a person or, with ``as_json``, hands records to a program."""
+
+    def __init__(self, *, quiet: bool, as_json: bool) -> None:
+        self.quiet, self.as_json = quiet, as_json
+
+    def line(self, text: str) -> None:
+        """A line on standard output for a person."""
+        if not (self.quiet or self.as_json):
+            click.echo(text)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """A JSON object on a line of its own, where those were asked for."""
+        if self.as_json:
+            click.echo(json.dumps(record))
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
+        """``update(text, done, total)`` moves a bar on standard error, if that is a terminal."""
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        terminal = Terminal(stderr=True)
+        silent = self.quiet or self.as_json or not terminal.is_terminal
+        columns = (
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
+        with Progress(*columns, console=terminal, disable=silent, transient=True) as bar:
+            task = bar.add_task("", total=1)
+
+            def update(text: str, done: int, total: int) -> None:
+                bar.update(task, description=text, completed=done, total=total)
+
+            yield update

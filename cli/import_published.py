@@ -1,0 +1,31 @@
+"""``sincut import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sincut.errors import SincutError
+
+
+@click.command("import")
+@click.argument("weights", metavar="LATEST_NET_G.pth", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file to write."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def import_published(weights: Path, output: Path, force: bool) -> None:
+    """Turn a generator of the authors' single-image code into a model file.
+
+    Translate with --border zero to get what that code would have shown.
+    """
+    if output.exists() and not force:
+        raise SincutError(f"{output} exists already; try --force or another -o")
+
+    from sincut.checkpoint import save_model
+    from sincut.published import read_published
+
+    generator = read_published(weights)
+    save_model(output, generator, None, {"origin": f"imported from {weights.name}"})
+    click.echo(f"{output}: generator with {generator.channels} channels, {generator.blocks} blocks")

@@ -1,0 +1,45 @@
+"""Options that read their help, default and choices from the configuration's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sincut.config import Config, field_of
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def field_option(config: type[Config], name: str, *declarations: str) -> Decorator:
+    """A ``--name`` for a field. Not given, it is ``None``, so that presets can fill it in.
+
+    The value goes to the configuration as text: its messages are the same as the library's.
+    """
+    field = field_of(config, name)
+    flag = f"--{name.replace('_', '-')}"
+    text = field.metadata["help"]
+    if isinstance(field.default, bool):
+        return click.option(flag, name, is_flag=True, default=None, help=_sentence(text))
+    metavar = "|".join(field.metadata["choices"]) or {int: "INTEGER", float: "NUMBER"}.get(
+        type(field.default), "TEXT"
+    )
+    return click.option(
+        flag,
+        *declarations,
+        name,
+        metavar=metavar,
+        default=None,
+        help=f"{_sentence(text)}  [default: {field.default}]",
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per record on standard output."
+)

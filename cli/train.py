@@ -1,0 +1,132 @@
+"""``sincut train``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sincut.cli.console import Console, duration, size
+from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.config import PRESETS, TrainConfig, parse_assignments
+
+_PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.items())
+
+
+@click.command()
+@click.argument("content", type=click.Path(path_type=Path))
+@click.argument("style", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Run folder to write."
+)
+@click.option(
+    "--preset",
+    metavar="|".join(PRESETS),
+    help=f"{_PRESET_HELP}.  [default: paper on CUDA, draft on a CPU]",
+)
+@field_option(TrainConfig, "method")
+@field_option(TrainConfig, "steps")
+@field_option(TrainConfig, "seed")
+@field_option(TrainConfig, "device")
+@field_option(TrainConfig, "precision")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set any field of the configuration (sincut info lists them); repeatable.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue the run in the folder; with a larger --steps, extend it.",
+)
+@click.option("--force", is_flag=True, help="Start anew in a folder that holds a run.")
+@quiet_option
+@json_option
+def train(
+    content: Path,
+    style: Path,
+    output: Path,
+    preset: str | None,
+    method: str | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+    **fields: str | None,
+) -> None:
+    """Train on the pair CONTENT and STYLE and write a run folder.
+
+    The content keeps its structure and gets the look of the style. Ctrl-C finishes the step,
+    saves, and says how to go on.
+    """
+    changes: dict[str, Any] = {
+        **parse_assignments(assignments),
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+    console = Console(quiet=quiet, as_json=as_json)
+    with console.progress() as update:
+        from sincut.run import train as run
+
+        result = run(
+            content,
+            style,
+            output,
+            preset=preset,
+            method=method,
+            resume=resume,
+            force=force,
+            listener=listener(console, update),
+            **changes,
+        )
+    if result.signal:
+        console.line(
+            f"Interrupted after step {result.step} of {result.steps}; saved. To go on: "
+            f"sincut train {content} {style} -o {output} --resume"
+        )
+        sys.exit(128 + result.signal)
+
+
+def listener(
+    console: Console, update: Callable[[str, int, int], None]
+) -> Callable[[dict[str, Any]], None]:
+    """Tells a run's records to the console."""
+
+    def listen(record: dict[str, Any]) -> None:
+        console.record(record)
+        event = record["event"]
+        if event == "start":
+            config = record["config"]
+            console.line(
+                f"sincut {record['version']}: preset {config['preset']} ({record['why']}), "
+                f"method {config['method']}, {config['steps']} steps on {config['device']} in "
+                f"{config['precision']}, seed {config['seed']}"
+            )
+        elif event == "notice":
+            console.line(f"Note on the {record['image']} image: {record['text']}.")
+        elif event == "estimate":
+            console.line(
+                f"Estimate: {duration(record['seconds'])} at {record['seconds_per_step']:.2g} s a "
+                f"step, {size(record['peak_bytes'])} of memory at the peak."
+            )
+        elif event == "step":
+            warm = record["step"] < 0 or "warm" in record["losses"]
+            names = ("warm",) if warm else ("G", "D", "NCE_x", "R1")
+            losses = "  ".join(
+                f"{name} {record['losses'][name]:.3f}" for name in names if name in record["losses"]
+            )
+            done = max(record["step"], 0)
+            rate = f"{record['steps_per_second']:.2f} steps/s"
+            update(f"{rate}  {'warm start  ' if warm else ''}{losses}", done, record["steps"])
+        elif event == "done":
+            console.line(
+                f"Trained {record['step']} steps. To translate: "
+                f"sincut translate {record['folder']} IMAGE -o OUTPUT.png"
+            )
+
+    return listen

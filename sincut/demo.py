@@ -1,0 +1,61 @@
+"""The whole job on a pair that the project makes itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sincut.errors import SincutError
+from sincut.example import render_content, render_style
+from sincut.images import write_png
+from sincut.run import Listener, train
+from sincut.translation import translate
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """The pictures by name; ``signal`` as in :class:`sincut.run.RunResult`."""
+
+    pictures: dict[str, Path]
+    seconds: float
+    step: int
+    signal: int
+
+
+def make_demo(
+    folder: Path, *, force: bool = False, listener: Listener | None = None, **changes: Any
+) -> DemoResult:
+    """Render the pair, train ``draft`` on it and translate the content.
+
+    Args:
+        folder: gets ``content.png``, ``style.png``, ``result.png`` and the run folder ``run``.
+        force: overwrite a former demo.
+        listener, changes: as for :func:`sincut.run.train`.
+    """
+    started = time.monotonic()
+    pictures = {name: folder / f"{name}.png" for name in ("content", "style", "result")}
+    if folder.exists() and not folder.is_dir():
+        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    if any(path.exists() for path in pictures.values()) and not force:
+        raise SincutError(f"{folder} holds a demo already; try --force or another -o")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SincutError(f"cannot create the folder {folder} ({error.strerror})") from None
+    pictures["result"].unlink(missing_ok=True)
+    write_png(pictures["content"], render_content())
+    write_png(pictures["style"], render_style())
+    run = train(
+        pictures["content"],
+        pictures["style"],
+        folder / "run",
+        preset="draft",
+        force=force,
+        listener=listener,
+        **changes,
+    )
+    if not run.signal:
+        translate(run.folder, pictures["content"], pictures["result"])
+    return DemoResult(pictures, time.monotonic() - started, run.step, run.signal)
