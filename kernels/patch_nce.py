@@ -57,8 +57,11 @@ def patch_nce_reference(
 def _normalised(rows: Tensor) -> Tensor:
     """Rows of length one in float32 (or float64); zero rows stay zero and get gradient zero."""
     rows = rows if rows.dtype == torch.float64 else rows.float()
-    squares = rows.square().sum(dim=1, keepdim=True)
-    zero = squares == 0
-    # The inner `where` keeps the infinite slope of rsqrt at 0 out of the backward pass.
-    scale = squares.where(~zero, 1.0).rsqrt().where(~zero, 0.0)
-    return rows * scale
+    largest = rows.detach().abs().amax(dim=1, keepdim=True)
+    zero = largest == 0
+    # The result does not depend on a row's scale. Divided by its largest entry, a constant here,
+    # no square overflows or underflows, forward or backward. A zero row is multiplied by 0 instead
+    # of 1/norm; the norm of 1 it gets before keeps the infinite slope out of the backward pass.
+    rows = rows / largest.where(~zero, 1.0)
+    squares = rows.square().sum(dim=1, keepdim=True).where(~zero, 1.0)
+    return rows * squares.rsqrt().where(~zero, 0.0)

@@ -1,0 +1,78 @@
+"""Fixtures: a small pair, a small trained run, the real pair where it is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sincut
+from sincut.example import render_content, render_style
+
+# The smallest networks that have every part; a step takes some hundredths of a second.
+TINY: dict[str, Any] = {
+    "preset": "draft",
+    "device": "cpu",
+    "precision": "fp32",
+    "steps": 6,
+    "warm_steps": 2,
+    "batch": 2,
+    "crop": 32,
+    "tile": 16,
+    "channels": 4,
+    "discriminator_channels": 4,
+    "projection_width": 16,
+    "patches": 16,
+    "r1_every": 2,
+    "zoom_min": 64.0,
+    "zoom_max": 160.0,
+    "log_every": 1,
+    "preview_every": 3,
+    "preview_width": 64,
+    "checkpoint_every": 4,
+}
+
+REAL_PAIR = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Content (160×128) and style (144×120) as PNG files."""
+    folder = tmp_path_factory.mktemp("pair")
+    Image.fromarray(render_content(160, 128)).save(folder / "content.png")
+    Image.fromarray(render_style(144, 120)).save(folder / "style.png")
+    return folder / "content.png", folder / "style.png"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the smallest networks. Tests read it and do not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    sincut.train(*pair, folder, **TINY)
+    return folder
+
+
+@pytest.fixture
+def real_pair() -> tuple[Path, Path]:
+    """Monet's painting and a photograph of the place, where they are at hand."""
+    pair = REAL_PAIR / "monet.jpg", REAL_PAIR / "etretat-normandy-france.jpg"
+    if not all(path.exists() for path in pair):
+        pytest.skip("the real pair is not at hand")
+    return pair
+
+
+@pytest.fixture
+def noise_image() -> np.ndarray:
+    """(96, 130, 3) uint8, every pixel random."""
+    return np.random.default_rng(0).integers(0, 256, (96, 130, 3), dtype=np.uint8)

@@ -1,0 +1,177 @@
+"""Shapes, reach and derivatives of the networks. Their numbers are in test_golden.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sincut.networks import Discriminator, Generator, PatchProjector, ResidualBlock
+
+
+def seeded(generator: Generator, noise_weight: float = 0.3) -> Generator:
+    """Random weights in double precision, with biases and noise that are not zero."""
+    torch.manual_seed(0)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter)
+    for layer in generator.upsampling:
+        torch.nn.init.constant_(layer.noise_weight, noise_weight)
+    return generator.double()
+
+
+@pytest.mark.parametrize(("channels", "millions"), [(80, 3.07), (40, 0.77)])
+def test_generator_has_the_published_size(channels: int, millions: float) -> None:
+    count = sum(p.numel() for p in Generator(channels).parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_discriminator_has_the_published_size() -> None:
+    discriminator = Discriminator()
+    assert sum(p.numel() for p in discriminator.parameters()) / 1e6 == pytest.approx(
+        5.89, abs=0.005
+    )
+    assert discriminator.hidden.weight.shape == (384, 6144)
+    assert discriminator(torch.zeros(3, 3, 64, 64)).shape == (3, 1)
+
+
+def test_features_have_the_shapes_of_their_layers() -> None:
+    generator = Generator(4)
+    features = generator.encode(torch.zeros(2, 3, 32, 24), (0, 1, 2, 3, 4, 5))
+    assert [feature.shape[1] for feature in features] == generator.layer_channels
+    assert [tuple(feature.shape[2:]) for feature in features] == [(32, 24)] * 2 + [(16, 12)] * 4
+
+
+def test_encoding_stops_at_the_last_layer_named() -> None:
+    generator = Generator(4)
+    calls = []
+    for number, layer in enumerate(generator.encoder, start=1):
+        layer.register_forward_hook(lambda *_, number=number: calls.append(number))
+    generator.encode(torch.zeros(1, 3, 16, 16), (0, 3))
+    assert calls == [1, 2, 3]
+
+
+def test_features_on_the_way_are_those_of_encode() -> None:
+    generator = seeded(Generator(4))
+    image = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    for passed, encoded in zip(
+        generator.generate(image, None, (0, 2, 4))[1],
+        generator.encode(image, (0, 2, 4)),
+        strict=True,
+    ):
+        assert torch.equal(passed, encoded)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "downsamplings", "halo"), [(6, 1, 30), (2, 1, 14), (4, 1, 22), (6, 2, None)]
+)
+def test_halo_is_the_footprint_of_an_input_gradient(
+    blocks: int, downsamplings: int, halo: int | None
+) -> None:
+    """Everything an output pixel depends on lies within the halo, and something at its edge."""
+    generator = seeded(Generator(2, blocks, downsamplings))
+    if halo is not None:
+        assert generator.halo == halo
+    alignment = generator.alignment
+    side = 4 * alignment * (generator.halo // alignment + 2)
+    image = torch.randn(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    output, _ = generator.generate(image)
+    furthest = 0
+    for phase in range(alignment):
+        y = x = side // 2 // alignment * alignment + phase
+        (gradient,) = torch.autograd.grad(output[0, :, y, x].sum(), image, retain_graph=True)
+        rows, columns = gradient[0].abs().sum(dim=0).nonzero(as_tuple=True)
+        reach = max((rows - y).abs().max().item(), (columns - x).abs().max().item())
+        assert reach <= generator.halo
+        furthest = max(furthest, int(reach))
+    assert furthest == generator.halo
+
+
+@pytest.mark.parametrize("size", [(7, 9), (1, 1), (1, 6), (16, 5)])
+def test_any_size_comes_out_as_it_went_in(size: tuple[int, int]) -> None:
+    image = torch.randn(1, 3, *size)
+    assert Generator(4)(image).shape == image.shape
+    assert Generator(4, downsamplings=2)(image).shape == image.shape
+
+
+def test_output_is_not_clamped() -> None:
+    generator = seeded(Generator(4))
+    assert generator(torch.ones(1, 3, 8, 8, dtype=torch.float64) * 5).abs().max() > 1
+
+
+def test_noise_is_off_unless_given_and_weighted() -> None:
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    silent, loud = seeded(Generator(4), noise_weight=0.0), seeded(Generator(4))
+    noise = [each.double() for each in silent.position_noise(0, 0, 0, 8, 8, torch.device("cpu"))]
+    assert torch.equal(silent(image, noise), silent(image))
+    assert torch.equal(loud(image), silent(image))
+    assert not torch.allclose(loud(image, noise), loud(image), atol=1e-3)
+
+
+def test_noise_of_a_window_belongs_to_its_place() -> None:
+    generator = Generator(2, downsamplings=2)
+    cpu = torch.device("cpu")
+    plane = generator.position_noise(3, -8, -8, 40, 40, cpu)
+    window = generator.position_noise(3, 4, 8, 16, 12, cpu)
+    assert [tuple(each.shape[2:]) for each in plane] == [(20, 20), (40, 40)]
+    assert torch.equal(window[0], plane[0][..., 6:14, 8:14])
+    assert torch.equal(window[1], plane[1][..., 12:28, 16:28])
+
+
+def test_random_noise_is_drawn_from_the_generator_given() -> None:
+    crops = torch.zeros(3, 3, 16, 16)
+    draws = [
+        Generator(2).random_noise(crops, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    ]
+    assert draws[0][0].shape == (3, 1, 16, 16)
+    assert torch.equal(draws[0][0], draws[1][0])
+    assert not torch.equal(draws[0][0], draws[2][0])
+    assert not torch.equal(draws[0][0][0], draws[0][0][1])
+
+
+def test_second_derivatives_through_the_discriminator() -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(2, 3, down=True).double()
+    image = torch.randn(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(block, (image,))
+    discriminator = Discriminator(2, 8, 4).double()
+    tile = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
+
+    def trunk(image: torch.Tensor) -> torch.Tensor:  # all but the logit, which is cast to float32
+        return discriminator.conv(discriminator.blocks(discriminator.from_rgb(image)))
+
+    assert torch.autograd.gradgradcheck(trunk, (tile,))
+
+
+def test_no_gradient_of_a_mixed_precision_forward_is_lost() -> None:
+    """In bf16 every weight still gets a gradient, close to the one in float32."""
+    torch.manual_seed(0)
+    generator, image = Generator(8), torch.randn(2, 3, 32, 32)
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output, _ = generator.generate(image)
+        generator.zero_grad()
+        output.float().square().mean().backward()
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in generator.parameters() if p.grad is not None])
+        )
+    assert len(gradients[0]) == len(gradients[1])
+    assert (gradients[1] - gradients[0]).norm() < 0.1 * gradients[0].norm()
+
+
+def test_projector_takes_the_same_places_of_every_image() -> None:
+    torch.manual_seed(0)
+    projector = PatchProjector([3, 5], 7)
+    features = [torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)]
+    positions = [torch.tensor([0, 23, 7]), torch.tensor([5])]
+    out = projector(features, positions)
+    assert [tuple(each.shape) for each in out] == [(6, 7), (2, 7)]
+    by_hand = projector.heads[0](features[0][1, :, 3, 5])  # position 23 of the second image
+    assert torch.allclose(out[0][4], by_hand, atol=1e-7)
+
+
+def test_projector_is_initialised_as_published() -> None:
+    torch.manual_seed(0)
+    head = PatchProjector([128], 256).heads[0]
+    expected = 0.02 * (2 / (128 + 256)) ** 0.5
+    assert head[0].weight.std().item() == pytest.approx(expected, rel=0.03)
+    assert head[0].bias.abs().max() == head[2].bias.abs().max() == 0
