@@ -47,10 +47,11 @@ class ResidentImage:
     ) -> None:
         self.height, self.width = image.shape[:2]
         if min(self.height, self.width) < config.crop:
+            side = 2 ** int(math.log2(min(self.height, self.width)))
+            smaller = f"--set crop={side} --set tile={min(side, 64)} or " if side >= 16 else ""
             raise SincutError(
                 f"an image must be at least as large as a crop ({config.crop}×{config.crop} "
-                f"pixels), got {self.width}×{self.height}; try --set crop=64 --set tile=64 or a "
-                "larger image"
+                f"pixels), got {self.width}×{self.height}; try {smaller}a larger image"
             )
         low, high = _zoom_range(self.width, config)
         fits = min(self.height, self.width) / config.crop  # no crop is shrunk by more than this
