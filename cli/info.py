@@ -19,11 +19,10 @@ def info(model: Path, as_json: bool) -> None:
     loaded = load_model(model)
     generator = loaded.generator
     facts: dict[str, Any] = {
-        **{key: value for key, value in loaded.header.items() if key != "sha256"},
+        **loaded.header,
         "parameters": sum(p.numel() for p in generator.parameters()),
         "halo": generator.halo,
         "alignment": generator.alignment,
-        "tensors_sha256": loaded.header["sha256"],
     }
     click.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
 

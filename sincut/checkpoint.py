@@ -1,7 +1,7 @@
 """Files that hold networks: the model that translates, and the state that training goes on from.
 
 Everything is safetensors with JSON in its header, so that opening a file cannot run code. A digest
-of all tensors stands in the header; a file that was cut short or changed is refused.
+of all of it stands beside; a file that was cut short or changed is refused.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ def save_tensors(
 ) -> None:
     """Write tensors and a JSON-able header in one atomic step."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {"sincut_version": __version__, **header, "sha256": _digest(tensors)}
-    metadata = {"format": kind, "header": json.dumps(header)}
+    text = json.dumps({"sincut_version": __version__, **header})
+    metadata = {"format": kind, "header": text, "sha256": _digest(tensors, text)}
     with write_atomically(path) as file:
         file.write(save(tensors, metadata))
 
@@ -213,19 +213,15 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     if metadata.get("format") != kind:
         got = metadata.get("format", "none")
         raise SincutError(f"{path} is of another kind: format must be {kind}, got {got}; {hint}")
-    try:
-        header = json.loads(metadata["header"])
-        unchanged = header["sha256"] == _digest(tensors)
-    except (KeyError, TypeError, ValueError):
-        unchanged = False
-    if not unchanged:
+    text, digest = metadata.get("header", ""), metadata.get("sha256")
+    if digest != _digest(tensors, text):
         raise SincutError(f"{path} was changed or damaged: its checksum does not match; {hint}")
-    return tensors, header
+    return tensors, {**json.loads(text), "sha256": digest}
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes, types and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+    """SHA-256 over the header and every tensor's name, shape, type and bytes."""
+    digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ def read_published(path: Path) -> Generator:
     if not path.is_file():
         raise SincutError(f"{path} does not exist or is not a file; give a latest_net_G.pth")
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that are refused below in our own words
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # an unpickler fails in any way on bytes that are none
         raise SincutError(
             f"{path} is not a file of PyTorch weights alone; give the latest_net_G.pth that the "
             "authors' code saved"
@@ -40,7 +42,11 @@ def generator_from_published(weights: Any, source: str = "the file") -> Generato
         f"{source} is not a generator of the authors' single-image model (StyleGAN2 encoder and "
         "decoder); give the latest_net_G.pth of a run with --model sincut"
     )
-    if not isinstance(weights, Mapping) or "encoder.convs.1.0.weight" not in weights:
+    if (
+        not isinstance(weights, Mapping)
+        or "encoder.convs.1.0.weight" not in weights
+        or not all(isinstance(value, torch.Tensor) for value in weights.values())
+    ):
         raise foreign
     blocks_and_downs = {
         name.split(".")[2]
@@ -55,36 +61,36 @@ def generator_from_published(weights: Any, source: str = "the file") -> Generato
         raise foreign
     generator = Generator(weights["encoder.convs.1.0.weight"].shape[0], 2 * half, downsamplings)
     expected = generator.state_dict()
-    renamed = {}
-    for name, value in weights.items():
-        if name.endswith(".kernel"):  # of a blur: constant
-            continue
-        ours = _renamed(name, half, downsamplings)
-        if ours not in expected or value.numel() != expected[ours].numel():
-            raise foreign
-        renamed[ours] = value.float().reshape(expected[ours].shape)
-    if renamed.keys() != expected.keys():
+    names = {name: published_name(name, half, downsamplings) for name in expected}
+    foreign_names = {name for name in weights if not name.endswith(".kernel")}  # blurs: constant
+    if foreign_names != set(names.values()) or any(
+        weights[names[name]].numel() != value.numel() for name, value in expected.items()
+    ):
         raise foreign
-    generator.load_state_dict(renamed)
+    generator.load_state_dict(
+        {name: weights[names[name]].float().reshape(v.shape) for name, v in expected.items()}
+    )
     return generator
 
 
-def _renamed(name: str, half: int, downsamplings: int) -> str:
-    """A published parameter's name in our generator."""
-    match = re.fullmatch(r"(encoder|decoder)\.convs\.(\d+)\.(.+)", name)
-    if match is None:
-        return name
-    part, index, rest = match[1], int(match[2]), match[3]
-    rest = re.sub(r"^(conv1|conv2|skip)\.\d\.", r"\1.", rest)  # conv1.0.weight, conv1.1.bias
-    if part == "encoder":
-        return f"encoder.{index - 1}.{re.sub(r'^[01][.]', '', rest)}"
-    if index < half:
-        return f"decoder.{index}.{rest}"
-    if index < half + downsamplings:
-        rest = (
-            {"conv.weight": "weight", "noise.weight": "noise_weight", "activate.bias": "bias"}[rest]
-            if rest in ("conv.weight", "noise.weight", "activate.bias")
-            else rest
-        )
-        return f"upsampling.{index - half}.{rest}"
-    return f"to_rgb.{re.sub(r'^[01][.]', '', rest)}"
+def published_name(name: str, half: int, downsamplings: int) -> str:
+    """What the published code calls a parameter of our generator.
+
+    ``half`` is the number of residual blocks in the decoder. Its layers are sequences of an
+    optional blur, a convolution and an activation that holds the bias, so the numbers inside a
+    name count those.
+    """
+    *layer, kind = name.split(".")
+    position = {"weight": 0, "bias": 1}
+    if layer[0] == "to_rgb":
+        return f"decoder.convs.{half + downsamplings}.{position[kind]}.{kind}"
+    index = int(layer[1])
+    if layer[0] == "upsampling":
+        inside = {"weight": "conv.weight", "noise_weight": "noise.weight", "bias": "activate.bias"}
+        return f"decoder.convs.{half + index}.{inside[kind]}"
+    if len(layer) == 2:
+        return f"encoder.convs.{index + 1}.{position[kind]}.{kind}"
+    down = layer[0] == "encoder" and index <= downsamplings
+    blur = int(down and layer[2] != "conv1")
+    place = index + 1 if layer[0] == "encoder" else index
+    return f"{layer[0]}.convs.{place}.{layer[2]}.{position[kind] + blur}.{kind}"

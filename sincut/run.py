@@ -192,18 +192,21 @@ class _Run:
                 self.preview(state)
 
     def on_step(self, record: Record) -> bool:
-        """Log, preview and save what is due after a step; true where it should be the last."""
+        """Log, preview and save what is due after a step; true after the first signal."""
         step, config = record.step, self.config
-        last = step == config.steps or bool(self.received)
-        if step % config.log_every == 0 or last:
+        finished = step == config.steps
+        log_due = step % config.log_every == 0 or finished
+        if log_due:
             self.log(record)
-        if (step >= 0 and config.preview_every and step % config.preview_every == 0) or (
-            step in (0, config.steps)
-        ):
+        every = config.preview_every
+        if step == 0 or finished or (step > 0 and every and step % every == 0):
             self.preview(record.state)
-        if step % config.checkpoint_every == 0 or last:
+        interrupted = bool(self.received)
+        if interrupted and not log_due:
+            self.log(record)
+        if step % config.checkpoint_every == 0 or finished or interrupted:
             self.save(record.state)
-        return last
+        return interrupted
 
     def log(self, record: Record) -> None:
         """One line in the log, the same to the listener; refuses to go on with broken numbers."""

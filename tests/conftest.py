@@ -46,6 +46,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image file."""
+    with Image.open(path) as image:
+        return image.size
+
+
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Content (160×128) and style (144×120) as PNG files."""

@@ -81,13 +81,15 @@ def test_boxes_lie_inside_and_zoom_as_the_paper_has_it() -> None:
     widths = []
     for seed in range(200):
         box = draw_boxes(1000, 1500, config(batch=1), seeded(seed))[0]
-        assert 0 <= box.top <= box.rows - 32 and 0 <= box.left <= box.columns - 32
+        assert 0 <= box.top <= box.rows - 32
+        assert 0 <= box.left <= box.columns - 32
         assert (
             box.rows == round(box.columns * 1000 / 1500)
             or abs(box.rows - box.columns * 1000 / 1500) < 1
         )
         widths.append(box.columns)
-    assert 384 <= min(widths) < 400 and 1008 < max(widths) <= 1024
+    assert 384 <= min(widths) < 400
+    assert 1008 < max(widths) <= 1024
     assert np.mean(widths) == pytest.approx(704, abs=40)
 
 
@@ -97,11 +99,14 @@ def test_published_zoom_and_grid_are_reachable() -> None:
     factors = np.array([(box.rows / 300, box.columns / 400) for box in boxes])
     assert len({tuple(each) for each in factors}) > 150  # a zoom per crop
     assert abs(np.corrcoef(factors.T)[0, 1]) < 0.2  # and a factor per axis
-    assert factors.min() > 0.32 and factors.max() <= 1
+    assert factors.min() > 0.32
+    assert factors.max() <= 1
     assert factors.mean() == pytest.approx(2 / 3, abs=0.03)
     for box in boxes:  # cells side by side, shifted by what the grid leaves over
-        assert box.top % 32 <= box.rows % 32 and box.left % 32 <= box.columns % 32
-        assert box.top + 32 <= box.rows and box.left + 32 <= box.columns
+        assert box.top % 32 <= box.rows % 32
+        assert box.left % 32 <= box.columns % 32
+        assert box.top + 32 <= box.rows
+        assert box.left + 32 <= box.columns
 
 
 def test_every_place_is_reached() -> None:
@@ -119,7 +124,8 @@ def test_zoom_never_enlarges_and_a_crop_always_fits() -> None:
     for height, width in ((33, 2000), (2000, 33), (32, 32), (50, 60)):
         for seed in range(20):
             for box in draw_boxes(height, width, config(batch=2, zoom_per="crop"), seeded(seed)):
-                assert 32 <= box.rows <= height and 32 <= box.columns <= width
+                assert 32 <= box.rows <= height
+                assert 32 <= box.columns <= width
         crops = draw_crops(
             ResidentImage(np.full((height, width, 3), 255, np.uint8), config()),
             config(batch=3),

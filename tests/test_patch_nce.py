@@ -58,7 +58,8 @@ def test_gradient_against_float64(kind: str) -> None:
         leaf = query.to(dtype, copy=True).requires_grad_()
         (patch_nce(leaf, key.to(dtype), groups=2) * weights.to(dtype)).sum().backward()
         gradients.append(leaf.grad)
-    assert gradients[0] is not None and gradients[1] is not None
+    assert gradients[0] is not None
+    assert gradients[1] is not None
     error = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
     # What float32 itself loses is largest where the similarities nearly agree.
     assert error < {"collapsed": 2e-2, "near": 1e-4, "equal": 1e-4}.get(kind, 2e-6)
@@ -91,10 +92,13 @@ def test_zero_rows_have_zero_gradient() -> None:
     query.requires_grad_(), key.requires_grad_()
     loss = patch_nce(query, key)
     loss.sum().backward()
-    assert query.grad is not None and key.grad is not None
+    assert query.grad is not None
+    assert key.grad is not None
     assert loss.isfinite().all()
-    assert query.grad.isfinite().all() and (query.grad[3] == 0).all()
-    assert key.grad.isfinite().all() and (key.grad[5] == 0).all()
+    assert query.grad.isfinite().all()
+    assert (query.grad[3] == 0).all()
+    assert key.grad.isfinite().all()
+    assert (key.grad[5] == 0).all()
 
 
 def test_invariances() -> None:

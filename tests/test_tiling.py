@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +27,7 @@ def test_spans_cover_once_and_read_enough(
     alignment = 2**power
     cut = spans(length, tile, halo, alignment, border)
     assert [cut[0].start, cut[-1].stop] == [0, length]
-    for before, after in zip(cut, cut[1:], strict=False):
+    for before, after in itertools.pairwise(cut):
         assert before.stop == after.start
     end = -(-length // alignment) * alignment
     for span in cut:
@@ -34,9 +36,11 @@ def test_spans_cover_once_and_read_enough(
         )
         low, high = span.start - halo, span.stop + halo
         if border == "zero":  # the window ends where the (evened) image does
-            assert 0 <= span.read_start and span.read_stop <= end
+            assert span.read_start >= 0
+            assert span.read_stop <= end
             low, high = max(low, 0), min(high, end)
-        assert span.read_start <= low and span.read_stop >= high
+        assert span.read_start <= low
+        assert span.read_stop >= high
         assert span.core == slice(span.start - span.read_start, span.stop - span.read_start)
 
 

@@ -161,7 +161,7 @@ def test_both_seeds_of_fastcut_were_different() -> None:
 
 def test_keys_are_not_encoded_again() -> None:
     """One encoding of the inputs inside G, one of the outputs; a third only where mirrored."""
-    for method, seed, expected in (("sincut", 0, 2), ("fastcut", 0, 2), ("fastcut", 1, 3)):
+    for method, seed, _expected in (("sincut", 0, 2), ("fastcut", 0, 2), ("fastcut", 1, 3)):
         cfg = config(method)
         state = initial_state(cfg)
         calls: list[int] = []

@@ -1,0 +1,174 @@
+"""Imports point down, the command line starts light, everything is documented."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Which floor a module stands on; it may import from lower floors, and within its own package.
+FLOORS = {
+    "sincut": 0,  # the package itself: the version, and lazy access to the public functions
+    "sincut.errors": 0,
+    "sincut.tiling": 0,
+    "sincut.kernels": 0,
+    "sincut.config": 1,
+    "sincut.colour": 1,
+    "sincut.images": 1,
+    "sincut.example": 1,
+    "sincut.networks": 2,
+    "sincut.losses": 2,
+    "sincut.crops": 2,
+    "sincut.devices": 2,
+    "sincut.checkpoint": 3,
+    "sincut.published": 3,
+    "sincut.training": 4,
+    "sincut.translation": 4,
+    "sincut.run": 5,
+    "sincut.demo": 6,
+    "sincut.cli": 7,
+    "sincut.__main__": 8,
+    "tests": 8,
+    "benchmarks": 8,
+}
+PACKAGES = ("sincut.kernels", "sincut.example", "sincut.cli", "tests", "benchmarks")
+WITHOUT_TORCH = ("errors", "tiling", "config", "colour", "images")
+
+
+def modules() -> dict[str, Path]:
+    """Every Python file of the repository by its module's name."""
+    found = {}
+    for folder, package in (
+        ("sincut", "sincut"),
+        ("kernels", "sincut.kernels"),
+        ("cli", "sincut.cli"),
+        ("tests", "tests"),
+        ("benchmarks", "benchmarks"),
+    ):
+        for path in (ROOT / folder).rglob("*.py"):
+            inside = path.relative_to(ROOT / folder)
+            if folder == "sincut" and inside.parts[0] in ("kernels", "cli"):
+                continue  # links to the folders that are read by themselves
+            name = ".".join([package, *inside.with_suffix("").parts])
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def place(module: str) -> str:
+    """The entry of FLOORS that a module belongs to."""
+    for package in PACKAGES:
+        if module == package or module.startswith(f"{package}."):
+            return package
+    return module
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """The modules of this project that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {name for name in names if name in ALL_MODULES}
+            found |= known
+            if known != names:
+                found.add(node.module)
+    return found
+
+
+ALL_MODULES = modules()
+
+
+def test_every_module_has_a_floor() -> None:
+    assert {place(name) for name in ALL_MODULES} <= set(FLOORS)
+    assert all(floor in map(place, ALL_MODULES) or floor == "benchmarks" for floor in FLOORS)
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(ALL_MODULES) if name != "sincut"])
+def test_imports_point_down(module: str) -> None:
+    here = place(module)
+    for imported in imports(ALL_MODULES[module]):
+        if imported.split(".")[0] not in ("sincut", "tests", "benchmarks"):
+            continue
+        there = place(imported)
+        assert here == there or FLOORS[there] < FLOORS[here], f"{module} imports {imported}"
+
+
+def test_the_package_itself_imports_nothing_at_once() -> None:
+    assert not [
+        name
+        for name in imports(ALL_MODULES["sincut"], top_level_only=True)
+        if name.startswith("sincut")
+    ]
+
+
+def test_kernels_know_nothing_of_sincut() -> None:
+    for name, path in ALL_MODULES.items():
+        if place(name) == "sincut.kernels":
+            assert all(i.startswith("sincut.kernels") for i in imports(path) if "sincut" in i)
+
+
+def test_commands_import_only_light_modules_at_once() -> None:
+    light = {"sincut", "sincut.errors", "sincut.config"}
+    for name, path in ALL_MODULES.items():
+        if place(name) == "sincut.cli":
+            for imported in imports(path, top_level_only=True):
+                if imported.startswith("sincut"):
+                    assert imported in light or place(imported) == "sincut.cli", (name, imported)
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The top-level packages in memory after a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(output.stdout.split())
+
+
+def test_the_command_line_loads_neither_torch_nor_numpy() -> None:
+    assert not loaded_after("import sincut.cli") & {"torch", "numpy", "PIL", "rich", "triton"}
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_low_floors_do_not_load_torch(module: str) -> None:
+    assert "torch" not in loaded_after(f"import sincut.{module}")
+
+
+def test_folders_at_the_top_are_the_packages() -> None:
+    import sincut.cli
+    import sincut.kernels
+
+    for package in (sincut.cli, sincut.kernels):
+        assert package.__file__ is not None
+        name = package.__name__.split(".")[1]
+        assert (ROOT / "sincut" / name).is_symlink()
+        assert Path(package.__file__).resolve() == ROOT / name / "__init__.py"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ALL_MODULES.values()), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_public_things_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    if path.is_relative_to(ROOT / "tests"):
+        return
+    assert ast.get_docstring(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+    for node in tree.body:
+        bodies = [node] if isinstance(node, ast.FunctionDef) else []
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            bodies = [child for child in node.body if isinstance(child, ast.FunctionDef)]
+        for function in bodies:
+            if not function.name.startswith("_"):
+                assert ast.get_docstring(function), function.name

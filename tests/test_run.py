@@ -1,0 +1,281 @@
+"""Run folders: what is written, interruption, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import sincut
+from sincut.errors import SincutError
+from sincut.images import read_picture
+from sincut.run import RunResult
+from tests.conftest import TINY
+
+
+def train(pair: tuple[Path, Path], folder: Path, **changes: Any) -> RunResult:
+    return sincut.train(*pair, folder, **{**TINY, **changes})
+
+
+def resume(pair: tuple[Path, Path], folder: Path, **changes: Any) -> RunResult:
+    return sincut.train(*pair, folder, resume=True, **changes)
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    """Everything in a run but the times: tensors as bytes, previews, losses."""
+    found: dict[str, Any] = {}
+    for name in ("model.safetensors", "state.safetensors"):
+        with safe_open(folder / name, framework="np") as file:
+            for key in file.keys():  # noqa: SIM118
+                found[f"{name}/{key}"] = file.get_tensor(key).tobytes()
+    for path in (folder / "previews").iterdir():
+        found[path.name] = path.read_bytes()
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        found[f"log {record['step']}"] = record["losses"], record["learning_rate"]
+    return found
+
+
+def interrupting(step: int) -> Callable[[dict[str, Any]], None]:
+    """A listener that presses Ctrl-C when a step is reported."""
+
+    def listen(record: dict[str, Any]) -> None:
+        if record["event"] == "step" and record["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return listen
+
+
+def refusal(*args: Any, **kwargs: Any) -> str:
+    with pytest.raises(SincutError) as caught:
+        sincut.train(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_files_of_a_run(tiny_run: Path) -> None:
+    assert sorted(p.name for p in tiny_run.iterdir()) == [
+        "config.json", "log.jsonl", "model.safetensors", "previews", "state.safetensors",
+    ]  # fmt: skip
+    assert sorted(p.name for p in (tiny_run / "previews").iterdir()) == [
+        "000000.png", "000003.png", "000006.png",
+    ]  # fmt: skip
+    config = json.loads((tiny_run / "config.json").read_text())
+    assert config["config"]["channels"] == 4
+    assert config["style"]["width"] == 144
+    log = [json.loads(line) for line in (tiny_run / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == [-1, 0, 1, 2, 3, 4, 5, 6]
+    assert set(log[0]["losses"]) == {"warm"}
+    assert set(log[2]["losses"]) == {"D", "D_gan", "G", "G_gan", "NCE_x", "NCE_y", "R1", "identity"}
+    with Image.open(tiny_run / "previews" / "000006.png") as preview:
+        assert preview.size == (64, 51)
+    first, last = (read_picture(tiny_run / f"previews/{n}.png").rgb for n in ("000000", "000006"))
+    assert not np.array_equal(first, last)
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1, 3, 4, 5])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path, step: int
+) -> None:
+    stopped = train(pair, tmp_path / "run", listener=interrupting(step))
+    assert (stopped.step, stopped.signal) == (step, signal.SIGINT)
+    done = resume(pair, tmp_path / "run")
+    assert (done.step, done.signal) == (6, 0)
+    assert content_of(tmp_path / "run") == content_of(tiny_run)
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """After step 5 the state is that of step 4; the log and a preview may be ahead of it."""
+
+    class Killed(BaseException):
+        pass
+
+    def listen(record: dict[str, Any]) -> None:
+        if record["event"] == "step" and record["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(pair, tmp_path / "run", listener=listen)
+    resume(pair, tmp_path / "run")
+    assert content_of(tmp_path / "run") == content_of(tiny_run)
+
+
+def test_a_finished_run_can_be_extended(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    constant = {"schedule": "constant"}  # other schedules depend on the length
+    train(pair, tmp_path / "short", steps=3, **constant)
+    assert resume(pair, tmp_path / "short", steps=6).step == 6
+    train(pair, tmp_path / "long", steps=6, **constant)
+    assert content_of(tmp_path / "short") == content_of(tmp_path / "long")
+    assert json.loads((tmp_path / "short/config.json").read_text())["config"]["steps"] == 6
+
+
+def test_resuming_a_finished_run_changes_nothing(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    assert resume(pair, tmp_path / "run").step == 6
+    assert content_of(tmp_path / "run") == content_of(tiny_run)
+
+
+def test_what_resume_refuses(tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = content_of(run)
+    assert refusal(pair[1], pair[1], run, resume=True) == (
+        f"{run} was trained with another content image, content.png (160×128), got style.png; "
+        "resume with the same files"
+    )
+    assert refusal(*pair, run, resume=True, steps=3) == (
+        "the run has done 6 steps already, got --steps 3; try --steps 12"
+    )
+    assert refusal(*pair, run, resume=True, temperature=0.2) == (
+        "--resume goes on with the run's own temperature, 0.07, got 0.2; allowed to change: "
+        "steps, device, precision; try without it"
+    )
+    assert refusal(*pair, run, resume=True, preset="paper").startswith(
+        "--resume goes on with the run's own preset, draft, got paper"
+    )
+    assert refusal(*pair, tmp_path / "none", resume=True) == (
+        f"{tmp_path / 'none'} holds no run to resume: it has no state.safetensors; "
+        "start one without --resume"
+    )
+    assert content_of(run) == before
+    data = (run / "state.safetensors").read_bytes()
+    (run / "state.safetensors").write_bytes(data[:-7])
+    assert refusal(*pair, run, resume=True).endswith("; start again with --force")
+
+
+def test_an_existing_run_is_kept_without_force(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "notes.txt").write_text("mine")
+    assert refusal(*pair, run, **TINY) == (
+        f"{run} holds a run already; try --resume to continue it, --force to start anew, "
+        "or another -o"
+    )
+    assert content_of(run) == content_of(tiny_run)
+    train(pair, run, force=True, steps=1, warm_steps=0)
+    assert sorted(p.name for p in (run / "previews").iterdir()) == ["000000.png", "000001.png"]
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_nothing_is_written_when_an_input_is_wrong(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "text.png").write_text("no image")
+    small = tmp_path / "small.png"
+    Image.new("RGB", (31, 40)).save(small)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    assert "does not exist" in refusal(tmp_path / "none.png", pair[1], run, **TINY)
+    assert "is not an image" in refusal(pair[0], tmp_path / "text.png", run, **TINY)
+    assert "is a folder" in refusal(pair[0], tmp_path, run, **TINY)
+    assert refusal(small, pair[1], run, **TINY) == (
+        "an image must be at least as large as a crop (32×32 pixels), got 31×40; "
+        "try --set crop=16 --set tile=16 or a larger image"
+    )
+    assert not run.exists()
+    assert refusal(*pair, tmp_path / "full", **TINY) == (
+        f"{tmp_path / 'full'} is not empty and holds no run; give another -o"
+    )
+    assert refusal(*pair, small, **TINY) == f"{small} is a file, not a folder; give another -o"
+    assert refusal(*pair, small / "run", **TINY) == (
+        f"cannot create {small / 'run'} (Not a directory); give another -o"
+    )
+
+
+def test_divergence_is_reported_and_the_saved_state_kept(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    text = refusal(
+        *pair,
+        tmp_path / "run",
+        **{**TINY, "warm_steps": 0, "learning_rate": 1.0, "lambda_identity": 1e39, "steps": 50},
+    )
+    assert text.startswith("training diverged at step ")
+    assert text.endswith(
+        "a loss is not finite; the last saved state is kept; try --set learning_rate=0.25"
+    )
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_the_estimate_comes_before_the_first_step(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = []
+    train(pair, tmp_path / "run", steps=2, listener=records.append)
+    events = [record["event"] for record in records]
+    assert events.index("start") == 0
+    assert events.index("estimate") < events.index("step") < events.index("preview")
+    assert events[-1] == "done"
+    estimate = records[events.index("estimate")]
+    assert estimate["seconds"] > 0
+    assert estimate["peak_bytes"] > 50e6
+    json.dumps(records)
+
+
+COMMAND = [
+    sys.executable, "-m", "sincut", "train",
+    *[f"--set={name}={value}" for name, value in TINY.items()
+      if name not in ("preset", "device", "precision", "steps", "warm_steps")],
+    "--preset=draft", "--device=cpu", "--precision=fp32", "--steps=100000",
+]  # fmt: skip
+
+
+def started(pair: tuple[Path, Path], run: Path) -> subprocess.Popen[str]:
+    """A training in a process of its own that has done some steps."""
+    process = subprocess.Popen(
+        [*COMMAND, "--set=warm_steps=0", *map(str, pair), "-o", str(run)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    log = run / "log.jsonl"
+    while not (log.exists() and log.stat().st_size > 0):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(
+    pair: tuple[Path, Path], tmp_path: Path, number: int, code: int
+) -> None:
+    run = tmp_path / "run"
+    process = started(pair, run)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    last = output.splitlines()[-1]
+    assert last.startswith("Interrupted after step ")
+    assert last.endswith(f"To go on: sincut train {pair[0]} {pair[1]} -o {run} --resume")
+    step = int(last.split()[3])
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"] == step
+    assert resume(pair, run, steps=step + 1).step == step + 1
+
+
+def test_a_second_signal_leaves_at_once(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(pair, run)
+    for _ in range(200):  # as fast as they go, while the first is being served
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.002)
+        if process.poll() is not None:
+            break
+    process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
+    assert resume(pair, run, steps=last + 2).step == last + 2
+    assert not list(run.rglob(".*.part"))
