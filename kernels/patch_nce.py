@@ -4,24 +4,53 @@ For queries q and keys k of shape (N, D), split into ``groups`` equal blocks of 
 with q̂ = q/‖q‖ and k̂ = k/‖k‖ (a zero row stays zero) and the positive of row i being key i::
 
     s_ij   = q̂_i · k̂_j / temperature            for i, j in the same block
-    loss_i = log Σ_j exp(s_ij) − s_ii                                               (N,)
+    loss_i = log Σ_j exp(s_ij) − s_ii = log(1 + Σ_{j≠i} exp(s_ij) / exp(s_ii))          (N,)
 
-The normalisation is exact where the published code divides by ‖x‖ + 1e-7, which can be seen at
-that code's initialisation (norms of about 4e-4) and has no gradient at zero.
+The gradients, with p_ij = exp(s_ij) / Σ_j exp(s_ij) and g the incoming one::
+
+    ∂loss_i/∂q̂_i = (Σ_{j≠i} p_ij k̂_j − (1 − p_ii) k̂_i) / temperature
+    ∂loss  /∂k̂_j = (Σ_{i≠j} g_i p_ij q̂_i − g_j (1 − p_jj) q̂_j) / temperature
+    ∂/∂x = (∂/∂x̂ − (∂/∂x̂ · x̂) x̂) / ‖x‖                          for both, x̂ = x/‖x‖
+
+The first is an attention output with keys as values, so one pass over the keys gives the loss and
+the query's gradient, and memory is linear in N. The key's gradient is the same pass with the roles
+exchanged, made only if it is asked for. Three steps, each a kernel:
+
+1. *prepare*: norms, positives s_ii, and rows in a type the matrix units multiply;
+2. *attend*: sums over tiles of the other side, split over programs where rows alone would not fill
+   the GPU;
+3. *finish*: adds the splits in a fixed order (no atomics: two runs agree bit for bit) and projects.
+
+What matters for accuracy: the positive is kept out of the low-precision tile, and 1 − p_ii is
+computed as a quotient of sums, or gradients at q ≈ k would drown; similarities are scaled by the
+norms after the product, in float32; float32 rows are two bf16 parts and three products.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
+    triton = None
 
 
 def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1) -> Tensor:
     """Cross entropy of each query against the keys of its block.
 
+    CUDA tensors go through the Triton kernels; CPU tensors, float64 and rows of more than
+    :data:`MAX_WIDTH` entries through the reference.
+
     Args:
         query: (N, D) rows, not normalised; float32, bfloat16, float16 or float64.
-        key: (N, D) rows, not normalised. It gets a gradient only if it asks for one.
+        key: (N, D) rows of the same type, not normalised. It gets a gradient only if it asks.
         temperature: τ > 0.
         groups: number of equal blocks of consecutive rows whose members are each other's
             negatives; 1 takes all rows together.
@@ -30,28 +59,79 @@ def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: 
         (N,) losses, float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: shapes, temperature or groups that do not fit.
+        ValueError: shapes, types, temperature or groups that do not fit.
+        RuntimeError: on asking the kernels for a second derivative; they have none.
     """
-    if query.ndim != 2 or query.shape != key.shape:
-        raise ValueError(
-            f"query and key must both be (N, D), got {tuple(query.shape)} and {tuple(key.shape)}"
-        )
-    if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    if groups < 1 or query.shape[0] % groups:
-        raise ValueError(f"groups must divide the {query.shape[0]} rows, got {groups}")
+    if query.is_cuda and query.dtype in _LANES and query.shape[-1] <= MAX_WIDTH:
+        return patch_nce_triton(query, key, temperature=temperature, groups=groups)
     return patch_nce_reference(query, key, temperature=temperature, groups=groups)
+
+
+def multilayer_patch_nce(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    *,
+    temperature: float = 0.07,
+    groups: int = 1,
+) -> list[Tensor]:
+    """:func:`patch_nce` of several layers, in one launch where their shapes agree.
+
+    A layer is nothing but more blocks: the rows of all layers are joined, and rows of different
+    layers never meet. Returns one (N,) tensor per layer.
+    """
+    if len({query.shape for query in queries}) > 1:
+        return [
+            patch_nce(query, key, temperature=temperature, groups=groups)
+            for query, key in zip(queries, keys, strict=True)
+        ]
+    loss = patch_nce(
+        torch.cat(list(queries)),
+        torch.cat(list(keys)),
+        temperature=temperature,
+        groups=len(queries) * groups,
+    )
+    return list(loss.chunk(len(queries)))
 
 
 def patch_nce_reference(
     query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1
 ) -> Tensor:
     """The formula as written, for any device. Arguments and result as for :func:`patch_nce`."""
+    _check(query, key, temperature, groups)
     shape = (groups, query.shape[0] // groups, query.shape[1])
     query, key = (_normalised(rows).reshape(shape) for rows in (query, key))
     similarity = query @ key.mT / temperature  # (groups, N / groups, N / groups)
     positive = similarity.diagonal(dim1=1, dim2=2)
     return (similarity.logsumexp(dim=2) - positive).flatten()
+
+
+def patch_nce_triton(
+    query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1
+) -> Tensor:
+    """The kernels, always: for CPU tensors they need Triton's interpreter.
+
+    Arguments and result as for :func:`patch_nce`.
+    """
+    _check(query, key, temperature, groups)
+    if query.dtype not in _LANES:
+        raise ValueError(f"query and key must be float32, bfloat16 or float16, got {query.dtype}")
+    if query.shape[1] > MAX_WIDTH:
+        raise ValueError(f"rows must have at most {MAX_WIDTH} entries, got {query.shape[1]}")
+    loss: Tensor = _forward(query.contiguous(), key.contiguous(), temperature, groups)[0]
+    return loss
+
+
+def _check(query: Tensor, key: Tensor, temperature: float, groups: int) -> None:
+    if query.ndim != 2 or query.shape != key.shape:
+        raise ValueError(
+            f"query and key must both be (N, D), got {tuple(query.shape)} and {tuple(key.shape)}"
+        )
+    if query.dtype != key.dtype:
+        raise ValueError(f"query and key must be of one type, got {query.dtype} and {key.dtype}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if groups < 1 or query.shape[0] % groups:
+        raise ValueError(f"groups must divide the {query.shape[0]} rows, got {groups}")
 
 
 def _normalised(rows: Tensor) -> Tensor:
@@ -65,3 +145,548 @@ def _normalised(rows: Tensor) -> Tensor:
     rows = rows / largest.where(~zero, 1.0)
     squares = rows.square().sum(dim=1, keepdim=True).where(~zero, 1.0)
     return rows * squares.rsqrt().where(~zero, 0.0)
+
+
+# --- The kernels --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How *attend* is launched for blocks of at least ``smallest`` rows.
+
+    A program holds ``rows`` rows and walks over tiles of ``columns`` of the other side.
+    """
+
+    parts: int
+    smallest: int
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+# Fixed, since tuning at run time breaks graph capture. Compiled for the targets named without
+# spills and with matrix instructions; `python -m benchmarks aot` prints and the tests check it.
+CONFIGURATIONS: dict[int, tuple[Configuration, ...]] = {
+    # compute capability 9.0 and above
+    90: (
+        Configuration(parts=1, smallest=1024, rows=128, columns=64, warps=8, stages=2),
+        Configuration(parts=1, smallest=65, rows=64, columns=32, warps=4, stages=2),
+        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=2),
+        Configuration(parts=2, smallest=65, rows=128, columns=32, warps=8, stages=2),
+        Configuration(parts=2, smallest=1, rows=16, columns=32, warps=4, stages=2),
+    ),
+    # 8.0 to 8.9: no asynchronous matrix units, so accumulators of 128 rows do not fit
+    80: (
+        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=2),
+        Configuration(parts=2, smallest=1, rows=16, columns=32, warps=4, stages=2),
+    ),
+}
+MAX_WIDTH = 256  # columns of a row that a program holds at once
+
+# How many bf16 parts a row of this type is multiplied in. float16 has not the range for the
+# probabilities, and its eleven bits fit two parts exactly.
+_LANES = {torch.float32: 2, torch.float16: 2, torch.bfloat16: 1}
+
+# exp(s − 1/τ) cannot overflow, and above this 2/τ it can underflow for every key of a row: the
+# largest similarity so far is then kept and the sums rescaled.
+_STATIC_RANGE = 80.0
+
+
+def configuration(parts: int, size: int, capability: int) -> Configuration:
+    """The launch for blocks of ``size`` rows on a device of that compute capability (90, 80)."""
+    table = CONFIGURATIONS[90 if capability >= 90 else 80]
+    return next(c for c in table if c.parts == parts and size >= c.smallest)
+
+
+def _jit(function: Any) -> Any:
+    return triton.jit(function) if triton is not None else function
+
+
+@_jit
+def _inverse_norm(x):  # type: ignore[no-untyped-def]
+    """1 / ‖row‖ of (rows, width), 0 for zero rows, without overflow of the squares."""
+    largest = tl.max(tl.abs(x), axis=1)
+    zero = largest == 0.0
+    largest = tl.where(zero, 1.0, largest)
+    x = x / largest[:, None]
+    squares = tl.where(zero, 1.0, tl.sum(x * x, axis=1))
+    return tl.where(zero, 0.0, 1.0 / (tl.sqrt(squares) * largest))
+
+
+@_jit
+def _rounded(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """float32 in a shorter type, rounded to nearest; the interpreter would cut bf16 off."""
+    if INTERPRETED:
+        bits = x.to(tl.int32, bitcast=True)
+        bits = bits + 0x7FFF + ((bits >> 16) & 1)
+        x = ((bits >> 16) << 16).to(tl.float32, bitcast=True)
+    return x.to(TYPE)
+
+
+@_jit
+def _product(x, y, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """x · y with float32 accumulation."""
+    if INTERPRETED:  # the interpreter multiplies bf16 wrongly
+        x, y = x.to(tl.float32), y.to(tl.float32)
+    return tl.dot(x, y, input_precision="ieee", out_dtype=tl.float32)
+
+
+@_jit
+def prepare(  # type: ignore[no-untyped-def]
+    query_ptr,
+    key_ptr,
+    query_inverse_ptr,
+    key_inverse_ptr,
+    positive_ptr,
+    query_high_ptr,
+    query_low_ptr,
+    key_high_ptr,
+    key_low_ptr,
+    count,
+    width,
+    inverse_temperature,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """Norms, positives, and for float32 rows their two bf16 parts."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    inside = (row < count)[:, None] & (column < width)[None, :]
+    place = row.to(tl.int64)[:, None] * width + column[None, :]
+    query = tl.load(query_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    query_inverse, key_inverse = _inverse_norm(query), _inverse_norm(key)
+    cosine = tl.sum((query * query_inverse[:, None]) * (key * key_inverse[:, None]), axis=1)
+    tl.store(query_inverse_ptr + row, query_inverse, mask=row < count)
+    tl.store(key_inverse_ptr + row, key_inverse, mask=row < count)
+    tl.store(positive_ptr + row, cosine * inverse_temperature, mask=row < count)
+    if PARTS == 2:
+        query_high = _rounded(query, tl.bfloat16, INTERPRETED)
+        key_high = _rounded(key, tl.bfloat16, INTERPRETED)
+        tl.store(query_high_ptr + place, query_high, mask=inside)
+        tl.store(key_high_ptr + place, key_high, mask=inside)
+        query_low = _rounded(query - query_high.to(tl.float32), tl.bfloat16, INTERPRETED)
+        key_low = _rounded(key - key_high.to(tl.float32), tl.bfloat16, INTERPRETED)
+        tl.store(query_low_ptr + place, query_low, mask=inside)
+        tl.store(key_low_ptr + place, key_low, mask=inside)
+
+
+@_jit
+def attend(  # type: ignore[no-untyped-def]
+    row_high_ptr,
+    row_low_ptr,
+    row_inverse_ptr,
+    column_high_ptr,
+    column_low_ptr,
+    column_inverse_ptr,
+    column_shift_ptr,
+    column_gain_ptr,
+    sums_ptr,
+    totals_ptr,
+    largest_ptr,
+    count,
+    size,
+    width,
+    inverse_temperature,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPLITS: tl.constexpr,
+    PARTS: tl.constexpr,
+    ONLINE: tl.constexpr,
+    FOR_KEY: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """Sums over the other side's rows of one block, the diagonal left out.
+
+    For queries: sums = Σ_j exp(s_ij − m) k̂_j and totals = Σ_j exp(s_ij − m), with m = 1/τ, or the
+    largest similarity seen where ONLINE. For keys: sums = Σ_i g_i exp(s_ij − n_i) q̂_i, with the
+    queries' n_i = log Σ_j exp(s_ij) as column_shift and g_i / ‖q_i‖ as column_gain. Each split of
+    the columns writes its own (count, width) part.
+    """
+    group = tl.program_id(1).to(tl.int64)
+    split = tl.program_id(0) % SPLITS
+    row = (tl.program_id(0) // SPLITS) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    first = group * size
+    row_place = (first + row)[:, None] * width + channel[None, :]
+    row_inside = (row < size)[:, None] & (channel < width)[None, :]
+    rows = tl.load(row_high_ptr + row_place, mask=row_inside, other=0.0)
+    if PARTS == 2:
+        rows_low = tl.load(row_low_ptr + row_place, mask=row_inside, other=0.0)
+    row_scale = tl.load(row_inverse_ptr + first + row, mask=row < size, other=0.0)
+    row_scale = row_scale * inverse_temperature
+    sums = tl.zeros((ROWS, WIDTH), tl.float32)
+    totals = tl.zeros((ROWS,), tl.float32)
+    largest = tl.zeros((ROWS,), tl.float32) + (-1e30 if ONLINE else inverse_temperature)
+    tiles = tl.cdiv(size, COLUMNS)
+    share = tl.cdiv(tiles, SPLITS)
+    for tile in range(split * share, tl.minimum(split * share + share, tiles)):
+        column = tile * COLUMNS + tl.arange(0, COLUMNS)
+        exists = column < size
+        place = (first + column)[:, None] * width + channel[None, :]
+        inside = exists[:, None] & (channel < width)[None, :]
+        columns = tl.load(column_high_ptr + place, mask=inside, other=0.0)
+        column_inverse = tl.load(column_inverse_ptr + first + column, mask=exists, other=0.0)
+        similarity = _product(rows, tl.trans(columns), INTERPRETED)
+        if PARTS == 2:
+            columns_low = tl.load(column_low_ptr + place, mask=inside, other=0.0)
+            similarity += _product(rows, tl.trans(columns_low), INTERPRETED)
+            similarity += _product(rows_low, tl.trans(columns), INTERPRETED)
+        # Scaled after the product: rounding the normalised rows instead would cost accuracy.
+        similarity = similarity * row_scale[:, None] * column_inverse[None, :]
+        counted = exists[None, :] & (row[:, None] != column[None, :])
+        if FOR_KEY:
+            shift = tl.load(column_shift_ptr + first + column, mask=exists, other=0.0)
+            gain = tl.load(column_gain_ptr + first + column, mask=exists, other=0.0)
+            weight = tl.where(counted, tl.exp(similarity - shift[None, :]), 0.0)
+        else:
+            gain = column_inverse
+            if ONLINE:
+                bound = tl.max(tl.where(counted, similarity, -1e30), axis=1)
+                bound = tl.maximum(largest, bound)
+                shrink = tl.exp(largest - bound)
+                sums = sums * shrink[:, None]
+                totals = totals * shrink
+                largest = bound
+            weight = tl.where(counted, tl.exp(similarity - largest[:, None]), 0.0)
+            totals += tl.sum(weight, axis=1)
+        weight = weight * gain[None, :]
+        weight_high = _rounded(weight, columns.dtype, INTERPRETED)
+        sums += _product(weight_high, columns, INTERPRETED)
+        if PARTS == 2:
+            weight_low = _rounded(weight - weight_high.to(tl.float32), columns.dtype, INTERPRETED)
+            sums += _product(weight_low, columns, INTERPRETED)
+            sums += _product(weight_high, columns_low, INTERPRETED)
+    out = split.to(tl.int64) * count + first + row
+    tl.store(sums_ptr + out[:, None] * width + channel[None, :], sums, mask=row_inside)
+    if not FOR_KEY:
+        tl.store(totals_ptr + out, totals, mask=row < size)
+        tl.store(largest_ptr + out, largest, mask=row < size)
+
+
+@_jit
+def finish_query(  # type: ignore[no-untyped-def]
+    query_ptr,
+    key_ptr,
+    query_inverse_ptr,
+    key_inverse_ptr,
+    positive_ptr,
+    sums_ptr,
+    totals_ptr,
+    largest_ptr,
+    loss_ptr,
+    gradient_ptr,
+    normaliser_ptr,
+    miss_ptr,
+    count,
+    width,
+    inverse_temperature,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Splits → loss, ∂loss_i/∂q_i, log Σ exp(s_ij) and 1 − p_ii."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = row < count
+    column = tl.arange(0, WIDTH)
+    inside = exists[:, None] & (column < width)[None, :]
+    place = row.to(tl.int64)[:, None] * width + column[None, :]
+    positive = tl.load(positive_ptr + row, mask=exists, other=0.0)
+    bound = positive
+    for split in tl.static_range(SPLITS):
+        bound = tl.maximum(
+            bound, tl.load(largest_ptr + split * count + row, mask=exists, other=0.0)
+        )
+    sums = tl.zeros((ROWS, WIDTH), tl.float32)
+    others = tl.zeros((ROWS,), tl.float32)
+    for split in tl.static_range(SPLITS):
+        largest = tl.load(largest_ptr + split * count + row, mask=exists, other=0.0)
+        shrink = tl.exp(largest - bound)
+        start = sums_ptr + split * count.to(tl.int64) * width
+        sums += tl.load(start + place, mask=inside, other=0.0) * shrink[:, None]
+        others += tl.load(totals_ptr + split * count + row, mask=exists, other=0.0) * shrink
+    own = tl.exp(positive - bound)
+    total = others + own
+    # Where the positive dominates, log(total / own) would drown in rounding. There is no log1p;
+    # log(1 + x) · x / ((1 + x) − 1) is it, to the last bits.
+    dominates = own > others
+    ratio = tl.where(dominates, others / tl.where(dominates, own, 1.0), 1.0)
+    rounded = 1.0 + ratio
+    unseen = rounded == 1.0
+    small = tl.log(rounded) * (ratio / tl.where(unseen, 1.0, rounded - 1.0))
+    small = tl.where(unseen, ratio, small)
+    loss = tl.where(dominates, small, tl.log(total) + bound - positive)
+    miss = others / total
+    query = tl.load(query_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    query_inverse = tl.load(query_inverse_ptr + row, mask=exists, other=0.0)
+    key_inverse = tl.load(key_inverse_ptr + row, mask=exists, other=0.0)
+    query = query * query_inverse[:, None]
+    key = key * key_inverse[:, None]
+    gradient = (sums / total[:, None] - miss[:, None] * key) * inverse_temperature
+    gradient = gradient - tl.sum(gradient * query, axis=1)[:, None] * query
+    tl.store(loss_ptr + row, loss, mask=exists)
+    tl.store(normaliser_ptr + row, tl.log(total) + bound, mask=exists)
+    tl.store(miss_ptr + row, miss, mask=exists)
+    tl.store(gradient_ptr + place, gradient * query_inverse[:, None], mask=inside)
+
+
+@_jit
+def finish_key(  # type: ignore[no-untyped-def]
+    query_ptr,
+    key_ptr,
+    query_inverse_ptr,
+    key_inverse_ptr,
+    weight_ptr,
+    sums_ptr,
+    gradient_ptr,
+    count,
+    width,
+    inverse_temperature,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Splits → ∂loss/∂k_j; ``weight`` is g_j (1 − p_jj)."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    exists = row < count
+    column = tl.arange(0, WIDTH)
+    inside = exists[:, None] & (column < width)[None, :]
+    place = row.to(tl.int64)[:, None] * width + column[None, :]
+    sums = tl.zeros((ROWS, WIDTH), tl.float32)
+    for split in tl.static_range(SPLITS):
+        start = sums_ptr + split * count.to(tl.int64) * width
+        sums += tl.load(start + place, mask=inside, other=0.0)
+    query = tl.load(query_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    query = query * tl.load(query_inverse_ptr + row, mask=exists, other=0.0)[:, None]
+    key_inverse = tl.load(key_inverse_ptr + row, mask=exists, other=0.0)
+    key = key * key_inverse[:, None]
+    weight = tl.load(weight_ptr + row, mask=exists, other=0.0)
+    gradient = (sums - weight[:, None] * query) * inverse_temperature
+    gradient = gradient - tl.sum(gradient * key, axis=1)[:, None] * key
+    tl.store(gradient_ptr + place, gradient * key_inverse[:, None], mask=inside)
+
+
+# --- Launches and autograd ----------------------------------------------------------------------
+
+PREPARE_ROWS = 8  # per program of the kernels that go over the rows once
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything about a call that does not depend on the rows' values."""
+
+    count: int
+    width: int
+    size: int  # rows per block
+    groups: int
+    inverse_temperature: float
+    chosen: Configuration
+    splits: int
+
+    @property
+    def padded_width(self) -> int:
+        return max(16, int(triton.next_power_of_2(self.width)))
+
+    @property
+    def row_tiles(self) -> int:
+        return int(triton.cdiv(self.size, self.chosen.rows))
+
+
+def _plan(query: Tensor, temperature: float, groups: int) -> _Plan:
+    count, width = query.shape
+    size = count // groups
+    capability, processors = 90, 1  # what the interpreter imitates
+    if query.is_cuda:
+        properties = torch.cuda.get_device_properties(query.device)
+        capability = 10 * properties.major + properties.minor
+        processors = properties.multi_processor_count
+    chosen = configuration(_LANES[query.dtype], size, capability)
+    programs = triton.cdiv(size, chosen.rows) * groups
+    column_tiles = triton.cdiv(size, chosen.columns)
+    # Enough programs for every multiprocessor, each with at least two tiles to walk over.
+    splits = max(1, min(processors // programs, column_tiles // 2, 8))
+    return _Plan(count, width, size, groups, 1 / temperature, chosen, splits)
+
+
+def _interpreted() -> bool:
+    return not isinstance(attend, triton.JITFunction)
+
+
+def _attend(
+    plan: _Plan, rows: Sequence[Tensor], columns: Sequence[Tensor], *, for_key: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Launch *attend*; ``rows`` are (high, low, inverse), ``columns`` also (shift, gain)."""
+    chosen, like = plan.chosen, rows[2]
+    sums = like.new_empty((plan.splits, plan.count, plan.width))
+    totals, largest = (like.new_empty((plan.splits, plan.count)) for _ in range(2))
+    attend[(plan.row_tiles * plan.splits, plan.groups)](
+        *rows,
+        *columns,
+        sums,
+        totals,
+        largest,
+        plan.count,
+        plan.size,
+        plan.width,
+        plan.inverse_temperature,
+        ROWS=chosen.rows,
+        COLUMNS=chosen.columns,
+        WIDTH=plan.padded_width,
+        SPLITS=plan.splits,
+        PARTS=chosen.parts,
+        ONLINE=not for_key and 2 * plan.inverse_temperature > _STATIC_RANGE,
+        FOR_KEY=for_key,
+        INTERPRETED=_interpreted(),
+        num_warps=chosen.warps,
+        num_stages=chosen.stages,
+    )
+    return sums, totals, largest
+
+
+def _prepared(plan: _Plan, query: Tensor, key: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """(high, low, inverse norm) of queries and of keys, and the positives."""
+    inverses = query.new_empty((3, plan.count), dtype=torch.float32)
+    parts = [query, query, key, key]
+    if plan.chosen.parts == 2:
+        parts = list(query.new_empty((4, plan.count, plan.width), dtype=torch.bfloat16))
+    prepare[(triton.cdiv(plan.count, PREPARE_ROWS),)](
+        query,
+        key,
+        *inverses,
+        *parts,
+        plan.count,
+        plan.width,
+        plan.inverse_temperature,
+        ROWS=PREPARE_ROWS,
+        WIDTH=plan.padded_width,
+        PARTS=plan.chosen.parts,
+        INTERPRETED=_interpreted(),
+    )
+    return [*parts[:2], inverses[0]], [*parts[2:], inverses[1]], inverses[2]
+
+
+def _finish_launch(plan: _Plan) -> dict[str, Any]:
+    return {"ROWS": PREPARE_ROWS, "WIDTH": plan.padded_width, "SPLITS": plan.splits}
+
+
+@torch.library.custom_op("sincut::patch_nce", mutates_args=())
+def _forward(
+    query: Tensor, key: Tensor, temperature: float, groups: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """loss (N,), ∂loss_i/∂q_i (N, D), log Σ_j exp(s_ij) (N,), 1 − p_ii (N,); all float32."""
+    plan = _plan(query, temperature, groups)
+    gradient = torch.empty_like(query, dtype=torch.float32)
+    loss, normaliser, miss = (gradient.new_empty((plan.count,)) for _ in range(3))
+    if plan.count == 0:
+        return loss, gradient, normaliser, miss
+    queries, keys, positive = _prepared(plan, query, key)
+    sums, totals, largest = _attend(plan, queries, [*keys, keys[2], keys[2]], for_key=False)
+    finish_query[(triton.cdiv(plan.count, PREPARE_ROWS),)](
+        query,
+        key,
+        queries[2],
+        keys[2],
+        positive,
+        sums,
+        totals,
+        largest,
+        loss,
+        gradient,
+        normaliser,
+        miss,
+        plan.count,
+        plan.width,
+        plan.inverse_temperature,
+        **_finish_launch(plan),
+    )
+    return loss, gradient, normaliser, miss
+
+
+@_forward.register_fake
+def _(
+    query: Tensor, key: Tensor, temperature: float, groups: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    row = query.new_empty((query.shape[0],), dtype=torch.float32)
+    gradient = torch.empty_like(query, dtype=torch.float32)
+    return row, gradient, torch.empty_like(row), torch.empty_like(row)
+
+
+@torch.library.custom_op("sincut::patch_nce_key_gradient", mutates_args=())
+def _key_gradient(
+    query: Tensor,
+    key: Tensor,
+    incoming: Tensor,
+    normaliser: Tensor,
+    miss: Tensor,
+    temperature: float,
+    groups: int,
+) -> Tensor:
+    """∂(incoming · loss)/∂k, (N, D) float32; ``normaliser`` and ``miss`` from the forward pass."""
+    plan = _plan(query, temperature, groups)
+    gradient = torch.empty_like(key, dtype=torch.float32)
+    if plan.count == 0:
+        return gradient
+    queries, keys, _ = _prepared(plan, query, key)
+    gain = incoming * queries[2]
+    sums, _, _ = _attend(plan, keys, [*queries, normaliser, gain], for_key=True)
+    finish_key[(triton.cdiv(plan.count, PREPARE_ROWS),)](
+        query,
+        key,
+        queries[2],
+        keys[2],
+        incoming * miss,
+        sums,
+        gradient,
+        plan.count,
+        plan.width,
+        plan.inverse_temperature,
+        **_finish_launch(plan),
+    )
+    return gradient
+
+
+@_key_gradient.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    incoming: Tensor,
+    normaliser: Tensor,
+    miss: Tensor,
+    temperature: float,
+    groups: int,
+) -> Tensor:
+    return torch.empty_like(key, dtype=torch.float32)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    query, key, ctx.temperature, ctx.groups = inputs
+    _, gradient, normaliser, miss = output
+    ctx.save_for_backward(query, key, gradient, normaliser, miss)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(
+    ctx: Any, incoming: Tensor | None, *others: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, None, None]:
+    if any(other is not None for other in others):
+        raise RuntimeError("patch_nce has no second derivative; use patch_nce_reference")
+    if incoming is None:
+        return None, None, None, None
+    query, key, gradient, normaliser, miss = ctx.saved_tensors
+    of_query = of_key = None
+    if ctx.needs_input_grad[0]:
+        of_query = (gradient * incoming[:, None]).to(query.dtype)
+    if ctx.needs_input_grad[1]:
+        of_key = _key_gradient(
+            query, key, incoming.contiguous(), normaliser, miss, ctx.temperature, ctx.groups
+        ).to(key.dtype)
+    return of_query, of_key, None, None
+
+
+_forward.register_autograd(_backward, setup_context=_save)

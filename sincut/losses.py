@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.kernels.patch_nce import patch_nce
+from sincut.kernels.patch_nce import multilayer_patch_nce
 
 
 def adversarial_generator(fake_logits: Tensor) -> Tensor:
@@ -41,11 +41,9 @@ def contrastive(
 
     ``queries`` and ``keys`` hold (N, D) projected rows per layer; keys are taken as constants.
     """
-    per_layer = [
-        patch_nce(query, key.detach(), temperature=temperature, groups=groups).mean()
-        for query, key in zip(queries, keys, strict=True)
-    ]
-    return torch.stack(per_layer).mean()
+    constant = [key.detach() for key in keys]
+    per_layer = multilayer_patch_nce(queries, constant, temperature=temperature, groups=groups)
+    return torch.stack([loss.mean() for loss in per_layer]).mean()
 
 
 def pixel_identity(output: Tensor, target: Tensor) -> Tensor:

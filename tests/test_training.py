@@ -165,7 +165,7 @@ def test_keys_are_not_encoded_again() -> None:
         cfg = config(method)
         state = initial_state(cfg)
         calls: list[int] = []
-        state.generator.encoder[0].register_forward_hook(lambda *_: calls.append(1))
+        state.generator.encoder[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
         mirrored = torch.rand((), generator=torch.Generator().manual_seed(seed)).item() < 0.5
         sincut_step(state, *batch(cfg), cfg, torch.Generator().manual_seed(seed))
         assert len(calls) == (3 if method == "fastcut" and mirrored else 2)

@@ -1,0 +1,126 @@
+"""Kernels compiled ahead of time: registers, spills, shared memory, matrix instructions.
+
+No GPU is needed: Triton compiles for a named target and its bundled ``ptxas`` reports.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from sincut.kernels.patch_nce import (
+    CONFIGURATIONS,
+    MAX_WIDTH,
+    PREPARE_ROWS,
+    Configuration,
+    attend,
+    finish_key,
+    finish_query,
+    prepare,
+)
+
+# Shared memory a block may ask for, in bytes (CUDA programming guide, compute capabilities).
+SHARED_LIMIT = {80: 166_912, 89: 101_376, 90: 232_448}
+MODES = ("static", "online", "key")
+
+# Which table of configurations each target uses.
+TARGETS = {90: 90, 80: 80, 89: 80}
+
+_INTEGERS = ("count", "size", "width")
+
+
+def table() -> list[dict[str, Any]]:
+    """Every shipped configuration, in every mode it is launched in, for every target."""
+    rows = []
+    for target, capability in TARGETS.items():
+        for chosen in CONFIGURATIONS[capability]:
+            rows += [of_configuration(chosen, mode, target) for mode in MODES]
+        rows += [of_rows(kernel, target) for kernel in (prepare, finish_query, finish_key)]
+    return rows
+
+
+def of_configuration(chosen: Configuration, mode: str, target: int) -> dict[str, Any]:
+    """*attend* as it is launched for queries (static or online maximum) or for keys."""
+    constants = {
+        "ROWS": chosen.rows,
+        "COLUMNS": chosen.columns,
+        "WIDTH": MAX_WIDTH,
+        "SPLITS": 1,
+        "PARTS": chosen.parts,
+        "ONLINE": mode == "online",
+        "FOR_KEY": mode == "key",
+        "INTERPRETED": False,
+    }
+    name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}"
+    return compiled(name, attend, constants, target, warps=chosen.warps, stages=chosen.stages)
+
+
+def of_rows(kernel: Any, target: int) -> dict[str, Any]:
+    """The kernels that go over the rows once and multiply no matrices."""
+    constants = {"ROWS": PREPARE_ROWS, "WIDTH": MAX_WIDTH}
+    constants |= {"PARTS": 2, "INTERPRETED": False} if kernel is prepare else {"SPLITS": 8}
+    return compiled(kernel.fn.__name__, kernel, constants, target)
+
+
+def compiled(
+    name: str,
+    kernel: Any,
+    constants: dict[str, Any],
+    target: int,
+    *,
+    warps: int = 4,
+    stages: int = 3,
+) -> dict[str, Any]:
+    """Compile a kernel for a target (80, 89, 90) and read what ptxas says of it."""
+    signature = {}
+    for argument in kernel.arg_names:
+        if argument in constants:
+            signature[argument] = "constexpr"
+        elif argument.endswith("_ptr"):
+            parts = argument.endswith(("_high_ptr", "_low_ptr"))
+            signature[argument] = "*bf16" if parts else "*fp32"
+        else:
+            signature[argument] = "i32" if argument in _INTEGERS else "fp32"
+    # What a launch sees of the tensors of a training step: aligned, sizes divisible by 16.
+    attributes = {
+        (index,): [["tt.divisibility", 16]]
+        for index, argument in enumerate(kernel.arg_names)
+        if argument.endswith("_ptr") or argument in _INTEGERS
+    }
+    result = triton.compile(
+        ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
+        target=GPUTarget("cuda", target, 32),
+        options={"num_warps": warps, "num_stages": stages},
+    )
+    architecture = f"sm_{target}{'a' if target >= 90 else ''}"
+    ptx = result.asm["ptx"]
+    said = _ptxas(ptx, architecture)
+    return {
+        "kernel": name,
+        "target": architecture,
+        "registers": int(re.findall(r"Used (\d+) registers", said)[0]),
+        "spill_bytes": sum(map(int, re.findall(r"(\d+) bytes spill (?:stores|loads)", said))),
+        "shared_bytes": result.metadata.shared,
+        "shared_limit": SHARED_LIMIT[target],
+        "multiplies_matrices": kernel is attend,
+        "tensor_core_instructions": len(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)", ptx)),
+    }
+
+
+def _ptxas(ptx: str, architecture: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(ptx)
+        command = [
+            get_ptxas(int(architecture[3:5])).path, "-v", f"--gpu-name={architecture}",
+            str(source), "-o", str(Path(folder) / "kernel.cubin"),
+        ]  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr

@@ -1,0 +1,76 @@
+"""What every result is written with: device, versions, date and commit."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sincut
+
+ROOT = Path(__file__).parents[1]
+
+
+def circumstances(device: str) -> dict[str, Any]:
+    """Where and with what a measurement was made."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
+    try:
+        import triton
+
+        triton_version = triton.__version__
+    except ModuleNotFoundError:
+        triton_version = None
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip() or None,
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "sincut": sincut.__version__,
+    }
+
+
+def write_result(path: Path, device: str, rows: list[dict[str, Any]]) -> None:
+    """Rows with their circumstances as a JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**circumstances(device), "rows": rows}, indent=2) + "\n")
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Rows as a table with a column per key."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*names)
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in names))
+    Console(width=180).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    """The processor's name and the matrix extensions that matter here."""
+    features = torch.cpu.get_capabilities()
+    found = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if features.get(name)]
+    info = Path("/proc/cpuinfo")
+    name = platform.processor() or platform.machine()
+    if info.exists():
+        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        name = next(lines, name).partition(":")[2].strip() or name
+    return f"{name} ({', '.join(found)})"
