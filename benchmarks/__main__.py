@@ -53,6 +53,20 @@ def patch_nce(device: str, compiled: bool, target: Path | None) -> None:
         write_result(target, device, rows)
 
 
+@main.command()
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@json_option
+def crops(device: str, target: Path | None) -> None:
+    """A step's crops: ours against resizing the whole image with Pillow for every crop."""
+    from benchmarks.crops import measure
+    from benchmarks.record import print_table, write_result
+
+    rows = measure(device)
+    print_table(rows)
+    if target is not None:
+        write_result(target, device, rows)
+
+
 @main.command("all")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
@@ -62,6 +76,7 @@ def everything(context: click.Context, device: str, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     context.invoke(aot, target=output / "aot.json")
     context.invoke(patch_nce, device=device, compiled=True, target=output / "patch-nce.json")
+    context.invoke(crops, device=device, target=output / "crops.json")
 
 
 if __name__ == "__main__":

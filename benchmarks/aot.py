@@ -16,6 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from sincut.kernels.crops import BLOCK_COLUMNS, BLOCK_ROWS, gather
 from sincut.kernels.patch_nce import (
     CONFIGURATIONS,
     MAX_WIDTH,
@@ -34,7 +35,12 @@ MODES = ("static", "online", "key")
 # Which table of configurations each target uses.
 TARGETS = {90: 90, 80: 80, 89: 80}
 
-_INTEGERS = ("count", "size", "width")
+_TYPES = {
+    **dict.fromkeys(("count", "size", "width"), "i32"),
+    "planes_ptr": "*u8",
+    **dict.fromkeys(("copies_ptr", "places_ptr"), "*i64"),
+    "scales_ptr": "*fp64",
+}
 
 
 def table() -> list[dict[str, Any]]:
@@ -44,6 +50,8 @@ def table() -> list[dict[str, Any]]:
         for chosen in CONFIGURATIONS[capability]:
             rows += [of_configuration(chosen, mode, target) for mode in MODES]
         rows += [of_rows(kernel, target) for kernel in (prepare, finish_query, finish_key)]
+        blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS}
+        rows.append(compiled("gather crops", gather, blocks, target))
     return rows
 
 
@@ -84,16 +92,17 @@ def compiled(
     for argument in kernel.arg_names:
         if argument in constants:
             signature[argument] = "constexpr"
-        elif argument.endswith("_ptr"):
-            parts = argument.endswith(("_high_ptr", "_low_ptr"))
-            signature[argument] = "*bf16" if parts else "*fp32"
+        elif argument in _TYPES:
+            signature[argument] = _TYPES[argument]
+        elif argument.endswith(("_high_ptr", "_low_ptr")):
+            signature[argument] = "*bf16"
         else:
-            signature[argument] = "i32" if argument in _INTEGERS else "fp32"
+            signature[argument] = "*fp32" if argument.endswith("_ptr") else "fp32"
     # What a launch sees of the tensors of a training step: aligned, sizes divisible by 16.
     attributes = {
         (index,): [["tt.divisibility", 16]]
         for index, argument in enumerate(kernel.arg_names)
-        if argument.endswith("_ptr") or argument in _INTEGERS
+        if argument.endswith("_ptr") or argument in _TYPES
     }
     result = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=attributes),

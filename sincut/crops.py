@@ -1,16 +1,15 @@
 """Random zoomed crops from an image that stays in memory.
 
 A zoom says how large the whole image would be; a crop is cut out of that imagined resized image.
-Only the pixels under a crop are read and filtered, with the anti-aliased triangle filter of
-Pillow's ``BILINEAR``. So that a step's cost does not grow with the image's size, shrinking by more
-than four starts from a copy of the image halved often enough to leave a factor of two to four,
-which is Pillow's own ``reducing_gap`` of 2.
+So that a step's cost does not grow with the image's size, shrinking by four or more starts from a
+copy of the image halved often enough to leave a factor of two to four, which is Pillow's own
+``reducing_gap`` of 2. Where crops lie is drawn on the image's device, from a counter-based generator
+keyed by (seed, step), so the same crops are drawn on every device.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +19,8 @@ from torch import Tensor
 
 from sincut.config import TrainConfig
 from sincut.errors import SincutError
-
-
-@dataclass(frozen=True)
-class Box:
-    """A crop: its place in the whole image resized to ``rows`` × ``columns`` pixels."""
-
-    rows: int
-    columns: int
-    top: int
-    left: int
-    mirrored: bool
+from sincut.kernels.crops import resized_crops
+from sincut.kernels.position_noise import philox
 
 
 class ResidentImage:
@@ -53,102 +43,108 @@ class ResidentImage:
                 f"an image must be at least as large as a crop ({config.crop}×{config.crop} "
                 f"pixels), got {self.width}×{self.height}; try {smaller}a larger image"
             )
-        low, high = _zoom_range(self.width, config)
+        low, high = zoom_range(self.width, config)
         fits = min(self.height, self.width) / config.crop  # no crop is shrunk by more than this
-        self._first = _level(min(1 / high, fits))
-        self._copies = []
-        for level in range(self._first, _level(min(1 / low, fits)) + 1):
-            reduced = np.asarray(Image.fromarray(image).reduce(2**level)) if level else image
-            planes = torch.from_numpy(np.array(reduced.transpose(2, 0, 1), order="C"))
-            self._copies.append(planes.to(device))
+        shrinks = torch.tensor([min(1 / high, fits), min(1 / low, fits)], dtype=torch.float64)
+        self.first_level, last_level = halvings(shrinks).tolist()
+        copies, table, offset = [], [], 0
+        for level in range(self.first_level, last_level + 1):
+            copy = np.asarray(Image.fromarray(image).reduce(2**level)) if level else image
+            copies.append(copy.transpose(2, 0, 1).ravel())
+            table.append((offset, *copy.shape[:2]))
+            offset += copy.size
+        self.planes = torch.from_numpy(np.concatenate(copies)).to(device)
+        self.copies = torch.tensor(table, device=device)
 
-    def crop(self, box: Box, size: int) -> Tensor:
-        """(3, size, size) float32 in [-1, 1]: the resized image's pixels under the box."""
-        shrinks = self.height / box.rows, self.width / box.columns
-        level = _level(min(shrinks))
-        planes = self._copies[level - self._first]
-        rows, by_row = _filter(box.top, size, shrinks[0] / 2**level, planes.shape[1])
-        columns, by_column = _filter(box.left, size, shrinks[1] / 2**level, planes.shape[2])
-        if box.mirrored:
-            by_column = by_column.flip(0)
-        window = planes[:, rows, columns].to(torch.float32)
-        pixels = by_row.to(window.device) @ window @ by_column.to(window.device).T
-        return pixels / 127.5 - 1
+    def crops(self, boxes: Tensor, size: int) -> Tensor:
+        """(N, 3, size, size) float32 in [-1, 1] for boxes as :func:`draw_boxes` makes them."""
+        rows, columns, top, left, mirrored = boxes.unbind(1)
+        shrinks = torch.stack([self.height / rows.double(), self.width / columns.double()], dim=1)
+        level = halvings(shrinks.amin(dim=1))
+        places = torch.stack([level - self.first_level, top, left, mirrored], dim=1)
+        scales = shrinks / 2.0 ** level[:, None]
+        return resized_crops(self.planes, self.copies, places, scales, size)
 
 
-def draw_boxes(height: int, width: int, config: TrainConfig, random: torch.Generator) -> list[Box]:
-    """``config.batch`` random crops of an image of that size.
+def draw_boxes(
+    height: int,
+    width: int,
+    config: TrainConfig,
+    *,
+    seed: int,
+    step: int,
+    stream: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Where ``config.batch`` random crops of an image of that size lie.
 
     The zoom is never above 1: an enlarged image would teach its blur. It is also never so small
-    that a crop does not fit, as in the published code.
+    that a crop does not fit, as in the published code. ``stream`` tells images of one step apart.
+
+    Returns:
+        (batch, 5) int64: rows and columns of the whole resized image, top and left of the crop in
+        it, and whether the crop is mirrored.
     """
-    boxes = []
     size = config.crop
-    zoom = _draw_zoom(height, width, config, random)
-    for index in range(config.batch):
-        if index and config.zoom_per == "crop":
-            zoom = _draw_zoom(height, width, config, random)
-        rows = max(size, round(height * zoom[0]))
-        columns = max(size, round(width * zoom[1]))
-        if config.placement == "anywhere":
-            top, left = (_integer(random, side - size + 1) for side in (rows, columns))
-        else:  # one cell of a grid of crops side by side, the grid shifted at random
-            top, left = (
-                _integer(random, side % size + 1) + size * _integer(random, side // size)
-                for side in (rows, columns)
-            )
-        mirrored = torch.rand((), generator=random).item() < config.mirror
-        boxes.append(Box(rows, columns, top, left, mirrored))
-    return boxes
+    zoom_words = _words(config.batch, seed, step, 2 * stream, device)
+    place_words = _words(config.batch, seed, step, 2 * stream + 1, device)
+
+    low, high = zoom_range(width, config)
+    across, down = (low + (high - low) * word.double() / 2**32 for word in zoom_words[:2])
+    if config.zoom_per == "step":
+        across, down = across[:1].expand_as(across), down[:1].expand_as(down)
+    if config.zoom_axes == "equal":
+        # One factor for both, large enough that the crop fits into the shorter side unstretched.
+        across = down = across.clamp_min(size / min(height, width))
+    rows = (height * down).round().long().clamp_min(size)
+    columns = (width * across).round().long().clamp_min(size)
+
+    if config.placement == "anywhere":
+        top = _below(place_words[0], rows - size + 1)
+        left = _below(place_words[1], columns - size + 1)
+    else:  # one cell of a grid of crops side by side, the grid shifted at random
+        top = _below(place_words[0], rows % size + 1) + size * _below(zoom_words[2], rows // size)
+        left = _below(place_words[1], columns % size + 1)
+        left = left + size * _below(zoom_words[3], columns // size)
+    mirrored = (place_words[2].double() / 2**32 < config.mirror).long()
+    return torch.stack([rows, columns, top, left, mirrored], dim=1)
 
 
-def draw_crops(image: ResidentImage, config: TrainConfig, random: torch.Generator) -> Tensor:
+def draw_crops(image: ResidentImage, config: TrainConfig, *, step: int, stream: int) -> Tensor:
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
-    boxes = draw_boxes(image.height, image.width, config, random)
-    crops = torch.stack([image.crop(box, config.crop) for box in boxes])
-    return crops.contiguous(memory_format=torch.channels_last)
+    boxes = draw_boxes(
+        image.height,
+        image.width,
+        config,
+        seed=config.seed,
+        step=step,
+        stream=stream,
+        device=image.planes.device,
+    )
+    return image.crops(boxes, config.crop)
 
 
-def _zoom_range(width: int, config: TrainConfig) -> tuple[float, float]:
+def zoom_range(width: int, config: TrainConfig) -> tuple[float, float]:
     """Smallest and largest zoom as factors of the image's own size."""
     unit = width if config.zoom == "width" else 1
     return min(config.zoom_min / unit, 1.0), min(config.zoom_max / unit, 1.0)
 
 
-def _draw_zoom(
-    height: int, width: int, config: TrainConfig, random: torch.Generator
-) -> tuple[float, float]:
-    low, high = _zoom_range(width, config)
-    across, down = (low + (high - low) * torch.rand(2, generator=random).double()).tolist()
-    if config.zoom_axes == "independent":
-        return down, across
-    # One factor for both, large enough that the crop fits into the shorter side unstretched.
-    factor = max(across, config.crop / min(height, width))
-    return factor, factor
+def halvings(shrink: Tensor) -> Tensor:
+    """How often an image is halved before the filter shrinks it by the rest; int64."""
+    return (shrink / 2).log2().floor().long().where(shrink >= 4, 0)
 
 
-def _integer(random: torch.Generator, count: int) -> int:
-    """A random integer from 0 to ``count`` − 1."""
-    return int(torch.randint(count, (), generator=random).item())
+def _words(
+    count: int, seed: int, step: int, stream: int, device: torch.device | str
+) -> list[Tensor]:
+    """Four random 32-bit words per crop."""
+    index = torch.arange(count, device=device)
+    constant = [torch.full_like(index, value & 0xFFFFFFFF) for value in (step, stream, 0xC0DE)]
+    key = (seed & 0xFFFFFFFF, seed >> 32)
+    return list(philox((index, constant[0], constant[1], constant[2]), key))
 
 
-def _level(shrink: float) -> int:
-    """How often the image is halved before the filter shrinks it by the rest."""
-    return max(0, math.floor(math.log2(shrink / 2))) if shrink >= 4 else 0
-
-
-def _filter(first: int, size: int, scale: float, length: int) -> tuple[slice, Tensor]:
-    """Weights of a one-dimensional resize for outputs ``first … first + size − 1``.
-
-    ``scale`` is input pixels per output pixel. Returns the inputs needed and (size, inputs)
-    weights: a triangle as wide as an output pixel's share of the input, at least one pixel to each
-    side, normalised within the image.
-    """
-    support = max(scale, 1.0)
-    centre = (torch.arange(first, first + size, dtype=torch.float64) + 0.5) * scale
-    start = max(0, math.floor(centre[0].item() - support))
-    stop = min(length, math.ceil(centre[-1].item() + support))
-    inputs = torch.arange(start, stop, dtype=torch.float64) + 0.5
-    weights = (1 - (inputs - centre[:, None]).abs() / support).clamp_min(0)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return slice(start, stop), weights.float()
+def _below(word: Tensor, count: Tensor) -> Tensor:
+    """A random 32-bit word as an integer from 0 to ``count`` − 1."""
+    return word * count >> 32

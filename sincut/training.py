@@ -72,7 +72,10 @@ def train(
     with exact_float32():
         while state.step < config.steps:
             random = _random_of(config.seed, state.step)
-            x, y = (draw_crops(image, config, random) for image in images)
+            x, y = (
+                draw_crops(image, config, step=state.step, stream=stream)
+                for stream, image in enumerate(images)
+            )
             rate = config.learning_rate * rate_factor(state.step, config)
             _set_rate(state, rate)
             if state.step < 0:

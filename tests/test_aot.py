@@ -37,7 +37,7 @@ def test_every_configuration_is_there(table: list[dict[str, Any]]) -> None:
             for mode in ("static", "online", "key"):
                 name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}"
                 assert name in names
-        assert {"prepare", "finish_query", "finish_key"} <= set(names)
+        assert {"prepare", "finish_query", "finish_key", "gather crops"} <= set(names)
 
 
 def test_nothing_spills(table: list[dict[str, Any]]) -> None:

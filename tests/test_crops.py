@@ -1,4 +1,4 @@
-"""Crops against Pillow's resize, and where they come from."""
+"""Where crops come from, and what they hold. The resize itself is in test_crop_kernel.py."""
 
 from __future__ import annotations
 
@@ -11,142 +11,154 @@ import torch
 from PIL import Image
 
 from sincut.config import TrainConfig, train_config
-from sincut.crops import Box, ResidentImage, _filter, draw_boxes, draw_crops
+from sincut.crops import ResidentImage, draw_boxes, draw_crops, halvings
 from sincut.errors import SincutError
 
 
-def config(**changes: object) -> TrainConfig:
-    return train_config("paper", **{"crop": 32, "tile": 16, "batch": 64, **changes})  # type: ignore[arg-type]
+def config(**changes: Any) -> TrainConfig:
+    return train_config("paper", **{"crop": 32, "tile": 16, "batch": 64, **changes})
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def boxes_of(height: int, width: int, settings: TrainConfig, **place: int) -> np.ndarray:
+    """(batch, 5): rows, columns, top, left, mirrored."""
+    return draw_boxes(height, width, settings, **{"seed": 0, "step": 0, **place}).numpy()
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(96, 130), (64, 87), (33, 40), (96, 65), (48, 130)])
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_a_crop_is_pillows_resize_then_cut(
-    noise_image: np.ndarray, rows: int, columns: int, mirrored: bool
-) -> None:
+def test_a_crop_is_pillows_resize_then_cut(noise_image: np.ndarray) -> None:
     image = ResidentImage(noise_image, config(zoom="factor", zoom_min=0.3, zoom_max=1))
-    resized = Image.fromarray(noise_image).resize((columns, rows), Image.Resampling.BILINEAR)
-    for top, left in ((0, 0), (rows - 32, columns - 32), ((rows - 32) // 2, (columns - 32) // 3)):
-        crop = image.crop(Box(rows, columns, top, left, mirrored), 32)
+    boxes = torch.tensor([[64, 87, 5, 11, 0], [33, 40, 1, 8, 1], [96, 130, 64, 98, 0]])
+    crops = image.crops(boxes, 32)
+    assert crops.shape == (3, 3, 32, 32)
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+    for (rows, columns, top, left, mirrored), crop in zip(boxes.tolist(), crops, strict=True):
+        resized = Image.fromarray(noise_image).resize((columns, rows), Image.Resampling.BILINEAR)
         expected = np.asarray(resized.crop((left, top, left + 32, top + 32))).astype(float)
-        if mirrored:
-            expected = expected[:, ::-1]
+        expected = expected[:, ::-1] if mirrored else expected
         got = (crop.permute(1, 2, 0).numpy() + 1) * 127.5
-        assert crop.shape == (3, 32, 32)
         # Pillow rounds to whole counts after each of its two passes.
         assert np.abs(got - expected).max() < 1.2
 
 
 def test_a_strong_shrink_from_a_halved_copy_is_close_to_pillows() -> None:
-    """Beyond a factor of four the filter starts from a box-averaged copy, as reducing_gap=2."""
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    """From a factor of four the filter starts at a box-averaged copy, as with reducing_gap=2."""
+    coarse = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     large = np.asarray(Image.fromarray(coarse).resize((960, 640), Image.Resampling.BICUBIC))
     image = ResidentImage(large, config(zoom_min=96, zoom_max=120))
-    expected = (
-        Image.fromarray(large).resize((96, 64), Image.Resampling.BILINEAR).crop((5, 7, 37, 39))
-    )
-    got = (image.crop(Box(64, 96, 7, 5, False), 32).permute(1, 2, 0).numpy() + 1) * 127.5
-    difference = np.abs(got - np.asarray(expected).astype(float))
+    assert image.first_level == 2
+    expected = Image.fromarray(large).resize((96, 64), Image.Resampling.BILINEAR)
+    crop = image.crops(torch.tensor([[64, 96, 7, 5, 0]]), 32)[0]
+    got = (crop.permute(1, 2, 0).numpy() + 1) * 127.5
+    difference = np.abs(got - np.asarray(expected.crop((5, 7, 37, 39))).astype(float))
     assert difference.mean() < 1.5
     assert difference.max() < 8
 
 
 def test_work_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However large the image, a crop reads a window of less than about four crops a side."""
-    windows: list[int] = []
-
-    def spy(*arguments: Any) -> Any:
-        inputs, weights = _filter(*arguments)
-        windows.append(inputs.stop - inputs.start)
-        return inputs, weights
-
-    monkeypatch.setattr("sincut.crops._filter", spy)
+    """However large the image, a crop is shrunk by less than four from the copy it is cut of."""
+    scales: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        "sincut.crops.resized_crops", lambda *arguments: scales.append(arguments[3])
+    )
     for width in (1000, 3000, 9000):
         settings = config(batch=20, zoom_per="crop", zoom_min=64, zoom_max=200)
         image = ResidentImage(np.zeros((300, width, 3), np.uint8), settings)
-        draw_crops(image, settings, seeded())
-    assert max(windows) <= 4 * 32 + 8
+        for step in range(10):
+            draw_crops(image, settings, step=step, stream=0)
+        assert len(image.planes) < 3 * 300 * max(4 * 200, width) * 4 / 3
+    assert 0 < torch.cat(scales).max() < 4
 
 
 def test_boxes_lie_inside_and_zoom_as_the_paper_has_it() -> None:
-    boxes = draw_boxes(1000, 1500, config(zoom_min=384, zoom_max=1024), seeded())
+    boxes = boxes_of(1000, 1500, config(zoom_min=384, zoom_max=1024))
     assert len(boxes) == 64
-    assert len({(box.rows, box.columns) for box in boxes}) == 1  # one zoom per step
-    assert 20 < sum(box.mirrored for box in boxes) < 44
-    widths = []
-    for seed in range(200):
-        box = draw_boxes(1000, 1500, config(batch=1), seeded(seed))[0]
-        assert 0 <= box.top <= box.rows - 32
-        assert 0 <= box.left <= box.columns - 32
-        assert (
-            box.rows == round(box.columns * 1000 / 1500)
-            or abs(box.rows - box.columns * 1000 / 1500) < 1
-        )
-        widths.append(box.columns)
-    assert 384 <= min(widths) < 400
-    assert 1008 < max(widths) <= 1024
-    assert np.mean(widths) == pytest.approx(704, abs=40)
+    assert len({tuple(box[:2]) for box in boxes}) == 1  # one zoom per step
+    assert 20 < boxes[:, 4].sum() < 44
+    settings = config(batch=1)
+    boxes = np.concatenate([boxes_of(1000, 1500, settings, step=step) for step in range(300)])
+    rows, columns, top, left, _ = boxes.T
+    assert ((top >= 0) & (top <= rows - 32) & (left >= 0) & (left <= columns - 32)).all()
+    assert np.abs(rows - columns * 1000 / 1500).max() < 1
+    assert 384 <= columns.min() < 400
+    assert 1008 < columns.max() <= 1024
+    assert columns.mean() == pytest.approx(704, abs=35)
 
 
 def test_published_zoom_and_grid_are_reachable() -> None:
     published = train_config("published", crop=32, tile=32, batch=200)
-    boxes = draw_boxes(300, 400, published, seeded())
-    factors = np.array([(box.rows / 300, box.columns / 400) for box in boxes])
-    assert len({tuple(each) for each in factors}) > 150  # a zoom per crop
-    assert abs(np.corrcoef(factors.T)[0, 1]) < 0.2  # and a factor per axis
+    rows, columns, top, left, _ = boxes_of(300, 400, published).T
+    factors = np.stack([rows / 300, columns / 400])
+    assert len(set(map(tuple, factors.T))) > 150  # a zoom per crop
+    assert abs(np.corrcoef(factors)[0, 1]) < 0.2  # and a factor per axis
     assert factors.min() > 0.32
     assert factors.max() <= 1
     assert factors.mean() == pytest.approx(2 / 3, abs=0.03)
-    for box in boxes:  # cells side by side, shifted by what the grid leaves over
-        assert box.top % 32 <= box.rows % 32
-        assert box.left % 32 <= box.columns % 32
-        assert box.top + 32 <= box.rows
-        assert box.left + 32 <= box.columns
+    # Cells side by side, shifted by what the grid leaves over.
+    assert (top % 32 <= rows % 32).all()
+    assert (left % 32 <= columns % 32).all()
+    assert (top + 32 <= rows).all()
+    assert (left + 32 <= columns).all()
+    assert len(set(zip(top // 32, left // 32, strict=True))) > 30
 
 
 def test_every_place_is_reached() -> None:
-    counts = collections.Counter(
-        (box.top, box.left)
-        for box in draw_boxes(
-            36, 34, config(batch=2000, zoom="factor", zoom_min=1, zoom_max=1), seeded()
-        )
-    )
+    settings = config(batch=2000, zoom="factor", zoom_min=1, zoom_max=1)
+    counts = collections.Counter(map(tuple, boxes_of(36, 34, settings)[:, 2:4]))
     assert len(counts) == 5 * 3
     assert min(counts.values()) > 80
 
 
 def test_zoom_never_enlarges_and_a_crop_always_fits() -> None:
     for height, width in ((33, 2000), (2000, 33), (32, 32), (50, 60)):
-        for seed in range(20):
-            for box in draw_boxes(height, width, config(batch=2, zoom_per="crop"), seeded(seed)):
-                assert 32 <= box.rows <= height
-                assert 32 <= box.columns <= width
-        crops = draw_crops(
-            ResidentImage(np.full((height, width, 3), 255, np.uint8), config()),
-            config(batch=3),
-            seeded(),
-        )
-        assert crops.shape == (3, 3, 32, 32)
-        assert crops.is_contiguous(memory_format=torch.channels_last)
+        for placement in ("anywhere", "grid"):
+            settings = config(batch=40, zoom_per="crop", placement=placement)
+            rows, columns, top, left, _ = boxes_of(height, width, settings).T
+            assert rows.min() >= 32
+            assert rows.max() <= height
+            assert columns.min() >= 32
+            assert columns.max() <= width
+            assert (top + 32 <= rows).all()
+            assert (left + 32 <= columns).all()
+        white = ResidentImage(np.full((height, width, 3), 255, np.uint8), config())
+        crops = draw_crops(white, config(batch=3), step=0, stream=0)
         assert torch.allclose(crops, torch.ones(()), atol=1e-5)
 
 
-def test_crops_are_a_function_of_the_seed(noise_image: np.ndarray) -> None:
-    image = ResidentImage(noise_image, config())
-    first, again, other = (draw_crops(image, config(batch=4), seeded(s)) for s in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
+def test_draws_depend_on_seed_step_and_stream() -> None:
+    settings = config(batch=8)
+    base = boxes_of(500, 700, settings)
+    assert np.array_equal(base, boxes_of(500, 700, settings))
+    for other in ({"seed": 1}, {"seed": 2**40}, {"step": 1}, {"step": -1}, {"stream": 1}):
+        assert not np.array_equal(base, boxes_of(500, 700, settings, **other)), other
+
+
+def test_mirror_is_a_probability() -> None:
+    assert boxes_of(500, 700, config(mirror=0))[:, 4].sum() == 0
+    assert boxes_of(500, 700, config(mirror=1))[:, 4].sum() == 64
+
+
+def test_halvings_leave_a_factor_of_two_to_four() -> None:
+    shrink = torch.tensor([0.5, 1, 3.99, 4, 7.99, 8, 100], dtype=torch.float64)
+    assert halvings(shrink).tolist() == [0, 0, 0, 1, 1, 2, 5]
 
 
 def test_an_image_smaller_than_a_crop_is_refused() -> None:
-    with pytest.raises(SincutError) as caught:
-        ResidentImage(np.zeros((31, 90, 3), np.uint8), config())
-    assert str(caught.value) == (
-        "an image must be at least as large as a crop (32×32 pixels), got 90×31; "
-        "try --set crop=16 --set tile=16 or a larger image"
-    )
+    for shape, advice in (
+        ((31, 90, 3), "--set crop=16 --set tile=16 or a larger image"),
+        ((9, 90, 3), "a larger image"),
+    ):
+        with pytest.raises(SincutError) as caught:
+            ResidentImage(np.zeros(shape, np.uint8), config())
+        assert str(caught.value) == (
+            f"an image must be at least as large as a crop (32×32 pixels), got 90×{shape[0]}; "
+            f"try {advice}"
+        )
+
+
+@pytest.mark.gpu
+def test_the_same_crops_on_cuda(noise_image: np.ndarray) -> None:
+    settings = config(batch=16, zoom_per="crop", zoom_min=40)
+    on_cpu, on_cuda = (ResidentImage(noise_image, settings, d) for d in ("cpu", "cuda"))
+    for step in range(3):
+        expected = draw_crops(on_cpu, settings, step=step, stream=1)
+        got = draw_crops(on_cuda, settings, step=step, stream=1)
+        assert torch.allclose(got.cpu(), expected, atol=1e-4)
