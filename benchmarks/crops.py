@@ -66,7 +66,7 @@ def compare(image: np.ndarray, resident: ResidentImage) -> None:
     allowed = (1.2, 0.5) if resident.first_level == 0 and len(resident.copies) == 1 else (24.0, 2.0)
     if difference.max() > allowed[0] or difference.mean() > allowed[1]:
         raise RuntimeError(
-            f"crops differ by {difference.max():.2f} of 255 at most, {difference.mean():.2f} in mean"
+            f"crops differ by {difference.max():.2f} of 255, {difference.mean():.2f} in the mean"
         )
 
 

@@ -1,9 +1,9 @@
 """Resized crops from uint8 images that stay in memory: only the pixels under a crop are read.
 
-A crop is a square of ``size`` pixels cut out of an image that was resized with Pillow's anti-aliased
-``BILINEAR``; neither the resized image nor anything of the image's size is ever made. With ``scale``
-input pixels per output pixel, output i of an axis (counted in the resized image) is centred at
-c = (i + ½)·scale and is the mean of the inputs j weighted with a triangle::
+A crop is a square of ``size`` pixels cut out of an image that was resized with Pillow's
+anti-aliased ``BILINEAR``; neither the resized image nor anything of the image's size is ever made.
+With ``scale`` input pixels per output pixel, output i of an axis (counted in the resized image) is
+centred at c = (i + ½)·scale and is the mean of the inputs j weighted with a triangle::
 
     w_ij = max(0, 1 − |j + ½ − c| / max(scale, 1)),    normalised within the image
 

@@ -3,8 +3,8 @@
 A zoom says how large the whole image would be; a crop is cut out of that imagined resized image.
 So that a step's cost does not grow with the image's size, shrinking by four or more starts from a
 copy of the image halved often enough to leave a factor of two to four, which is Pillow's own
-``reducing_gap`` of 2. Where crops lie is drawn on the image's device, from a counter-based generator
-keyed by (seed, step), so the same crops are drawn on every device.
+``reducing_gap`` of 2. Where crops lie is drawn on the image's device, from a counter-based
+generator keyed by (seed, step), so the same crops are drawn on every device.
 """
 
 from __future__ import annotations

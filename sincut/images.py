@@ -27,7 +27,7 @@ from sincut.errors import SincutError
 
 Pixels = npt.NDArray[np.uint8]
 
-INPUT_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+INPUT_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 OUTPUT_FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
