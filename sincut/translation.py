@@ -17,7 +17,13 @@ from sincut.checkpoint import load_model
 from sincut.config import TranslateConfig
 from sincut.devices import chosen_device, exact_float32, mixed_precision
 from sincut.errors import SincutError
-from sincut.images import OUTPUT_FORMATS, check_output, read_picture, write_picture
+from sincut.images import (
+    OUTPUT_FORMATS,
+    check_output,
+    lost_metadata,
+    read_picture,
+    write_picture,
+)
 from sincut.networks import Generator
 from sincut.tiling import Tile, reflected, tiles
 
@@ -228,6 +234,7 @@ def _translate_file(
     started = time.monotonic()
     picture = read_picture(source, config.max_pixels)
     check_output(target, picture.height, picture.width, picture.alpha is not None)
+    lost = () if config.strip_metadata else lost_metadata(target, picture)
     output = translate_pixels(generator, picture.rgb, config, report)
     write_picture(target, output, picture, strip_metadata=config.strip_metadata)
     difference = verify_tiles(generator, picture.rgb, config) if config.verify else None
@@ -238,6 +245,6 @@ def _translate_file(
         height=picture.height,
         tiles=len(plan_tiles(generator, picture.rgb, config)),
         seconds=time.monotonic() - started,
-        notices=picture.notices,
+        notices=(*picture.notices, *lost),
         difference=difference,
     )

@@ -309,3 +309,23 @@ def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str) -> None:
     for name, value in results[0].items():
         tolerance = 1e-4 if precision == "fp32" else 5e-2
         assert results[1][name] == pytest.approx(value, rel=tolerance, abs=tolerance)
+
+
+def test_training_with_the_kernels_follows_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same losses with the fused kernels as with eager PatchNCE, from the same seeds."""
+    pytest.importorskip("triton")
+    from sincut.kernels import patch_nce as module
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    few = {"layers": (2,), "patches": 4, "lambda_y": 0.0}  # the interpreter takes its time
+    cfg = config(device=device, steps=100, **few)
+    curves = []
+    for function in (module.patch_nce_reference, module.patch_nce_triton):
+        monkeypatch.setattr(module, "patch_nce", function)
+        curve: list[float] = []
+        train(*images(), cfg, lambda r, curve=curve: curve.append(r.values()["NCE_x"]))
+        curves.append(np.array(curve))
+    eager, fused = curves
+    assert not np.array_equal(eager, fused)  # both really ran
+    assert np.abs(fused[:20] / eager[:20] - 1).max() <= 1e-3
+    assert abs(fused[80:].mean() / eager[80:].mean() - 1) <= 0.02
