@@ -22,7 +22,7 @@ setup(
         "torch>=2.11",
         "triton>=3.6; sys_platform == 'linux'",
         "numpy>=1.26",
-        "pillow>=11.0",
+        "pillow>=13.0",
         "click>=8.1",
         "safetensors>=0.4.5",
         "rich>=13.7",

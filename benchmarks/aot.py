@@ -19,6 +19,7 @@ from triton.compiler import ASTSource
 from sincut.kernels.crops import BLOCK_COLUMNS, BLOCK_ROWS, gather
 from sincut.kernels.patch_nce import (
     CONFIGURATIONS,
+    MAX_SPLITS,
     MAX_WIDTH,
     PREPARE_ROWS,
     Configuration,
@@ -29,11 +30,11 @@ from sincut.kernels.patch_nce import (
 )
 
 # Shared memory a block may ask for, in bytes (CUDA programming guide, compute capabilities).
-SHARED_LIMIT = {80: 166_912, 89: 101_376, 90: 232_448}
+SHARED_LIMIT = {80: 166_912, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 MODES = ("static", "online", "key")
 
 # Which table of configurations each target uses.
-TARGETS = {90: 90, 80: 80, 89: 80}
+TARGETS = {90: 90, 80: 80, 89: 80, 100: 80, 120: 80}
 
 _TYPES = {
     **dict.fromkeys(("count", "size", "width"), "i32"),
@@ -48,34 +49,49 @@ def table() -> list[dict[str, Any]]:
     rows = []
     for target, capability in TARGETS.items():
         for chosen in CONFIGURATIONS[capability]:
-            rows += [of_configuration(chosen, mode, target) for mode in MODES]
-        rows += [of_rows(kernel, target) for kernel in (prepare, finish_query, finish_key)]
+            rows += [
+                of_configuration(chosen, mode, splits, target)
+                for mode in MODES
+                for splits in (1, MAX_SPLITS)
+            ]
+        rows += [
+            of_rows(kernel, count, target)
+            for kernel in (prepare, finish_query, finish_key)
+            for count in (None, 1)
+        ]
         blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS}
         rows.append(compiled("gather crops", gather, blocks, target))
     return rows
 
 
-def of_configuration(chosen: Configuration, mode: str, target: int) -> dict[str, Any]:
+def of_configuration(chosen: Configuration, mode: str, splits: int, target: int) -> dict[str, Any]:
     """*attend* as it is launched for queries (static or online maximum) or for keys."""
     constants = {
         "ROWS": chosen.rows,
         "COLUMNS": chosen.columns,
         "WIDTH": MAX_WIDTH,
-        "SPLITS": 1,
+        "SPLITS": splits,
         "PARTS": chosen.parts,
         "ONLINE": mode == "online",
         "FOR_KEY": mode == "key",
         "INTERPRETED": False,
     }
-    name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}"
+    name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode} splits={splits}"
     return compiled(name, attend, constants, target, warps=chosen.warps, stages=chosen.stages)
 
 
-def of_rows(kernel: Any, target: int) -> dict[str, Any]:
-    """The kernels that go over the rows once and multiply no matrices."""
-    constants = {"ROWS": PREPARE_ROWS, "WIDTH": MAX_WIDTH}
-    constants |= {"PARTS": 2, "INTERPRETED": False} if kernel is prepare else {"SPLITS": 8}
-    return compiled(kernel.fn.__name__, kernel, constants, target)
+def of_rows(kernel: Any, count: int | None, target: int) -> dict[str, Any]:
+    """The kernels that go over the rows once and multiply no matrices.
+
+    Triton makes an argument that is 1 a constant, so one row is a kernel of its own.
+    """
+    constants: dict[str, Any] = {"ROWS": PREPARE_ROWS, "WIDTH": MAX_WIDTH}
+    constants |= {"PARTS": 2, "INTERPRETED": False} if kernel is prepare else {"SPLITS": MAX_SPLITS}
+    name = kernel.fn.__name__
+    if count is not None:
+        constants["count"] = count
+        name = f"{name} count={count}"
+    return compiled(name, kernel, constants, target)
 
 
 def compiled(
@@ -102,7 +118,7 @@ def compiled(
     attributes = {
         (index,): [["tt.divisibility", 16]]
         for index, argument in enumerate(kernel.arg_names)
-        if argument.endswith("_ptr") or argument in _TYPES
+        if (argument.endswith("_ptr") or argument in _TYPES) and argument not in constants
     }
     result = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
@@ -120,7 +136,9 @@ def compiled(
         "shared_bytes": result.metadata.shared,
         "shared_limit": SHARED_LIMIT[target],
         "multiplies_matrices": kernel is attend,
-        "tensor_core_instructions": len(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)", ptx)),
+        "tensor_core_instructions": len(
+            re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)", ptx)
+        ),
     }
 
 
@@ -129,7 +147,7 @@ def _ptxas(ptx: str, architecture: str) -> str:
         source = Path(folder) / "kernel.ptx"
         source.write_text(ptx)
         command = [
-            get_ptxas(int(architecture[3:5])).path, "-v", f"--gpu-name={architecture}",
+            get_ptxas(int(architecture[3:].rstrip("a"))).path, "-v", f"--gpu-name={architecture}",
             str(source), "-o", str(Path(folder) / "kernel.cubin"),
         ]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, check=True).stderr

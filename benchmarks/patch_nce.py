@@ -102,7 +102,10 @@ def measure(device: str, dtype: torch.dtype, *, compiled: bool = True) -> list[d
     """One row per shape and method."""
     methods: dict[str, Loss] = {"published": published, "compact": compact}
     if compiled:
-        methods["compile"] = torch.compile(compact, dynamic=False)
+        # Recompiled per shape, and never in silence left to eager.
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        methods["compile"] = torch.compile(compact, dynamic=False, fullgraph=True)
     methods |= {"chunked": chunked, "ours": ours}
     rows = []
     for shape in CUDA_SHAPES if device == "cuda" else CPU_SHAPES:
@@ -117,7 +120,12 @@ def measure(device: str, dtype: torch.dtype, *, compiled: bool = True) -> list[d
             leaf = query.clone().requires_grad_()
             call = _call(method, leaf, key, shape.groups * shape.layers)
             check(call, leaf, key, shape, dtype)
-            found[name] = {**timed(call, device), "peak_bytes": peak(call, leaf, device)}
+            capturable = name != "chunked"  # recomputation cannot be captured
+            found[name] = {
+                "forward_ms": forward_ms(method, leaf, key, shape, device),
+                **timed(call, device, capturable=capturable),
+                "peak_bytes": peak(call, device),
+            }
         for name, figures in found.items():
             rows.append(
                 {
@@ -173,7 +181,7 @@ def check(
             )
 
 
-def timed(call: Callable[[], Any], device: str) -> dict[str, float | None]:
+def timed(call: Callable[[], Any], device: str, *, capturable: bool) -> dict[str, float | None]:
     """Milliseconds: quantiles on the host's clock; on CUDA also of do_bench and graph replay."""
 
     def synchronise() -> None:
@@ -196,16 +204,20 @@ def timed(call: Callable[[], Any], device: str) -> dict[str, float | None]:
         from triton.testing import do_bench, do_bench_cudagraph
 
         figures["do_bench_ms"] = do_bench(call, return_mode="median")
-        try:
+        if capturable:
             stream = torch.cuda.Stream()
             with torch.cuda.stream(stream):
                 figures["graph_ms"] = do_bench_cudagraph(call, return_mode="median")
-        except RuntimeError:  # checkpointed chunks cannot be captured
-            figures["graph_ms"] = None
     return figures
 
 
-def peak(call: Callable[[], Any], leaf: Tensor, device: str) -> int | None:
+def forward_ms(method: Loss, leaf: Tensor, key: Tensor, shape: Shape, device: str) -> float | None:
+    """Median milliseconds of the loss alone, without a graph for a backward pass."""
+    rows, groups = leaf.detach(), shape.groups * shape.layers
+    return timed(lambda: method(rows, key, groups), device, capturable=False)["median_ms"]
+
+
+def peak(call: Callable[[], Any], device: str) -> int | None:
     """Bytes allocated on top of the rows by one call; not measured on a CPU."""
     if device != "cuda":
         return None

@@ -23,7 +23,7 @@ from sincut.config import TrainConfig
     type=click.Path(path_type=Path),
     help="Folder to write.",
 )
-@field_option(TrainConfig, "steps")
+@field_option(TrainConfig, "steps", default="of draft")
 @field_option(TrainConfig, "seed")
 @field_option(TrainConfig, "device")
 @click.option("--force", is_flag=True, help="Make it again in a folder that holds one.")

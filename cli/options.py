@@ -12,8 +12,10 @@ from sincut.config import Config, field_of
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def field_option(config: type[Config], name: str, *declarations: str) -> Decorator:
+def field_option(config: type[Config], name: str, default: str = "") -> Decorator:
     """A ``--name`` for a field. Not given, it is ``None``, so that presets can fill it in.
+
+    ``default`` is what the help says instead of the field's own default.
 
     The value goes to the configuration as text: its messages are the same as the library's.
     """
@@ -27,11 +29,10 @@ def field_option(config: type[Config], name: str, *declarations: str) -> Decorat
     )
     return click.option(
         flag,
-        *declarations,
         name,
         metavar=metavar,
         default=None,
-        help=f"{_sentence(text)}  [default: {field.default}]",
+        help=f"{_sentence(text)}  [default: {default or field.default}]",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +29,10 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.item
     help=f"{_PRESET_HELP}.  [default: paper on CUDA, draft on a CPU]",
 )
 @field_option(TrainConfig, "method")
-@field_option(TrainConfig, "steps")
+@field_option(TrainConfig, "steps", default="the preset's")
 @field_option(TrainConfig, "seed")
 @field_option(TrainConfig, "device")
-@field_option(TrainConfig, "precision")
+@field_option(TrainConfig, "precision", default="the preset's")
 @click.option(
     "--set",
     "assignments",
@@ -85,9 +86,11 @@ def train(
             **changes,
         )
     if result.signal:
+        again = shlex.join(
+            ["sincut", "train", *map(str, (content, style, "-o", output)), "--resume"]
+        )
         console.line(
-            f"Interrupted after step {result.step} of {result.steps}; saved. To go on: "
-            f"sincut train {content} {style} -o {output} --resume"
+            f"Interrupted after step {result.step} of {result.steps}; saved. To go on: {again}"
         )
         sys.exit(128 + result.signal)
 
@@ -108,7 +111,7 @@ def listener(
                 f"{config['precision']}, seed {config['seed']}"
             )
         elif event == "notice":
-            console.line(f"Note on the {record['image']} image: {record['text']}.")
+            console.line(f"Note on {record['about']}: {record['text']}.")
         elif event == "estimate":
             console.line(
                 f"Estimate: {duration(record['seconds'])} at {record['seconds_per_step']:.2g} s a "
@@ -126,7 +129,7 @@ def listener(
         elif event == "done":
             console.line(
                 f"Trained {record['step']} steps. To translate: "
-                f"sincut translate {record['folder']} IMAGE -o OUTPUT.png"
+                f"sincut translate {shlex.quote(record['folder'])} IMAGE -o OUTPUT.png"
             )
 
     return listen

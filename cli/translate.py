@@ -89,4 +89,4 @@ def tell(console: Console, done: Translated) -> None:
         f"{done.tiles} tile{'s' if done.tiles > 1 else ''}"
     )
     if done.difference is not None:
-        console.line(f"Verified: tiles differ by at most {done.difference:.2g} of 255.")
+        console.line(f"Tiles with twice the halo differ by at most {done.difference:.2g} of 255.")

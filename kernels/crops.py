@@ -13,6 +13,7 @@ one buffer, and each crop names the copy it is cut from.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -80,9 +81,11 @@ def resized_crops_triton(
         memory_format=torch.channels_last,
     )
     grid = (triton.cdiv(size, BLOCK_ROWS), triton.cdiv(size, BLOCK_COLUMNS), len(places))
-    gather[grid](
-        planes, copies, places, scales, result, size, ROWS=BLOCK_ROWS, COLUMNS=BLOCK_COLUMNS
-    )
+    # Triton launches on the current device, which need not be the tensors'.
+    with torch.cuda.device(planes.device) if planes.is_cuda else contextlib.nullcontext():
+        gather[grid](
+            planes, copies, places, scales, result, size, ROWS=BLOCK_ROWS, COLUMNS=BLOCK_COLUMNS
+        )
     return result
 
 

@@ -28,6 +28,7 @@ norms after the product, in float32; float32 rows are two bf16 parts and three p
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,9 @@ except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference 
 def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1) -> Tensor:
     """Cross entropy of each query against the keys of its block.
 
-    CUDA tensors go through the Triton kernels; CPU tensors, float64 and rows of more than
-    :data:`MAX_WIDTH` entries through the reference.
+    CUDA tensors go through the Triton kernels; through the reference go CPU tensors, float64, rows
+    of more than :data:`MAX_WIDTH` entries, and GPUs before compute capability 8.0, which have no
+    matrix units for bf16.
 
     Args:
         query: (N, D) rows, not normalised; float32, bfloat16, float16 or float64.
@@ -62,7 +64,8 @@ def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: 
         ValueError: shapes, types, temperature or groups that do not fit.
         RuntimeError: on asking the kernels for a second derivative; they have none.
     """
-    if query.is_cuda and query.dtype in _LANES and query.shape[-1] <= MAX_WIDTH:
+    served = query.is_cuda and query.dtype in _LANES and query.shape[-1] <= MAX_WIDTH
+    if served and torch.cuda.get_device_capability(query.device) >= (8, 0):
         return patch_nce_triton(query, key, temperature=temperature, groups=groups)
     return patch_nce_reference(query, key, temperature=temperature, groups=groups)
 
@@ -99,10 +102,11 @@ def patch_nce_reference(
     """The formula as written, for any device. Arguments and result as for :func:`patch_nce`."""
     _check(query, key, temperature, groups)
     shape = (groups, query.shape[0] // groups, query.shape[1])
-    query, key = (_normalised(rows).reshape(shape) for rows in (query, key))
-    similarity = query @ key.mT / temperature  # (groups, N / groups, N / groups)
-    positive = similarity.diagonal(dim1=1, dim2=2)
-    return (similarity.logsumexp(dim=2) - positive).flatten()
+    with torch.autocast(query.device.type, enabled=False):  # a caller's would round the logits
+        query, key = (_normalised(rows).reshape(shape) for rows in (query, key))
+        similarity = query @ key.mT / temperature  # (groups, N / groups, N / groups)
+        positive = similarity.diagonal(dim1=1, dim2=2)
+        return (similarity.logsumexp(dim=2) - positive).flatten()
 
 
 def patch_nce_triton(
@@ -110,7 +114,8 @@ def patch_nce_triton(
 ) -> Tensor:
     """The kernels, always: for CPU tensors they need Triton's interpreter.
 
-    Arguments and result as for :func:`patch_nce`.
+    Arguments and result as for :func:`patch_nce`. The products are taken before they are divided
+    by the norms, so entries should stay within 1e±16.
     """
     _check(query, key, temperature, groups)
     if query.dtype not in _LANES:
@@ -168,18 +173,19 @@ class Configuration:
 # Fixed, since tuning at run time breaks graph capture. Compiled for the targets named without
 # spills and with matrix instructions; `python -m benchmarks aot` prints and the tests check it.
 CONFIGURATIONS: dict[int, tuple[Configuration, ...]] = {
-    # compute capability 9.0 and above
+    # compute capability 9.0
     90: (
         Configuration(parts=1, smallest=1024, rows=128, columns=64, warps=8, stages=2),
         Configuration(parts=1, smallest=65, rows=64, columns=32, warps=4, stages=2),
-        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=2),
+        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=3),
         Configuration(parts=2, smallest=65, rows=128, columns=32, warps=8, stages=2),
-        Configuration(parts=2, smallest=1, rows=16, columns=32, warps=4, stages=2),
+        Configuration(parts=2, smallest=1, rows=16, columns=32, warps=8, stages=2),
     ),
-    # 8.0 to 8.9: no asynchronous matrix units, so accumulators of 128 rows do not fit
+    # 8.0 to 8.9, and from 10.0 until there are configurations of their own: few rows, since without
+    # asynchronous matrix units the accumulators of 64 rows do not fit into the registers
     80: (
-        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=2),
-        Configuration(parts=2, smallest=1, rows=16, columns=32, warps=4, stages=2),
+        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=3),
+        Configuration(parts=2, smallest=1, rows=16, columns=32, warps=8, stages=2),
     ),
 }
 MAX_WIDTH = 256  # columns of a row that a program holds at once
@@ -194,8 +200,8 @@ _STATIC_RANGE = 80.0
 
 
 def configuration(parts: int, size: int, capability: int) -> Configuration:
-    """The launch for blocks of ``size`` rows on a device of that compute capability (90, 80)."""
-    table = CONFIGURATIONS[90 if capability >= 90 else 80]
+    """The launch for blocks of ``size`` rows on a device of that compute capability (80, 90, …)."""
+    table = CONFIGURATIONS[90 if 90 <= capability < 100 else 80]
     return next(c for c in table if c.parts == parts and size >= c.smallest)
 
 
@@ -307,9 +313,11 @@ def attend(  # type: ignore[no-untyped-def]
     queries' n_i = log Σ_j exp(s_ij) as column_shift and g_i / ‖q_i‖ as column_gain. Each split of
     the columns writes its own (count, width) part.
     """
-    group = tl.program_id(1).to(tl.int64)
+    # One grid axis for all three: the others end at 65,535 programs.
     split = tl.program_id(0) % SPLITS
-    row = (tl.program_id(0) // SPLITS) * ROWS + tl.arange(0, ROWS)
+    row_tiles = tl.cdiv(size, ROWS)
+    row = (tl.program_id(0) // SPLITS) % row_tiles * ROWS + tl.arange(0, ROWS)
+    group = (tl.program_id(0) // SPLITS // row_tiles).to(tl.int64)
     channel = tl.arange(0, WIDTH)
     first = group * size
     row_place = (first + row)[:, None] * width + channel[None, :]
@@ -406,7 +414,7 @@ def finish_query(  # type: ignore[no-untyped-def]
     for split in tl.static_range(SPLITS):
         largest = tl.load(largest_ptr + split * count + row, mask=exists, other=0.0)
         shrink = tl.exp(largest - bound)
-        start = sums_ptr + split * count.to(tl.int64) * width
+        start = sums_ptr + split * tl.full((), count, tl.int64) * width
         sums += tl.load(start + place, mask=inside, other=0.0) * shrink[:, None]
         others += tl.load(totals_ptr + split * count + row, mask=exists, other=0.0) * shrink
     own = tl.exp(positive - bound)
@@ -459,7 +467,7 @@ def finish_key(  # type: ignore[no-untyped-def]
     place = row.to(tl.int64)[:, None] * width + column[None, :]
     sums = tl.zeros((ROWS, WIDTH), tl.float32)
     for split in tl.static_range(SPLITS):
-        start = sums_ptr + split * count.to(tl.int64) * width
+        start = sums_ptr + split * tl.full((), count, tl.int64) * width
         sums += tl.load(start + place, mask=inside, other=0.0)
     query = tl.load(query_ptr + place, mask=inside, other=0.0).to(tl.float32)
     key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
@@ -474,6 +482,7 @@ def finish_key(  # type: ignore[no-untyped-def]
 
 # --- Launches and autograd ----------------------------------------------------------------------
 
+MAX_SPLITS = 8
 PREPARE_ROWS = 8  # per program of the kernels that go over the rows once
 
 
@@ -510,8 +519,13 @@ def _plan(query: Tensor, temperature: float, groups: int) -> _Plan:
     programs = triton.cdiv(size, chosen.rows) * groups
     column_tiles = triton.cdiv(size, chosen.columns)
     # Enough programs for every multiprocessor, each with at least two tiles to walk over.
-    splits = max(1, min(processors // programs, column_tiles // 2, 8))
+    splits = max(1, min(processors // programs, column_tiles // 2, MAX_SPLITS))
     return _Plan(count, width, size, groups, 1 / temperature, chosen, splits)
+
+
+def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
 def _interpreted() -> bool:
@@ -525,7 +539,7 @@ def _attend(
     chosen, like = plan.chosen, rows[2]
     sums = like.new_empty((plan.splits, plan.count, plan.width))
     totals, largest = (like.new_empty((plan.splits, plan.count)) for _ in range(2))
-    attend[(plan.row_tiles * plan.splits, plan.groups)](
+    attend[(plan.row_tiles * plan.splits * plan.groups,)](
         *rows,
         *columns,
         sums,
@@ -580,31 +594,32 @@ def _forward(
     query: Tensor, key: Tensor, temperature: float, groups: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss (N,), ∂loss_i/∂q_i (N, D), log Σ_j exp(s_ij) (N,), 1 − p_ii (N,); all float32."""
-    plan = _plan(query, temperature, groups)
     gradient = torch.empty_like(query, dtype=torch.float32)
-    loss, normaliser, miss = (gradient.new_empty((plan.count,)) for _ in range(3))
-    if plan.count == 0:
+    loss, normaliser, miss = (gradient.new_empty((len(query),)) for _ in range(3))
+    if len(query) == 0:
         return loss, gradient, normaliser, miss
-    queries, keys, positive = _prepared(plan, query, key)
-    sums, totals, largest = _attend(plan, queries, [*keys, keys[2], keys[2]], for_key=False)
-    finish_query[(triton.cdiv(plan.count, PREPARE_ROWS),)](
-        query,
-        key,
-        queries[2],
-        keys[2],
-        positive,
-        sums,
-        totals,
-        largest,
-        loss,
-        gradient,
-        normaliser,
-        miss,
-        plan.count,
-        plan.width,
-        plan.inverse_temperature,
-        **_finish_launch(plan),
-    )
+    plan = _plan(query, temperature, groups)
+    with _on_device_of(query):
+        queries, keys, positive = _prepared(plan, query, key)
+        sums, totals, largest = _attend(plan, queries, [*keys, keys[2], keys[2]], for_key=False)
+        finish_query[(triton.cdiv(plan.count, PREPARE_ROWS),)](
+            query,
+            key,
+            queries[2],
+            keys[2],
+            positive,
+            sums,
+            totals,
+            largest,
+            loss,
+            gradient,
+            normaliser,
+            miss,
+            plan.count,
+            plan.width,
+            plan.inverse_temperature,
+            **_finish_launch(plan),
+        )
     return loss, gradient, normaliser, miss
 
 
@@ -628,26 +643,27 @@ def _key_gradient(
     groups: int,
 ) -> Tensor:
     """∂(incoming · loss)/∂k, (N, D) float32; ``normaliser`` and ``miss`` from the forward pass."""
-    plan = _plan(query, temperature, groups)
     gradient = torch.empty_like(key, dtype=torch.float32)
-    if plan.count == 0:
+    if len(key) == 0:
         return gradient
-    queries, keys, _ = _prepared(plan, query, key)
-    gain = incoming * queries[2]
-    sums, _, _ = _attend(plan, keys, [*queries, normaliser, gain], for_key=True)
-    finish_key[(triton.cdiv(plan.count, PREPARE_ROWS),)](
-        query,
-        key,
-        queries[2],
-        keys[2],
-        incoming * miss,
-        sums,
-        gradient,
-        plan.count,
-        plan.width,
-        plan.inverse_temperature,
-        **_finish_launch(plan),
-    )
+    plan = _plan(query, temperature, groups)
+    with _on_device_of(query):
+        queries, keys, _ = _prepared(plan, query, key)
+        gain = incoming * queries[2]
+        sums, _, _ = _attend(plan, keys, [*queries, normaliser, gain], for_key=True)
+        finish_key[(triton.cdiv(plan.count, PREPARE_ROWS),)](
+            query,
+            key,
+            queries[2],
+            keys[2],
+            incoming * miss,
+            sums,
+            gradient,
+            plan.count,
+            plan.width,
+            plan.inverse_temperature,
+            **_finish_launch(plan),
+        )
     return gradient
 
 

@@ -8,7 +8,6 @@ configuration is written beside the model. No torch here: ``sincut --help`` must
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -154,11 +153,17 @@ class TrainConfig(Config):
     projection_width: int = option(256, "of the projection heads (paper)", low=1, high=8192)
 
     # Networks
-    channels: int = option(40, "of G at full resolution (published: 40 at 128, 80 at 64)", low=1)
+    channels: int = option(
+        40, "of G at full resolution (published: 40 at 128, 80 at 64)", low=1, high=1024
+    )
     blocks: int = option(6, "residual blocks of G, an even number (published)", low=2, high=64)
     downsamplings: int = option(1, "of G (published)", low=1, high=5)
-    discriminator_channels: int = option(32, "of D at full resolution (published)", low=1)
-    discriminator_max_channels: int = option(384, "of D at any resolution (published)", low=1)
+    discriminator_channels: int = option(
+        32, "of D at full resolution (published)", low=1, high=1024
+    )
+    discriminator_max_channels: int = option(
+        384, "of D at any resolution (published)", low=1, high=4096
+    )
 
     # What is written on the way
     log_every: int = option(10, "steps between records of the log", low=1)
@@ -211,6 +216,12 @@ class TrainConfig(Config):
                 f"layers must be between 0 and {deepest} (the encoder's last), got "
                 f"{_text(self.layers)}; try --set layers=0,2,4"
             )
+        negatives = self.patches * (self.batch if self.negatives == "minibatch" else 1) - 1
+        if negatives < 1 and (self.lambda_x or self.lambda_y):
+            raise SincutError(
+                f"PatchNCE needs negatives, got patches={self.patches} with "
+                f"negatives={self.negatives} and batch={self.batch}; try --set patches=256"
+            )
         if not (self.lambda_gan or self.lambda_x or self.lambda_y or self.lambda_identity):
             raise SincutError(
                 "at least one of lambda_gan, lambda_x, lambda_y, lambda_identity must be above 0, "
@@ -253,7 +264,7 @@ class TranslateConfig(Config):
         """The side of a tile: the number given, ``automatic`` for auto, ``whole`` for whole."""
         if self.tile in ("auto", "whole"):
             return automatic if self.tile == "auto" else whole
-        if not self.tile.isdigit() or int(self.tile) < 16:
+        if not (self.tile.isascii() and self.tile.isdigit()) or int(self.tile) < 16:
             raise SincutError(
                 "tile must be a number of pixels from 16, auto or whole, "
                 f"got {self.tile}; try --tile 512"
@@ -361,7 +372,7 @@ def _checked(config: type[Config], field: dataclasses.Field[Any], value: Any) ->
     hint = f"try {config.flag(name, field.default)}"
     try:
         value = _PARSERS[type(field.default)](value)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         kind = _KINDS[type(field.default)]
         raise SincutError(f"{name} must be {kind}, got {value}; {hint}") from None
     choices = field.metadata["choices"]
@@ -369,9 +380,9 @@ def _checked(config: type[Config], field: dataclasses.Field[Any], value: Any) ->
         raise SincutError(f"{name} must be one of {', '.join(choices)}, got {value}; {hint}")
     if type(value) in (int, float):
         below, above = low is not None and value < low, high is not None and value > high
-        if below or above or not math.isfinite(value):
+        if below or above or not abs(value) < 1e300:
             allowed = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
-            raise SincutError(f"{name} must be {allowed}, got {value:g}; {hint}")
+            raise SincutError(f"{name} must be {allowed}, got {value}; {hint}")
     return value
 
 

@@ -60,7 +60,9 @@ class ResidentImage:
         """(N, 3, size, size) float32 in [-1, 1] for boxes as :func:`draw_boxes` makes them."""
         rows, columns, top, left, mirrored = boxes.unbind(1)
         shrinks = torch.stack([self.height / rows.double(), self.width / columns.double()], dim=1)
-        level = halvings(shrinks.amin(dim=1))
+        # A box is rounded to whole pixels, so it may ask for a copy just outside the range kept.
+        last = self.first_level + len(self.copies) - 1
+        level = halvings(shrinks.amin(dim=1)).clamp(self.first_level, last)
         places = torch.stack([level - self.first_level, top, left, mirrored], dim=1)
         scales = shrinks / 2.0 ** level[:, None]
         return resized_crops(self.planes, self.copies, places, scales, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -32,18 +33,23 @@ def mixed_precision(device: str, precision: str) -> torch.autocast:
     return torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def exact_float32() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
     """float32 convolutions are float32: cuDNN would otherwise round their inputs to TF32."""
-    context: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, allow_tf32=False
-    )
-    return context
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    saved, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = saved
 
 
 def peak_memory(device: str) -> int:
     """Bytes at the highest point so far: of the device on CUDA, of the process on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    import resource  # absent on Windows, where this is not called before the user can see it
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows does not tell
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

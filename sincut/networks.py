@@ -284,7 +284,7 @@ class Discriminator(nn.Module):
         super().__init__()
         levels = int(math.log2(size)) - 2
         widths = [min(channels * 2**level, max_channels) for level in range(levels + 1)]
-        self.from_rgb = ConvLayer(3, channels, 1)
+        self.from_rgb = ConvLayer(3, widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualBlock(a, b, down=True) for a, b in pairwise(widths)))
         self.conv = ConvLayer(widths[-1], widths[-1], 3)
         self.hidden = EqualizedLinear(widths[-1] * 16, widths[-1])

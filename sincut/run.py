@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -111,11 +110,14 @@ def train(
     pictures = {name: read_picture(path) for name, path in paths.items()}
     for name, picture in pictures.items():
         for notice in picture.notices:
-            tell({"event": "notice", "image": name, "text": notice})
+            tell({"event": "notice", "about": f"the {name} image", "text": notice})
     images = {name: _describe(paths[name], pictures[name]) for name in paths}
     if resume:
         _check_images(folder, header, images)
         state = load_state(folder / STATE_FILE, config)
+        if config.steps != header["config"]["steps"] and config.schedule != "constant":
+            text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
+            tell({"event": "notice", "about": "the learning rate", "text": text})
         if config.steps < state.step:
             raise SincutError(
                 f"the run has done {state.step} steps already, got --steps {config.steps}; "
@@ -128,6 +130,9 @@ def train(
     if state.step < config.steps:
         tell(run.estimate(state))
     run.open(state)
+    if resume:
+        # A kill may have come between state and model, and the length may be a new one.
+        run.save(state)
     if state.step < config.steps:
         with _signals() as received:
             run.received = received
@@ -166,26 +171,19 @@ class _Run:
     def open(self, state: State) -> None:
         """Make the folder, or bring its log back to where ``state`` is."""
         self.logged = state.step, 0.0
+        fresh = state.step == -self.config.warm_steps
         try:
-            (self.folder / PREVIEWS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(self.folder, everything=fresh)
+            (self.folder / PREVIEWS).mkdir(exist_ok=True)
         except OSError as error:
             raise SincutError(
-                f"cannot create {self.folder} ({error.strerror}); give another -o"
+                f"cannot write to {self.folder} ({error.strerror}); give another -o"
             ) from None
-        fresh = state.step == -self.config.warm_steps
-        if fresh:
-            _remove_run(self.folder)
-            (self.folder / PREVIEWS).mkdir()
-        lines = []
-        if not fresh and (self.folder / LOG_FILE).exists():
-            lines = [
-                line
-                for line in (self.folder / LOG_FILE).read_text().splitlines(keepends=True)
-                if line.endswith("\n") and json.loads(line)["step"] <= state.step
-            ]
-        _write_text(self.folder / LOG_FILE, "".join(lines))
         record = {"sincut_version": __version__, **self.header}
         _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
+        lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
+        _write_text(self.folder / LOG_FILE, "".join(lines))
         if fresh:
             self.save(state)
             if state.step == 0:
@@ -195,27 +193,33 @@ class _Run:
         """Log, preview and save what is due after a step; true after the first signal."""
         step, config = record.step, self.config
         finished = step == config.steps
+        interrupted = bool(self.received)
+        save_due = step % config.checkpoint_every == 0 or finished or interrupted
         log_due = step % config.log_every == 0 or finished
+        if save_due or log_due:
+            self.check(record)
         if log_due:
             self.log(record)
         every = config.preview_every
         if step == 0 or finished or (step > 0 and every and step % every == 0):
             self.preview(record.state)
-        interrupted = bool(self.received)
-        if interrupted and not log_due:
-            self.log(record)
-        if step % config.checkpoint_every == 0 or finished or interrupted:
+        # A signal that comes during a preview is served here, not a step later.
+        interrupted = interrupted or bool(self.received)
+        if save_due or interrupted:
+            self.check(record)
             self.save(record.state)
         return interrupted
 
-    def log(self, record: Record) -> None:
-        """One line in the log, the same to the listener; refuses to go on with broken numbers."""
-        values = record.values()
-        if not all(math.isfinite(value) for value in values.values()):
+    def check(self, record: Record) -> None:
+        """Refuse to go on with, and to save, numbers that are broken."""
+        if not all(math.isfinite(value) for value in record.values().values()):
             raise SincutError(
                 f"training diverged at step {record.step}: a loss is not finite; the last saved "
                 f"state is kept; try --set learning_rate={self.config.learning_rate / 4:g}"
             )
+
+    def log(self, record: Record) -> None:
+        """One line in the log, the same to the listener."""
         steps, seconds = record.step - self.logged[0], record.seconds - self.logged[1]
         self.logged = record.step, record.seconds
         line = {
@@ -224,10 +228,16 @@ class _Run:
             "seconds": round(record.seconds, 3),
             "steps_per_second": round(steps / max(seconds, 1e-6), 3),
             "learning_rate": record.learning_rate,
-            "losses": values,
+            "losses": record.values(),
         }
-        with open(self.folder / LOG_FILE, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open(self.folder / LOG_FILE, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise SincutError(
+                f"cannot write {self.folder / LOG_FILE} ({error.strerror}); check the place and "
+                "its free space"
+            ) from None
         self.tell({"event": "step", **line})
 
     def preview(self, state: State) -> None:
@@ -324,11 +334,12 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise SincutError(f"{folder} is a file, not a folder; give another -o")
     if not folder.exists():
         return
-    is_run = any((folder / name).exists() for name in (CONFIG_FILE, STATE_FILE, MODEL_FILE))
+    can_resume = (folder / STATE_FILE).exists()
+    is_run = can_resume or (folder / CONFIG_FILE).exists()
     if is_run and not force:
+        resume = "--resume to continue it, " if can_resume else ""
         raise SincutError(
-            f"{folder} holds a run already; try --resume to continue it, --force to start anew, "
-            "or another -o"
+            f"{folder} holds a run already; try {resume}--force to start anew, or another -o"
         )
     if not is_run and any(folder.iterdir()):
         raise SincutError(f"{folder} is not empty and holds no run; give another -o")
@@ -353,11 +364,29 @@ def _describe(path: Path, picture: Picture) -> dict[str, Any]:
     }
 
 
-def _remove_run(folder: Path) -> None:
-    """Remove what a run writes, and nothing else."""
-    for name in (CONFIG_FILE, LOG_FILE, STATE_FILE, MODEL_FILE):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / PREVIEWS, ignore_errors=True)
+def _remove_leftovers(folder: Path, *, everything: bool) -> None:
+    """Remove what a kill left half written, or everything that a run writes; nothing else."""
+    files = [MODEL_FILE, STATE_FILE, CONFIG_FILE, LOG_FILE]
+    leftovers = [path for name in files for path in folder.glob(f".{name}.*.part")]
+    leftovers += folder.glob(f"{PREVIEWS}/.[0-9]*.png.*.part")
+    if everything:
+        leftovers += [folder / name for name in files]
+        leftovers += folder.glob(f"{PREVIEWS}/[0-9]*.png")
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+
+
+def _log_until(path: Path, step: int) -> list[str]:
+    """The log's lines up to a step; what a power cut left of a line is dropped."""
+    lines = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+        try:
+            kept = line.endswith("\n") and json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            kept = False
+        if kept:
+            lines.append(line)
+    return lines
 
 
 def _write_text(path: Path, text: str) -> None:

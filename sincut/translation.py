@@ -100,6 +100,8 @@ def translate(
         inputs = [inputs]
     pairs = plan_outputs([Path(path) for path in inputs], Path(output), force=config.force)
     generator = load_model(Path(model)).generator
+    if pairs[0][1] != Path(output):
+        _make_folder(Path(output))
     generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     results, failures = [], []
@@ -152,11 +154,6 @@ def plan_outputs(inputs: Sequence[Path], output: Path, *, force: bool) -> list[t
             raise SincutError(f"{target} is an input; choose another output")
         if target.exists() and not target.is_dir() and not force:
             raise SincutError(f"{target} exists already; try --force or another output")
-    if not to_file:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SincutError(f"cannot create the folder {output} ({error.strerror})") from None
     return pairs
 
 
@@ -222,6 +219,13 @@ def verify_tiles(generator: Generator, rgb: Pixels, config: TranslateConfig) -> 
         for i in chosen
     ]
     return max(127.5 * difference.abs().max().item() for difference in differences)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SincutError(f"cannot create the folder {path} ({error.strerror})") from None
 
 
 def _translate_file(

@@ -104,7 +104,7 @@ def test_every_field_has_a_meaning(config: type) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"temperature": -1}, "temperature must be from 0.001 to 100, got -1; "
+        ({"temperature": -1}, "temperature must be from 0.001 to 100, got -1.0; "
          "try --set temperature=0.07"),
         ({"temperature": "nan"}, "temperature must be from 0.001 to 100, got nan; "
          "try --set temperature=0.07"),
@@ -133,6 +133,10 @@ def test_every_field_has_a_meaning(config: type) -> None:
          "try --set zoom_min=1024"),
         ({"zoom": "factor"}, "zoom_max must be at most 1 where zoom=factor, got 1024; "
          "try --set zoom_min=0.333 --set zoom_max=1"),
+        ({"patches": 1, "negatives": "crop"}, "PatchNCE needs negatives, got patches=1 with "
+         "negatives=crop and batch=16; try --set patches=256"),
+        ({"channels": 100_000}, "channels must be from 1 to 1024, got 100000; "
+         "try --set channels=40"),
         ({"lambda_gan": 0, "lambda_x": 0, "lambda_y": 0, "lambda_identity": 0},
          "at least one of lambda_gan, lambda_x, lambda_y, lambda_identity must be above 0, "
          "got 0 for all; try --set lambda_x=4"),
@@ -165,7 +169,7 @@ def test_translate_config() -> None:
     assert TranslateConfig(tile="300").tile_pixels(1) == 300
     assert TranslateConfig(tile="auto").tile_pixels(7) == 7
     assert TranslateConfig(tile="whole").tile_pixels(7, whole=9) == 9
-    for tile in ("15", "-3", "big", "2.5"):
+    for tile in ("15", "-3", "big", "2.5", "²"):
         assert message(TranslateConfig, tile=tile) == (
             f"tile must be a number of pixels from 16, auto or whole, got {tile}; try --tile 512"
         )

@@ -68,6 +68,24 @@ def test_work_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyPatch) -> N
     assert 0 < torch.cat(scales).max() < 4
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "zoom"),
+    [(2731, 4096, {}), (1000, 1000, {"zoom": "factor", "zoom_min": 0.12501, "zoom_max": 0.12501})],
+)
+def test_a_rounded_box_still_finds_its_copy(
+    height: int, width: int, zoom: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a power of two the box in whole pixels may lie on the other side of it."""
+    chosen: list[torch.Tensor] = []
+    monkeypatch.setattr("sincut.crops.resized_crops", lambda *a: chosen.append(a[2][:, 0]))
+    settings = config(batch=4000, zoom_per="crop", **zoom)
+    image = ResidentImage(np.zeros((height, width, 3), np.uint8), settings)
+    for step in range(20):
+        draw_crops(image, settings, step=step, stream=0)
+    assert torch.cat(chosen).min() >= 0
+    assert torch.cat(chosen).max() < len(image.copies)
+
+
 def test_boxes_lie_inside_and_zoom_as_the_paper_has_it() -> None:
     boxes = boxes_of(1000, 1500, config(zoom_min=384, zoom_max=1024))
     assert len(boxes) == 64

@@ -33,6 +33,10 @@ def test_discriminator_has_the_published_size() -> None:
     assert discriminator(torch.zeros(3, 3, 64, 64)).shape == (3, 1)
 
 
+def test_discriminator_can_be_narrower_than_its_first_width() -> None:
+    assert Discriminator(8, 16, max_channels=4)(torch.zeros(1, 3, 16, 16)).shape == (1, 1)
+
+
 def test_features_have_the_shapes_of_their_layers() -> None:
     generator = Generator(4)
     features = generator.encode(torch.zeros(2, 3, 32, 24), (0, 1, 2, 3, 4, 5))

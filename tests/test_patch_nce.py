@@ -77,6 +77,17 @@ def test_half_precision_rows_are_computed_in_float32(dtype: torch.dtype) -> None
     assert torch.equal(patch_nce(query, key), patch_nce(query.float(), key.float()))
 
 
+def test_a_callers_autocast_does_not_round_the_logits() -> None:
+    query, key = rows(32), rows(32, seed=1)
+    expected = patch_nce(query, key)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(patch_nce(query, key), expected)
+
+
+def test_no_rows_have_no_losses() -> None:
+    assert patch_nce(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0,)
+
+
 def test_only_those_who_ask_get_a_gradient() -> None:
     query, key = rows(8).requires_grad_(), rows(8, seed=1).requires_grad_()
     patch_nce(query, key.detach()).sum().backward()

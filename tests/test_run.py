@@ -95,6 +95,65 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert content_of(tmp_path / "run") == content_of(tiny_run)
 
 
+@pytest.mark.parametrize("step", [1, 4])
+def test_the_log_of_an_interrupted_run_is_that_of_an_uninterrupted_one(
+    pair: tuple[Path, Path], tmp_path: Path, step: int
+) -> None:
+    """Also where a step is interrupted that is not logged."""
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["event"] == "preview" and record["step"] == step - step % 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {"log_every": 2, "checkpoint_every": 5}
+    train(pair, tmp_path / "one", **settings)
+    train(pair, tmp_path / "two", **settings, listener=interrupt)
+    resume(pair, tmp_path / "two")
+    assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
+
+
+def test_a_kill_between_state_and_model_is_mended(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    train(pair, tmp_path / "short", steps=3)
+    shutil.copy(tmp_path / "short/model.safetensors", tmp_path / "run/model.safetensors")
+    (tmp_path / "run/.state.safetensors.1.part").write_bytes(b"half")
+    resume(pair, tmp_path / "run")
+    assert content_of(tmp_path / "run") == content_of(tiny_run)
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_damaged_log_does_not_stop_resuming(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    with open(tmp_path / "run/log.jsonl", "a") as file:
+        file.write('\0\0\0\n[]\n{"step": 3')
+    resume(pair, tmp_path / "run")
+    assert content_of(tmp_path / "run") == content_of(tiny_run)
+
+
+def test_a_kill_before_the_first_save_can_be_started_over(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("sincut.run.save_state", kill)
+        with pytest.raises(Killed):
+            train(pair, run)
+    assert refusal(*pair, run, **TINY) == (
+        f"{run} holds a run already; try --force to start anew, or another -o"
+    )
+    assert train(pair, run, force=True, steps=1).step == 1
+
+
 def test_killed_and_resumed_equals_uninterrupted(
     tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -116,10 +175,23 @@ def test_killed_and_resumed_equals_uninterrupted(
 def test_a_finished_run_can_be_extended(pair: tuple[Path, Path], tmp_path: Path) -> None:
     constant = {"schedule": "constant"}  # other schedules depend on the length
     train(pair, tmp_path / "short", steps=3, **constant)
-    assert resume(pair, tmp_path / "short", steps=6).step == 6
+    told: list[dict[str, Any]] = []
+    assert resume(pair, tmp_path / "short", steps=6, listener=told.append).step == 6
+    assert "notice" not in [record["event"] for record in told]
     train(pair, tmp_path / "long", steps=6, **constant)
     assert content_of(tmp_path / "short") == content_of(tmp_path / "long")
     assert json.loads((tmp_path / "short/config.json").read_text())["config"]["steps"] == 6
+
+
+def test_extending_says_what_becomes_of_the_schedule(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train(pair, tmp_path / "run", steps=2, schedule="linear")
+    told: list[dict[str, Any]] = []
+    resume(pair, tmp_path / "run", steps=3, listener=told.append)
+    assert [record["text"] for record in told if record["event"] == "notice"] == [
+        "its schedule (linear) is now that of 3 steps"
+    ]
 
 
 def test_resuming_a_finished_run_changes_nothing(
@@ -164,13 +236,18 @@ def test_an_existing_run_is_kept_without_force(
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
     (run / "notes.txt").write_text("mine")
+    (run / "previews" / "mine.txt").write_text("mine")
     assert refusal(*pair, run, **TINY) == (
         f"{run} holds a run already; try --resume to continue it, --force to start anew, "
         "or another -o"
     )
-    assert content_of(run) == content_of(tiny_run)
+    assert content_of(run).items() >= content_of(tiny_run).items()
     train(pair, run, force=True, steps=1, warm_steps=0)
-    assert sorted(p.name for p in (run / "previews").iterdir()) == ["000000.png", "000001.png"]
+    assert sorted(p.name for p in (run / "previews").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "mine.txt",
+    ]
     assert (run / "notes.txt").read_text() == "mine"
 
 
@@ -194,7 +271,7 @@ def test_nothing_is_written_when_an_input_is_wrong(pair: tuple[Path, Path], tmp_
     )
     assert refusal(*pair, small, **TINY) == f"{small} is a file, not a folder; give another -o"
     assert refusal(*pair, small / "run", **TINY) == (
-        f"cannot create {small / 'run'} (Not a directory); give another -o"
+        f"cannot write to {small / 'run'} (Not a directory); give another -o"
     )
 
 
