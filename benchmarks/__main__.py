@@ -67,6 +67,16 @@ def crops(device: str, target: Path | None) -> None:
         write_result(target, device, rows)
 
 
+@main.command()
+@click.argument("result", type=click.Path(path_type=Path, exists=True))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file.")
+def plot(result: Path, output: Path) -> None:
+    """Draw RESULT, a patch-nce.json: time and memory against the number of rows."""
+    from benchmarks.plot import plot
+
+    plot(result, output)
+
+
 @main.command("all")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
@@ -77,6 +87,7 @@ def everything(context: click.Context, device: str, output: Path) -> None:
     context.invoke(aot, target=output / "aot.json")
     context.invoke(patch_nce, device=device, compiled=True, target=output / "patch-nce.json")
     context.invoke(crops, device=device, target=output / "crops.json")
+    context.invoke(plot, result=output / "patch-nce.json", output=output / "patch-nce.png")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ FLOORS = {
     "sincut.demo": 6,
     "sincut.cli": 7,
     "sincut.__main__": 8,
-    "tests": 8,
+    "tests": 9,
     "benchmarks": 8,
 }
 PACKAGES = ("sincut.kernels", "sincut.example", "sincut.cli", "tests", "benchmarks")

@@ -74,7 +74,7 @@ def test_train_translate_and_info(pair: tuple[Path, Path], tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == (
-        f"sincut {sincut.__version__}: preset draft (chosen by --preset), method sincut, "
+        f"sincut {sincut.__version__}: preset draft (as asked), method sincut, "
         "4 steps on cpu in fp32, seed 0"
     )
     assert re.fullmatch(

@@ -1,0 +1,43 @@
+"""Time and memory of PatchNCE against the number of rows, from a result file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def plot(result: Path, target: Path) -> None:
+    """Draw the single-block rows of ``patch-nce.json``: one line per method, logarithmic axes.
+
+    A second panel shows the peak of memory where it was measured (on CUDA).
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = json.loads(result.read_text())
+    rows = [row for row in found["rows"] if row.get("shape") == f"{row.get('rows')}²"]
+    kind = "bfloat16" if any(row["type"] == "bfloat16" for row in rows) else "float32"
+    rows = [row for row in rows if row["type"] == kind]
+    panels = [("median_ms", "forward and backward, ms")]
+    if any(row["peak_bytes"] for row in rows):
+        panels.append(("peak_bytes", "peak memory, bytes"))
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4), squeeze=False)
+    for axis, (name, label) in zip(axes[0], panels, strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            points = [(row["rows"], row[name]) for row in rows if row["method"] == method]
+            axis.loglog(*zip(*points, strict=True), marker="o", label=method)
+        axis.set_xlabel("rows")
+        axis.set_ylabel(label)
+        axis.grid(visible=True, which="both", alpha=0.2)
+    axes[0][0].legend()
+    figure.suptitle(_title(found, kind))
+    figure.tight_layout()
+    figure.savefig(target, dpi=150)
+    pyplot.close(figure)
+
+
+def _title(found: dict[str, Any], kind: str) -> str:
+    return f"PatchNCE, {kind}: {found['device']}, {found['date'][:10]}"
