@@ -115,15 +115,18 @@ def measure(device: str, dtype: torch.dtype, *, compiled: bool = True) -> list[d
             for _ in range(2)
         )
         key = (query.float() * 0.5 + key.float()).to(dtype)
-        found = {}
+        found: dict[str, dict[str, Any]] = {}
         for name, method in methods.items():
             leaf = query.clone().requires_grad_()
             call = _call(method, leaf, key, shape.groups * shape.layers)
             check(call, leaf, key, shape, dtype)
             capturable = name != "chunked"  # recomputation cannot be captured
+            forward = forward_ms(method, leaf, key, shape, device)
+            both = timed(call, device, capturable=capturable)
             found[name] = {
-                "forward_ms": forward_ms(method, leaf, key, shape, device),
-                **timed(call, device, capturable=capturable),
+                "forward_ms": forward,
+                "backward_ms": both["median_ms"] - forward,
+                **both,
                 "peak_bytes": peak(call, device),
             }
         for name, figures in found.items():
@@ -181,7 +184,7 @@ def check(
             )
 
 
-def timed(call: Callable[[], Any], device: str, *, capturable: bool) -> dict[str, float | None]:
+def timed(call: Callable[[], Any], device: str, *, capturable: bool) -> dict[str, float]:
     """Milliseconds: quantiles on the host's clock; on CUDA also of do_bench and graph replay."""
 
     def synchronise() -> None:
@@ -199,7 +202,7 @@ def timed(call: Callable[[], Any], device: str, *, capturable: bool) -> dict[str
         synchronise()
         times.append(1e3 * (time.perf_counter() - started))
     low, median, high = torch.tensor(times).quantile(torch.tensor([0.2, 0.5, 0.8])).tolist()
-    figures: dict[str, float | None] = {"median_ms": median, "p20_ms": low, "p80_ms": high}
+    figures: dict[str, float] = {"median_ms": median, "p20_ms": low, "p80_ms": high}
     if device == "cuda":
         from triton.testing import do_bench, do_bench_cudagraph
 
@@ -211,7 +214,7 @@ def timed(call: Callable[[], Any], device: str, *, capturable: bool) -> dict[str
     return figures
 
 
-def forward_ms(method: Loss, leaf: Tensor, key: Tensor, shape: Shape, device: str) -> float | None:
+def forward_ms(method: Loss, leaf: Tensor, key: Tensor, shape: Shape, device: str) -> float:
     """Median milliseconds of the loss alone, without a graph for a backward pass."""
     rows, groups = leaf.detach(), shape.groups * shape.layers
     return timed(lambda: method(rows, key, groups), device, capturable=False)["median_ms"]

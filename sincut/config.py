@@ -291,7 +291,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "draft": (
-        "a small network and a short schedule: about 5 minutes on 2 CPU cores",
+        "a small network, a short schedule, a warm start: minutes on 2 CPU cores",
         {
             "steps": 1000,
             "warm_steps": 200,
@@ -300,7 +300,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "batch": 8,
             "crop": 64,
             "patches": 64,
-            # In so few steps the published weight of 4 keeps the content's own contrast and colours.
+            # With the published weight of 4 so few steps end at the content's own colours.
             "lambda_x": 1.5,
             "lambda_y": 1.5,
             "channels": 16,

@@ -321,11 +321,7 @@ def _resumed_config(
 
 
 def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict[str, Any]:
-    why = (
-        "chosen by --preset"
-        if preset
-        else ("of the run" if resume else f"the default on {config.device}")
-    )
+    why = "as asked" if preset else ("of the run" if resume else f"the default on {config.device}")
     return {"event": "start", "version": __version__, "why": why, "config": config.to_dict()}
 
 
