@@ -11,10 +11,7 @@ import contextlib
 import hashlib
 import io
 import os
-import struct
-import warnings
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -26,6 +23,21 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError
+from sincut.metadata import (
+    BITS,
+    DAMAGE,
+    EXTRA_SAMPLES,
+    GEO_TAGS,
+    ORIENTATION,
+    append_directory,
+    copied_tags,
+    damage_told,
+    one_line,
+    resolution,
+    save_options,
+    tiff_exif,
+    upright_exif,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,17 +52,6 @@ OUTPUT_FORMATS = {
 }
 # The longest side each format can hold, as its Pillow encoder has it.
 LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
-LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
-
-# GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; GDAL's two.
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-# Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
-# rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
-_TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
-_SUBDIRECTORIES = (34665, 34853)
-_BITS, _ORIENTATION, _X_RESOLUTION, _EXTRA_SAMPLES, _INTEROP = 258, 274, 282, 338, 40965
-_ASCII, _SHORT, _LONG = 2, 3, 4
-
 # EXIF orientation to what turns the image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,10 +65,6 @@ _UPRIGHT = {
 
 _SRGB = ImageCms.createProfile("sRGB")
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
-
-# What Pillow raises on damage, found on files with some bytes changed at random.
-_DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, LookupError)
-_DAMAGE += (ArithmeticError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def read_picture(path: Path, max_pixels: int = 1_000_000_000) -> Picture:
     try:
         with (
             _without_bomb_limit(),
-            _damage_told() as damage,
+            damage_told() as damage,
             open(path, "rb") as file,
             Image.open(file, formats=INPUT_FORMATS) as image,
         ):
@@ -128,15 +125,15 @@ def read_picture(path: Path, max_pixels: int = 1_000_000_000) -> Picture:
     except ImageCms.PyCMSError as error:
         raise SincutError(
             f"{path} has an ICC profile that does not allow the conversion to sRGB and back "
-            f"({_line(error)}); try a copy converted to sRGB"
+            f"({one_line(error)}); try a copy converted to sRGB"
         ) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
             raise SincutError(
                 f"cannot read {path} ({error.strerror}); check the place and its permissions"
             ) from None
         raise SincutError(
-            f"{path} is broken or cut short ({_line(error)}); try another copy of the file"
+            f"{path} is broken or cut short ({one_line(error)}); try another copy of the file"
         ) from None
     return replace(picture, notices=(*picture.notices, *damage))
 
@@ -169,7 +166,7 @@ def check_output(path: Path, height: int, width: int, alpha: bool) -> None:
 
 def lost_metadata(path: Path, source: Picture) -> tuple[str, ...]:
     """Notices of what the format of ``path`` cannot keep of ``source``'s metadata."""
-    lost = _metadata(OUTPUT_FORMATS[path.suffix.lower()], source)[2]
+    lost = save_options(OUTPUT_FORMATS[path.suffix.lower()], source.exif, source.dpi, source.geo)[2]
     return tuple(notice for notice in lost if notice not in source.notices)
 
 
@@ -192,12 +189,12 @@ def write_picture(path: Path, rgb: Pixels, source: Picture, *, strip_metadata: b
         options["icc_profile"] = source.profile
     directories: dict[int, Directory] = {}
     if not strip_metadata:
-        metadata, directories, _ = _metadata(kind, source)
+        metadata, directories, _ = save_options(kind, source.exif, source.dpi, source.geo)
         options |= metadata
     with write_atomically(path) as file:
         image.save(file, format=kind, **options)
         for tag, directory in directories.items():
-            _append_directory(file, tag, directory)
+            append_directory(file, tag, directory)
 
 
 def write_png(path: Path, rgb: Pixels) -> None:
@@ -227,7 +224,7 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
         if error.filename is not None and str(error.filename) != str(temporary):
             raise
         raise SincutError(
-            f"cannot write {path} ({error.strerror or _line(error)}); "
+            f"cannot write {path} ({error.strerror or one_line(error)}); "
             "check the place and its free space"
         ) from None
     finally:
@@ -251,21 +248,6 @@ def _without_bomb_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = saved
 
 
-@contextlib.contextmanager
-def _damage_told() -> Iterator[list[str]]:
-    """Pillow's warnings as notices, filled in at the end: it warns of damaged parts it skips."""
-    notices: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield notices
-    texts = [_line(each.message) for each in caught if issubclass(each.category, UserWarning)]
-    notices += [f"it is damaged in part: {text}" for text in dict.fromkeys(texts)]
-
-
-def _line(problem: object) -> str:
-    return " ".join(str(problem).split())
-
-
 def _check_header(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
@@ -283,7 +265,7 @@ def _check_header(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> No
 def _is_deep(opened: ImageFile.ImageFile) -> bool:
     """Whether a channel has more than 8 bits: Pillow opens such RGB as if it had 8."""
     if isinstance(opened, TiffImageFile):
-        return bool(max(opened.tag_v2.get(_BITS, (1,))) > 8)
+        return bool(max(opened.tag_v2.get(BITS, (1,))) > 8)
     decoding = [tile[3] for tile in opened.tile]  # the decoder's arguments
     if opened.format == "PPM" and any(
         isinstance(each, tuple) and each[1] > 255 for each in decoding
@@ -298,7 +280,7 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path) -> Pictur
     if frames > 1 and opened.format != "MPO":  # an MPO's further frames are a camera's previews
         notices.append(f"it has {frames} images; the first is used")
     tiff = opened if isinstance(opened, TiffImageFile) else None
-    if tiff and 0 in tiff.tag_v2.get(_EXTRA_SAMPLES, ()):
+    if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
     if opened.format == "PNG" and opened.mode == "L" and "transparency" in opened.info:
         # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
@@ -307,9 +289,9 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path) -> Pictur
     tags, orientation, exif = Image.Exif(), 1, None
     try:
         tags = opened.getexif()
-        orientation = tags.get(_ORIENTATION, 1)
-        exif = _tiff_exif(file) if tiff else _upright_exif(opened.info)
-    except _DAMAGE:
+        orientation = tags.get(ORIENTATION, 1)
+        exif = tiff_exif(file) if tiff else upright_exif(opened.info)
+    except DAMAGE:
         notices.append("its EXIF is damaged and not kept")
     image: Image.Image = opened
     if orientation in _UPRIGHT:
@@ -339,142 +321,10 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path) -> Pictur
         profile=profile,
         converted=converted,
         exif=exif,
-        dpi=_resolution(opened, tags),
-        geo=(_copied(tiff.tag_v2, GEO_TAGS) or None) if tiff else None,
+        dpi=resolution(opened, tags),
+        geo=(copied_tags(tiff.tag_v2, GEO_TAGS) or None) if tiff else None,
         notices=(*notices, *more),
     )
-
-
-def _resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | None:
-    """Dots per inch across and down, where the file says so and every format can hold it."""
-    # Pillow makes some up for a TIFF or a JPEG's EXIF that says nothing.
-    said = opened.format in ("PNG", "BMP") or opened.info.get("jfif_unit") in (1, 2)
-    if "dpi" not in opened.info or not (said or _X_RESOLUTION in tags):
-        return None
-    try:
-        across, down = (float(value) for value in opened.info["dpi"])
-    except _DAMAGE:
-        return None
-    return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
-
-
-def _upright_exif(info: dict[Any, Any]) -> bytes | None:
-    """The file's own EXIF block, its orientation reset and its thumbnail, no longer true, cut."""
-    block = info.get("exif")
-    if block is None and "Raw profile type exif" in info:  # what PNG had before its eXIf chunk
-        block = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
-    body = bytearray(block or b"")
-    while body.startswith(b"Exif\0\0"):
-        del body[:6]
-    if not body:
-        return None
-    if not body.startswith((b"II*\0", b"MM\0*")):
-        raise ValueError("no TIFF header")
-    order = "<" if body[:1] == b"I" else ">"
-    (start,) = struct.unpack_from(f"{order}I", body, 4)
-    (count,) = struct.unpack_from(f"{order}H", body, start)
-    end = start + 2 + 12 * count
-    for entry in range(start + 2, end, 12):
-        if struct.unpack_from(f"{order}H", body, entry) == (_ORIENTATION,):
-            struct.pack_into(f"{order}HIHH", body, entry + 2, _SHORT, 1, 1, 0)
-    body[end : end + 4] = bytes(4)  # the thumbnail's directory would be next
-    return b"Exif\0\0" + bytes(body)
-
-
-def _tiff_exif(file: IO[bytes]) -> bytes | None:
-    """What a TIFF file says about its picture, as an EXIF block."""
-    root, directories = _directories(file)
-    if not root:
-        return None
-    end = 8 + len(root.tobytes(8))
-    bodies = b""
-    for tag, directory in directories.items():
-        root[tag] = end + len(bodies)
-        bodies += directory.tobytes(end + len(bodies))
-    return b"Exif\0\0II*\0\x08\0\0\0" + root.tobytes(8) + bodies
-
-
-def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
-    """The EXIF and GPS directories of a TIFF file or of a block's body, and before them its text
-    tags with places for the offsets of the two."""
-    file.seek(0)
-    header = file.read(8)
-    header += file.read(8) if header[2:3] == b"+" else b""  # BigTIFF
-    first = Directory(header)
-    file.seek(first.next)
-    first.load(file)
-    root = _copied(first, (tag for tag in _TEXT_TAGS if first.tagtype.get(tag) == _ASCII))
-    directories = {}
-    for tag in _SUBDIRECTORIES:
-        if tag in first:
-            directory = Directory(header, group=tag)
-            file.seek(first[tag])
-            directory.load(file)
-            if kept := _copied(directory, set(directory) - {_INTEROP}):  # which is a mere offset
-                directories[tag] = kept
-                root.tagtype[tag] = _LONG
-                root[tag] = 0
-    return root, directories
-
-
-def _copied(source: Directory, tags: Iterable[int]) -> Directory:
-    """Those of the tags that there are, little-endian, with their types and text's own bytes."""
-    copy = Directory()
-    for tag in tags:
-        if tag in source:
-            value = source[tag]
-            copy.tagtype[tag] = source.tagtype[tag]
-            copy[tag] = value.encode("latin-1") if isinstance(value, str) else value
-    return copy
-
-
-def _metadata(kind: str, source: Picture) -> tuple[dict[str, Any], dict[int, Directory], list[str]]:
-    """Options of ``Image.save``, directories to append to a TIFF, and notices of what is lost."""
-    exif, lost = source.exif, []
-    if source.geo and kind != "TIFF":
-        lost.append(f"its GeoTIFF tags are not kept: {kind} cannot hold them")
-    if kind == "JPEG" and len(exif or b"") > LONGEST_JPEG_EXIF:
-        lost.append(f"its EXIF is not kept: JPEG can hold {LONGEST_JPEG_EXIF} bytes of it")
-        exif = None
-    options: dict[str, Any] = {"exif": exif} if exif else {}
-    directories: dict[int, Directory] = {}
-    with _damage_told() as damage:
-        if source.dpi and kind != "WEBP":
-            options["dpi"] = source.dpi
-        elif source.dpi:
-            tags = Image.Exif()
-            tags.load(exif or b"")
-            if _X_RESOLUTION not in tags:
-                lost.append("its resolution is not kept: WEBP can hold it in EXIF only")
-        if kind == "TIFF":
-            root = Directory()
-            try:
-                if exif:
-                    root, directories = _directories(io.BytesIO(options.pop("exif")[6:]))
-            except _DAMAGE:
-                lost.append("its EXIF is damaged and not kept")
-            if source.geo:
-                root.tagtype |= source.geo.tagtype
-                root.update(source.geo)
-            options["tiffinfo"] = root
-    return options, directories, lost + damage
-
-
-def _append_directory(file: IO[bytes], tag: int, directory: Directory) -> None:
-    """Hang a directory behind a TIFF file, and put its offset in the place that ``tag`` has.
-
-    Pillow's compressing TIFF encoder cannot write EXIF and GPS directories.
-    """
-    position = file.seek(0, os.SEEK_END)
-    position += file.write(bytes(position % 2))  # they start at even offsets
-    file.write(directory.tobytes(position))
-    file.seek(4)
-    (start,) = struct.unpack("<I", file.read(4))
-    file.seek(start)
-    (count,) = struct.unpack("<H", file.read(2))
-    tags = [entry[0] for entry in struct.iter_unpack("<H10x", file.read(12 * count))]
-    file.seek(start + 2 + 12 * tags.index(tag) + 8)
-    file.write(struct.pack("<I", position))
 
 
 def _to_srgb(

@@ -16,6 +16,7 @@ FLOORS = {
     "sincut": 0,  # the package itself: the version, and lazy access to the public functions
     "sincut.errors": 0,
     "sincut.tiling": 0,
+    "sincut.metadata": 0,
     "sincut.kernels": 0,
     "sincut.config": 1,
     "sincut.colour": 1,
@@ -37,7 +38,7 @@ FLOORS = {
     "benchmarks": 8,
 }
 PACKAGES = ("sincut.kernels", "sincut.example", "sincut.cli", "tests", "benchmarks")
-WITHOUT_TORCH = ("errors", "tiling", "config", "colour", "images")
+WITHOUT_TORCH = ("errors", "tiling", "metadata", "config", "colour", "images")
 
 
 def modules() -> dict[str, Path]:

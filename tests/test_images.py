@@ -1345,7 +1345,7 @@ def test_an_interrupted_picture_leaves_the_old_one(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(images, "_append_directory", interrupted)
+    monkeypatch.setattr(images, "append_directory", interrupted)
     with pytest.raises(KeyboardInterrupt):
         written(out, picture)
     assert out.read_bytes() == b"old"

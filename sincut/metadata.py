@@ -1,0 +1,190 @@
+"""What an image file says beside its pixels: EXIF, resolution, GeoTIFF tags. No torch.
+
+Read into forms that every output format can take, and written again. Pillow reads all of it and
+writes most; its compressing TIFF encoder cannot write EXIF and GPS directories, so those are
+hung behind the file here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
+
+LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
+
+# GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; GDAL's two.
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+# Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
+# rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
+_TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
+_SUBDIRECTORIES = (34665, 34853)
+BITS, ORIENTATION, _X_RESOLUTION, EXTRA_SAMPLES, _INTEROP = 258, 274, 282, 338, 40965
+_ASCII, _SHORT, _LONG = 2, 3, 4
+
+# What Pillow raises on damage, found on files with some bytes changed at random.
+DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, LookupError)
+DAMAGE += (ArithmeticError, EOFError, struct.error, zlib.error)
+
+
+@contextlib.contextmanager
+def damage_told() -> Iterator[list[str]]:
+    """Pillow's warnings as notices, filled in at the end: it warns of damaged parts it skips."""
+    notices: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notices
+    texts = [one_line(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    notices += [f"it is damaged in part: {text}" for text in dict.fromkeys(texts)]
+
+
+def one_line(problem: object) -> str:
+    """A problem's text with its line breaks and runs of spaces folded."""
+    return " ".join(str(problem).split())
+
+
+def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | None:
+    """Dots per inch across and down, where the file says so and every format can hold it."""
+    # Pillow makes some up for a TIFF or a JPEG's EXIF that says nothing.
+    said = opened.format in ("PNG", "BMP") or opened.info.get("jfif_unit") in (1, 2)
+    if "dpi" not in opened.info or not (said or _X_RESOLUTION in tags):
+        return None
+    try:
+        across, down = (float(value) for value in opened.info["dpi"])
+    except DAMAGE:
+        return None
+    return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
+
+
+def upright_exif(info: dict[Any, Any]) -> bytes | None:
+    """The file's own EXIF block, its orientation reset and its thumbnail, no longer true, cut."""
+    block = info.get("exif")
+    if block is None and "Raw profile type exif" in info:  # what PNG had before its eXIf chunk
+        block = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
+    body = bytearray(block or b"")
+    while body.startswith(b"Exif\0\0"):
+        del body[:6]
+    if not body:
+        return None
+    if not body.startswith((b"II*\0", b"MM\0*")):
+        raise ValueError("no TIFF header")
+    order = "<" if body[:1] == b"I" else ">"
+    (start,) = struct.unpack_from(f"{order}I", body, 4)
+    (count,) = struct.unpack_from(f"{order}H", body, start)
+    end = start + 2 + 12 * count
+    for entry in range(start + 2, end, 12):
+        if struct.unpack_from(f"{order}H", body, entry) == (ORIENTATION,):
+            struct.pack_into(f"{order}HIHH", body, entry + 2, _SHORT, 1, 1, 0)
+    body[end : end + 4] = bytes(4)  # the thumbnail's directory would be next
+    return b"Exif\0\0" + bytes(body)
+
+
+def tiff_exif(file: IO[bytes]) -> bytes | None:
+    """What a TIFF file says about its picture, as an EXIF block."""
+    root, directories = _directories(file)
+    if not root:
+        return None
+    end = 8 + len(root.tobytes(8))
+    bodies = b""
+    for tag, directory in directories.items():
+        root[tag] = end + len(bodies)
+        bodies += directory.tobytes(end + len(bodies))
+    return b"Exif\0\0II*\0\x08\0\0\0" + root.tobytes(8) + bodies
+
+
+def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
+    """The EXIF and GPS directories of a TIFF file or of a block's body, and before them its text
+    tags with places for the offsets of the two."""
+    file.seek(0)
+    header = file.read(8)
+    header += file.read(8) if header[2:3] == b"+" else b""  # BigTIFF
+    first = Directory(header)
+    file.seek(first.next)
+    first.load(file)
+    root = copied_tags(first, (tag for tag in _TEXT_TAGS if first.tagtype.get(tag) == _ASCII))
+    directories = {}
+    for tag in _SUBDIRECTORIES:
+        if tag in first:
+            directory = Directory(header, group=tag)
+            file.seek(first[tag])
+            directory.load(file)
+            if kept := copied_tags(
+                directory, set(directory) - {_INTEROP}
+            ):  # which is a mere offset
+                directories[tag] = kept
+                root.tagtype[tag] = _LONG
+                root[tag] = 0
+    return root, directories
+
+
+def copied_tags(source: Directory, tags: Iterable[int]) -> Directory:
+    """Those of the tags that there are, little-endian, with their types and text's own bytes."""
+    copy = Directory()
+    for tag in tags:
+        if tag in source:
+            value = source[tag]
+            copy.tagtype[tag] = source.tagtype[tag]
+            copy[tag] = value.encode("latin-1") if isinstance(value, str) else value
+    return copy
+
+
+def save_options(
+    kind: str,
+    exif: bytes | None,
+    dpi: tuple[float, float] | None,
+    geo: Directory | None,
+) -> tuple[dict[str, Any], dict[int, Directory], list[str]]:
+    """Options of ``Image.save``, directories to append to a TIFF, and notices of what is lost."""
+    lost = []
+    if geo and kind != "TIFF":
+        lost.append(f"its GeoTIFF tags are not kept: {kind} cannot hold them")
+    if kind == "JPEG" and len(exif or b"") > LONGEST_JPEG_EXIF:
+        lost.append(f"its EXIF is not kept: JPEG can hold {LONGEST_JPEG_EXIF} bytes of it")
+        exif = None
+    options: dict[str, Any] = {"exif": exif} if exif else {}
+    directories: dict[int, Directory] = {}
+    with damage_told() as damage:
+        if dpi and kind != "WEBP":
+            options["dpi"] = dpi
+        elif dpi:
+            tags = Image.Exif()
+            tags.load(exif or b"")
+            if _X_RESOLUTION not in tags:
+                lost.append("its resolution is not kept: WEBP can hold it in EXIF only")
+        if kind == "TIFF":
+            root = Directory()
+            try:
+                if exif:
+                    root, directories = _directories(io.BytesIO(options.pop("exif")[6:]))
+            except DAMAGE:
+                lost.append("its EXIF is damaged and not kept")
+            if geo:
+                root.tagtype |= geo.tagtype
+                root.update(geo)
+            options["tiffinfo"] = root
+    return options, directories, lost + damage
+
+
+def append_directory(file: IO[bytes], tag: int, directory: Directory) -> None:
+    """Hang a directory behind a TIFF file, and put its offset in the place that ``tag`` has.
+
+    Pillow's compressing TIFF encoder cannot write EXIF and GPS directories.
+    """
+    position = file.seek(0, os.SEEK_END)
+    position += file.write(bytes(position % 2))  # they start at even offsets
+    file.write(directory.tobytes(position))
+    file.seek(4)
+    (start,) = struct.unpack("<I", file.read(4))
+    file.seek(start)
+    (count,) = struct.unpack("<H", file.read(2))
+    tags = [entry[0] for entry in struct.iter_unpack("<H10x", file.read(12 * count))]
+    file.seek(start + 2 + 12 * tags.index(tag) + 8)
+    file.write(struct.pack("<I", position))
