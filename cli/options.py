@@ -12,10 +12,12 @@ from sincut.config import Config, field_of
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def field_option(config: type[Config], name: str, default: str = "") -> Decorator:
+def field_option(
+    config: type[Config], name: str, *, default: str = "", metavar: str = ""
+) -> Decorator:
     """A ``--name`` for a field. Not given, it is ``None``, so that presets can fill it in.
 
-    ``default`` is what the help says instead of the field's own default.
+    ``default`` and ``metavar`` are what the help says instead of the field's own.
 
     The value goes to the configuration as text: its messages are the same as the library's.
     """
@@ -24,8 +26,10 @@ def field_option(config: type[Config], name: str, default: str = "") -> Decorato
     text = field.metadata["help"]
     if isinstance(field.default, bool):
         return click.option(flag, name, is_flag=True, default=None, help=_sentence(text))
-    metavar = "|".join(field.metadata["choices"]) or {int: "INTEGER", float: "NUMBER"}.get(
-        type(field.default), "TEXT"
+    metavar = (
+        metavar
+        or "|".join(field.metadata["choices"])
+        or {int: "INTEGER", float: "NUMBER"}.get(type(field.default), "TEXT")
     )
     return click.option(
         flag,

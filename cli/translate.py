@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Image file for one input; a folder for several.",
 )
-@field_option(TranslateConfig, "tile")
+@field_option(TranslateConfig, "tile", metavar="PIXELS|auto|whole")
 @field_option(TranslateConfig, "border")
 @field_option(TranslateConfig, "seed")
 @field_option(TranslateConfig, "device")
