@@ -70,11 +70,11 @@ class TrainConfig(Config):
 
     preset: str = option("paper", "name of the preset the other values started from")
     method: str = option("sincut", "what the losses are set to", choices=METHODS)
-    seed: int = option(0, "of every random draw", low=0, high=2**63 - 1)
+    seed: int = option(0, "seed of every random draw", low=0, high=2**63 - 1)
     device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
     precision: str = option(
         "auto",
-        "of the networks' convolutions; auto: bf16 where the processor multiplies it natively "
+        "precision of the networks' convolutions; auto: bf16 where the processor multiplies it natively "
         "(CUDA from compute capability 8.0, CPUs with AMX), else fp32",
         choices=PRECISIONS,
     )
@@ -89,7 +89,7 @@ class TrainConfig(Config):
     beta2: float = option(0.99, "Adam's (published)", low=0, high=0.99999)
     schedule: str = option(
         "staircase",
-        "of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each (published); "
+        "schedule of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each (published); "
         "linear: constant for half of the steps, then to 0; constant",
         choices=("staircase", "linear", "constant"),
     )
@@ -123,7 +123,7 @@ class TrainConfig(Config):
     )
     placement: str = option(
         "anywhere",
-        "of crops; grid: cells side by side from a random offset (published)",
+        "where crops lie; grid: cells side by side from a random offset (published)",
         choices=("anywhere", "grid"),
     )
     mirror: float = option(0.5, "probability that a crop is mirrored (published)", low=0, high=1)
@@ -241,11 +241,11 @@ class TranslateConfig(Config):
         choices=("reflect", "zero"),
     )
     seed: int = option(
-        0, "of the noise, a function of it and the pixel's place", low=0, high=2**63 - 1
+        0, "seed of the noise, which is a function of it and a pixel's place", low=0, high=2**63 - 1
     )
     device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
     precision: str = option(
-        "auto", "of the convolutions; auto: fp32, the exact one", choices=PRECISIONS
+        "auto", "precision of the convolutions; auto: fp32, the exact one", choices=PRECISIONS
     )
     max_pixels: int = option(
         1_000_000_000, "refuse inputs with more pixels than this, before decoding", low=1
