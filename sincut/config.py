@@ -74,8 +74,8 @@ class TrainConfig(Config):
     device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
     precision: str = option(
         "auto",
-        "precision of the networks' convolutions; auto: bf16 where the processor multiplies it natively "
-        "(CUDA from compute capability 8.0, CPUs with AMX), else fp32",
+        "precision of the networks' convolutions; auto: bf16 where the processor multiplies it "
+        "natively (CUDA from compute capability 8.0, CPUs with AMX), else fp32",
         choices=PRECISIONS,
     )
 
@@ -89,8 +89,8 @@ class TrainConfig(Config):
     beta2: float = option(0.99, "Adam's (published)", low=0, high=0.99999)
     schedule: str = option(
         "staircase",
-        "schedule of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each (published); "
-        "linear: constant for half of the steps, then to 0; constant",
+        "schedule of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each "
+        "(published); linear: constant for half of the steps, then to 0; constant",
         choices=("staircase", "linear", "constant"),
     )
     ema_half_life: float = option(
