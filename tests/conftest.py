@@ -51,6 +51,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+def on_the_kernels_device(test: Any) -> Any:
+    """A test of kernels is a GPU test where there is one; elsewhere the interpreter runs it."""
+    return pytest.mark.gpu(test) if torch.cuda.is_available() else test
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """Width and height of an image file."""
     with Image.open(path) as image:

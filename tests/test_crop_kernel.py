@@ -10,6 +10,7 @@ from PIL import Image
 from sincut.kernels.crops import resized_crops_reference, resized_crops_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 CASES = [  # rows and columns of the resized image, top, left, mirrored
     (96, 130, 0, 0, 0),
     (96, 130, 64, 98, 1),

@@ -25,6 +25,7 @@ from sincut.kernels.patch_nce import (
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 
 # Largest loss error times temperature, and relative gradient errors for random rows and for q = k:
 # four times the emulated errors of three bf16 products and of one, at N = 1024 and D = 256.

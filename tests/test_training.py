@@ -25,7 +25,7 @@ from sincut.training import (
     sincut_step,
     train,
 )
-from tests.conftest import TINY
+from tests.conftest import TINY, on_the_kernels_device
 
 
 def config(method: str = "sincut", **changes: Any) -> TrainConfig:
@@ -311,6 +311,7 @@ def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str) -> None:
         assert results[1][name] == pytest.approx(value, rel=tolerance, abs=tolerance)
 
 
+@on_the_kernels_device
 def test_training_with_the_kernels_follows_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same losses with the fused kernels as with eager PatchNCE, from the same seeds."""
     pytest.importorskip("triton")
