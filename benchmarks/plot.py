@@ -40,4 +40,5 @@ def plot(result: Path, target: Path) -> None:
 
 
 def _title(found: dict[str, Any], kind: str) -> str:
-    return f"PatchNCE, {kind}: {found['device']}, {found['date'][:10]}"
+    device = found["device"].partition(" (")[0]
+    return f"PatchNCE, {kind}\n{device}, {found['date'][:10]}"
