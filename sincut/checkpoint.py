@@ -155,9 +155,8 @@ def save_state(path: Path, state: State, header: Mapping[str, Any]) -> None:
     save_tensors(path, "sincut-state", tensors, {**header, "step": state.step})
 
 
-def load_state(path: Path, config: TrainConfig) -> State:
-    """The state of a file written under ``config``. Errors as :func:`load_tensors`."""
-    tensors, header = load_tensors(path, "sincut-state")
+def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig) -> State:
+    """The state whose tensors and step :func:`save_state` wrote under ``config``."""
     state = initial_state(config)
     for network, module in state.networks().items():
         module.load_state_dict(_part(tensors, f"{network}."))
@@ -176,7 +175,7 @@ def load_state(path: Path, config: TrainConfig) -> State:
                     moments[moment] = empty.detach().copy_(value)
             if moments:
                 optimizer.state[parameter] = moments
-    state.step = header["step"]
+    state.step = step
     return state
 
 

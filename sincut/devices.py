@@ -22,7 +22,7 @@ def chosen_device(name: str) -> str:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether the processor has matrix units for bf16; without them it would be the slower one."""
+    """Whether the processor has matrix units for bf16; only then is it chosen by itself."""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))

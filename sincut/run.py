@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from sincut import __version__
 from sincut.checkpoint import (
@@ -33,8 +34,8 @@ from sincut.checkpoint import (
     STATE_FILE,
     State,
     initial_state,
-    load_state,
     load_tensors,
+    restored_state,
     save_model,
     save_state,
 )
@@ -100,7 +101,8 @@ def train(
     tell = listener or (lambda _: None)
     paths = {"content": Path(content), "style": Path(style)}
     if resume:
-        config, header = _resumed_config(folder, preset, method, changes)
+        tensors, header = _saved_state(folder)
+        config = _resumed_config(header, preset, method, changes)
     else:
         _check_folder(folder, force)
         config = _fresh_config(preset, method, changes)
@@ -114,15 +116,15 @@ def train(
     images = {name: _describe(paths[name], pictures[name]) for name in paths}
     if resume:
         _check_images(folder, header, images)
-        state = load_state(folder / STATE_FILE, config)
-        if config.steps != header["config"]["steps"] and config.schedule != "constant":
-            text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
-            tell({"event": "notice", "about": "the learning rate", "text": text})
+        state = restored_state(tensors, header["step"], config)
         if config.steps < state.step:
             raise SincutError(
                 f"the run has done {state.step} steps already, got --steps {config.steps}; "
                 f"try --steps {2 * state.step}"
             )
+        if config.steps != header["config"]["steps"] and config.schedule != "constant":
+            text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
+            tell({"event": "notice", "about": "the learning rate", "text": text})
     else:
         state = initial_state(config)
 
@@ -294,15 +296,19 @@ def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any
     return train_config(preset, method or "sincut", **changes)
 
 
-def _resumed_config(
-    folder: Path, preset: str | None, method: str | None, changes: dict[str, Any]
-) -> tuple[TrainConfig, dict[str, Any]]:
-    """The saved configuration with what may change changed, and the saved state's header."""
+def _saved_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of the run's saved state."""
     if not (folder / STATE_FILE).is_file():
         raise SincutError(
             f"{folder} holds no run to resume: it has no {STATE_FILE}; start one without --resume"
         )
-    _, header = load_tensors(folder / STATE_FILE, "sincut-state")
+    return load_tensors(folder / STATE_FILE, "sincut-state")
+
+
+def _resumed_config(
+    header: dict[str, Any], preset: str | None, method: str | None, changes: dict[str, Any]
+) -> TrainConfig:
+    """The saved configuration with what may change changed."""
     saved = TrainConfig.from_dict(header["config"])
     asked = {**changes}
     if preset is not None:
@@ -317,7 +323,7 @@ def _resumed_config(
                 f"--resume goes on with the run's own {name}, {before}, got {after}; allowed to "
                 f"change: {', '.join(CHANGEABLE)}; try without it"
             )
-    return wanted, header
+    return wanted
 
 
 def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict[str, Any]:
