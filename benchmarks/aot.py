@@ -28,6 +28,7 @@ from sincut.kernels.patch_nce import (
     finish_query,
     prepare,
 )
+from sincut.kernels.philox import BLOCK, ROUNDS, generate
 
 # Shared memory a block may ask for, in bytes (CUDA programming guide, compute capabilities).
 SHARED_LIMIT = {80: 166_912, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
@@ -41,6 +42,8 @@ _TYPES = {
     "planes_ptr": "*u8",
     **dict.fromkeys(("copies_ptr", "places_ptr"), "*i64"),
     "scales_ptr": "*fp64",
+    **dict.fromkeys(("words_ptr", "first_row_ptr"), "*i64"),
+    **dict.fromkeys(("columns", "first_column", "stream", "salt", "low_key", "high_key"), "i32"),
 }
 
 
@@ -61,6 +64,8 @@ def table() -> list[dict[str, Any]]:
         ]
         blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS}
         rows.append(compiled("gather crops", gather, blocks, target))
+        words = {"SIZE": BLOCK, "ROUNDS": ROUNDS}
+        rows.append(compiled("random words", generate, words, target))
     return rows
 
 
@@ -115,10 +120,17 @@ def compiled(
         else:
             signature[argument] = "*fp32" if argument.endswith("_ptr") else "fp32"
     # What a launch sees of the tensors of a training step: aligned, sizes divisible by 16.
+    unknown = {
+        kernel.params[index].name
+        for index in range(len(kernel.params))
+        if kernel.params[index].do_not_specialize
+    }
     attributes = {
         (index,): [["tt.divisibility", 16]]
         for index, argument in enumerate(kernel.arg_names)
-        if (argument.endswith("_ptr") or argument in _TYPES) and argument not in constants
+        if (argument.endswith("_ptr") or argument in _TYPES)
+        and argument not in constants
+        and argument not in unknown
     }
     result = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs=attributes),

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sincut.config import train_config
 from sincut.crops import ResidentImage, draw_boxes, draw_crops
+from sincut.draws import Draws
 from sincut.example import render_content
 
 
@@ -28,7 +29,7 @@ def measure(device: str) -> list[dict[str, Any]]:
         image = np.asarray(base.resize((width, width * 3 // 4), Image.Resampling.BICUBIC))
         resident = ResidentImage(image, config, device)
         compare(image, resident)
-        ours = timed(partial(draw_crops, resident, config, stream=0), device)
+        ours = timed(partial(by_us, resident), device)
         pillow = timed(partial(by_pillow, image), "cpu", seconds=2.0)
         rows.append(
             {
@@ -42,14 +43,21 @@ def measure(device: str) -> list[dict[str, Any]]:
     return rows
 
 
+def by_us(resident: ResidentImage, step: int) -> torch.Tensor:
+    """The crops of a step as training draws them."""
+    config = train_config("paper")
+    number = torch.tensor(step, device=resident.planes.device)
+    return draw_crops(resident, config, Draws(config.seed, number), stream=0)
+
+
 def by_pillow(image: np.ndarray, step: int) -> torch.Tensor:
     """The same crops, each from a resize of the whole image."""
     config = train_config("paper")
     whole = Image.fromarray(image)
     crops = []
-    for rows, columns, top, left, mirrored in draw_boxes(
-        *image.shape[:2], config, seed=config.seed, step=step
-    ).tolist():
+    draws = Draws(config.seed, torch.tensor(step))
+    boxes = draw_boxes(*image.shape[:2], config, draws).tolist()
+    for rows, columns, top, left, mirrored in boxes:
         resized = whole.resize((columns, rows), Image.Resampling.BILINEAR)
         crop = resized.crop((left, top, left + config.crop, top + config.crop))
         if mirrored:
@@ -60,7 +68,7 @@ def by_pillow(image: np.ndarray, step: int) -> torch.Tensor:
 
 def compare(image: np.ndarray, resident: ResidentImage) -> None:
     """Raise where the two disagree by more than rounding and the halved copies explain."""
-    ours = draw_crops(resident, train_config("paper"), step=0, stream=0).cpu()
+    ours = by_us(resident, step=0).cpu()
     difference = 127.5 * (ours - by_pillow(image, 0)).abs()
     # Below a shrink of four both filters are the same; above, ours starts from a halved copy.
     allowed = (1.2, 0.5) if resident.first_level == 0 and len(resident.copies) == 1 else (24.0, 2.0)

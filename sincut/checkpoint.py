@@ -129,13 +129,19 @@ def initial_state(config: TrainConfig) -> State:
 
 
 def new_optimizers(state: State, config: TrainConfig) -> dict[str, torch.optim.Adam]:
-    """Adam for G, D and H, without moments yet."""
+    """Adam for G, D and H, without moments yet.
+
+    On CUDA the learning rate is a tensor on the device, for steps that are recorded and replayed.
+    """
+    on_cuda = config.device == "cuda"
+    rate = torch.tensor(config.learning_rate, device="cuda") if on_cuda else config.learning_rate
     return {
         name: torch.optim.Adam(
             state.networks()[name].parameters(),
-            lr=config.learning_rate,
+            lr=rate.clone() if isinstance(rate, Tensor) else rate,
             betas=(config.beta1, config.beta2),
             fused=True,
+            capturable=on_cuda,
         )
         for name in ("generator", "discriminator", "projector")
     }

@@ -74,9 +74,13 @@ class TrainConfig(Config):
     device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
     precision: str = option(
         "auto",
-        "precision of the networks' convolutions; auto: bf16 where the processor multiplies it "
-        "natively (CUDA from compute capability 8.0, CPUs with AMX), else fp32",
+        "precision of the networks' convolutions; auto: bf16 where it is faster (on CUDA from "
+        "compute capability 8.0; on CPUs with AMX or AVX512-BF16 if a short measurement says so), "
+        "else fp32",
         choices=PRECISIONS,
+    )
+    record_steps: bool = option(
+        True, "on CUDA, record a step as a graph and replay it; false issues every kernel by itself"
     )
 
     # Length and optimisation

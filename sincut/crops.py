@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config import TrainConfig
+from sincut.draws import BOXES, Draws
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
-from sincut.kernels.position_noise import philox
 
 
 class ResidentImage:
@@ -69,14 +69,7 @@ class ResidentImage:
 
 
 def draw_boxes(
-    height: int,
-    width: int,
-    config: TrainConfig,
-    *,
-    seed: int,
-    step: int,
-    stream: int = 0,
-    device: torch.device | str = "cpu",
+    height: int, width: int, config: TrainConfig, draws: Draws, *, stream: int = 0
 ) -> Tensor:
     """Where ``config.batch`` random crops of an image of that size lie.
 
@@ -84,12 +77,12 @@ def draw_boxes(
     that a crop does not fit, as in the published code. ``stream`` tells images of one step apart.
 
     Returns:
-        (batch, 5) int64: rows and columns of the whole resized image, top and left of the crop in
-        it, and whether the crop is mirrored.
+        (batch, 5) int64 on the device of ``draws``: rows and columns of the whole resized image,
+        top and left of the crop in it, and whether the crop is mirrored.
     """
     size = config.crop
-    zoom_words = _words(config.batch, seed, step, 2 * stream, device)
-    place_words = _words(config.batch, seed, step, 2 * stream + 1, device)
+    zoom_words = draws.words(config.batch, BOXES + 2 * stream)
+    place_words = draws.words(config.batch, BOXES + 2 * stream + 1)
 
     low, high = zoom_range(width, config)
     across, down = (low + (high - low) * word.double() / 2**32 for word in zoom_words[:2])
@@ -112,17 +105,9 @@ def draw_boxes(
     return torch.stack([rows, columns, top, left, mirrored], dim=1)
 
 
-def draw_crops(image: ResidentImage, config: TrainConfig, *, step: int, stream: int) -> Tensor:
+def draw_crops(image: ResidentImage, config: TrainConfig, draws: Draws, *, stream: int) -> Tensor:
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
-    boxes = draw_boxes(
-        image.height,
-        image.width,
-        config,
-        seed=config.seed,
-        step=step,
-        stream=stream,
-        device=image.planes.device,
-    )
+    boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
     return image.crops(boxes, config.crop)
 
 
@@ -135,16 +120,6 @@ def zoom_range(width: int, config: TrainConfig) -> tuple[float, float]:
 def halvings(shrink: Tensor) -> Tensor:
     """How often an image is halved before the filter shrinks it by the rest; int64."""
     return (shrink / 2).log2().floor().long().where(shrink >= 4, 0)
-
-
-def _words(
-    count: int, seed: int, step: int, stream: int, device: torch.device | str
-) -> list[Tensor]:
-    """Four random 32-bit words per crop."""
-    index = torch.arange(count, device=device)
-    constant = [torch.full_like(index, value & 0xFFFFFFFF) for value in (step, stream, 0xC0DE)]
-    key = (seed & 0xFFFFFFFF, seed >> 32)
-    return list(philox((index, constant[0], constant[1], constant[2]), key))
 
 
 def _below(word: Tensor, count: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import torch
@@ -21,11 +22,33 @@ def chosen_device(name: str) -> str:
     return ("cuda" if present else "cpu") if name == "auto" else name
 
 
-def multiplies_bf16(device: str) -> bool:
-    """Whether the processor has matrix units for bf16; only then is it chosen by itself."""
+def faster_in_bf16(device: str) -> bool:
+    """Whether convolutions are clearly faster in bf16 here; only then is it chosen by itself.
+
+    On CUDA the generation tells (8.0 and later have the units). Among CPUs the instructions alone
+    do not: where they are present, both are timed, which takes some hundredths of a second.
+    """
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    found = torch.cpu.get_capabilities()
+    if not (found.get("amx_bf16") or found.get("avx512_bf16")):
+        return False
+    return convolution_seconds(torch.bfloat16) < 0.8 * convolution_seconds(torch.float32)
+
+
+def convolution_seconds(dtype: torch.dtype) -> float:
+    """The shortest of some forward and backward passes of a small generator's convolution."""
+    random = torch.Generator().manual_seed(0)
+    image = torch.randn((8, 32, 64, 64), generator=random).to(dtype)
+    weight = torch.randn((32, 32, 3, 3), generator=random).to(dtype).requires_grad_()
+    image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        output = torch.nn.functional.conv2d(image, weight, padding=1)
+        output.sum().backward()  # type: ignore[no-untyped-call]
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def mixed_precision(device: str, precision: str) -> torch.autocast:
@@ -34,14 +57,20 @@ def mixed_precision(device: str, precision: str) -> torch.autocast:
 
 
 @contextlib.contextmanager
-def exact_float32() -> Iterator[None]:
-    """float32 convolutions are float32: cuDNN would otherwise round their inputs to TF32."""
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    saved, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+def convolutions(precision: str, *, search: bool = False) -> Iterator[None]:
+    """How cuDNN computes convolutions; ``search`` has it time its algorithms for each new shape.
+
+    By itself cuDNN rounds the inputs of float32 convolutions to TF32. ``fp32`` forbids that; where
+    bf16 is allowed anyway (what is left in float32 is R1), TF32 is finer and welcome.
+    """
+    of_cudnn = torch.backends.cudnn
+    saved = of_cudnn.conv.fp32_precision, of_cudnn.benchmark  # type: ignore[attr-defined]
+    of_cudnn.conv.fp32_precision = "ieee" if precision == "fp32" else "tf32"  # type: ignore[attr-defined]
+    of_cudnn.benchmark = search
     try:
         yield
     finally:
-        convolutions.fp32_precision = saved
+        of_cudnn.conv.fp32_precision, of_cudnn.benchmark = saved  # type: ignore[attr-defined]
 
 
 def peak_memory(device: str) -> int:

@@ -219,7 +219,7 @@ class Generator(nn.Module):
         """Translate, and hand out the encoder features passed on the way.
 
         ``image`` is (N, 3, H, W) with sides that are multiples of :attr:`alignment`; ``noise`` as
-        :meth:`position_noise` or :meth:`random_noise` make it.
+        :meth:`position_noise` makes it, or fresh numbers of :meth:`noise_shapes`.
         """
         image, features = self._encode(image, layers, stop=len(self.encoder))
         for block in self.decoder:
@@ -250,16 +250,11 @@ class Generator(nn.Module):
             for level, s in enumerate(shrinks)
         ]
 
-    def random_noise(self, images: Tensor, random: torch.Generator) -> list[Tensor]:
-        """Fresh noise for a batch of (N, 3, H, W) crops, drawn from ``random``'s device."""
+    def noise_shapes(self, images: Tensor) -> list[tuple[int, int, int, int]]:
+        """The noise that a batch of (N, 3, H, W) crops takes, one image per upsampling layer."""
         count, _, height, width = images.shape
         shrinks = [2**level for level in reversed(range(self.downsamplings))]
-        return [
-            torch.randn(
-                (count, 1, height // s, width // s), generator=random, device=random.device
-            ).to(images.device, non_blocking=True)
-            for s in shrinks
-        ]
+        return [(count, 1, height // s, width // s) for s in shrinks]
 
     def _encode(
         self, image: Tensor, layers: Collection[int], stop: int

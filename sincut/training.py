@@ -1,15 +1,17 @@
 """The loop: SinCUT as the paper has it, on one content and one style image.
 
-Every random draw of a step comes from a generator seeded by (seed, step). Nothing random has to be
-saved, and a run that was interrupted continues bit for bit on a CPU.
+Every random draw of a step is a function of (seed, step). Nothing random has to be saved, and a
+run that was interrupted continues bit for bit on a CPU. On CUDA a step reads its number, its
+learning rate and its share in the average from tensors on the device, so that it can be recorded
+and replayed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +24,20 @@ from sincut.checkpoint import State, initial_state, new_optimizers
 from sincut.colour import transfer_table
 from sincut.config import TrainConfig
 from sincut.crops import ResidentImage, draw_crops
-from sincut.devices import chosen_device, exact_float32, mixed_precision, multiplies_bf16
+from sincut.devices import chosen_device, convolutions, faster_in_bf16, mixed_precision
+from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
 from sincut.networks import PatchProjector
+from sincut.replay import Replayed, own_stream
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one finished step has to tell. ``losses`` are scalars still on the device."""
+    """What one finished step has to tell.
+
+    ``losses`` are scalars still on the device, which the next step may overwrite.
+    """
 
     step: int
     steps: int
@@ -41,7 +48,16 @@ class Record:
 
     def values(self) -> dict[str, float]:
         """The losses as numbers (waits for the device)."""
-        return {name: value.item() for name, value in self.losses.items()}
+        values: list[float] = torch.stack([v.float() for v in self.losses.values()]).tolist()
+        return dict(zip(self.losses, values, strict=True))
+
+
+class Kind(NamedTuple):
+    """What a step has to compute: steps of one kind do the same work on other numbers."""
+
+    warm: bool = False
+    with_r1: bool = False
+    mirrored: bool = False  # G sees its inputs mirrored (FastCUT's flip equivariance)
 
 
 def train(
@@ -68,33 +84,56 @@ def train(
     if state.step < 0:
         table = torch.from_numpy(transfer_table(content, style, seed=config.seed))
         table = table.to(config.device)
+    number = torch.zeros((), dtype=torch.int64, device=config.device)
+    share = torch.zeros((), device=config.device)
+    draws = Draws(config.seed, number)
+
+    def one_step(kind: Kind) -> dict[str, Tensor]:
+        x, y = (
+            draw_crops(image, config, draws, stream=stream) for stream, image in enumerate(images)
+        )
+        if kind.warm:
+            assert table is not None
+            terms = warm_step(state, x, y, table, config, draws)
+        else:
+            terms = sincut_step(state, x, y, config, draws, kind)
+        _average(state, share)
+        return terms
+
+    step = Replayed(one_step, record=config.device == "cuda" and config.record_steps)
     started = time.monotonic()
-    with exact_float32():
+    with convolutions(config.precision, search=True), own_stream(config.device):
         while state.step < config.steps:
-            random = _random_of(config.seed, state.step)
-            x, y = (
-                draw_crops(image, config, step=state.step, stream=stream)
-                for stream, image in enumerate(images)
-            )
             rate = config.learning_rate * rate_factor(state.step, config)
             _set_rate(state, rate)
-            if state.step < 0:
-                assert table is not None
-                terms = warm_step(state, x, y, table, config, random)
-            else:
-                terms = sincut_step(state, x, y, config, random)
+            number.fill_(state.step)
+            share.fill_(average_weight(state.step + 1, config.ema_half_life))
+            terms = step(kind_of(state.step, config))
             state.step += 1
             if state.step == 0:  # the moments so far belong to another objective
                 state.optimizers = new_optimizers(state, config)
-            _average(state, average_weight(state.step, config.ema_half_life))
             seconds = time.monotonic() - started
             if on_step(Record(state.step, config.steps, terms, rate, seconds, state)):
                 break
     return state
 
 
+def kind_of(step: int, config: TrainConfig) -> Kind:
+    """What the step that starts at ``step`` steps done has to compute."""
+    if step < 0:
+        return Kind(warm=True)
+    mirrored = False
+    if config.flip_equivariance:
+        word = Draws(config.seed, torch.tensor(step)).words(1, MIRROR)[0].item()
+        mirrored = word < 2**31
+    return Kind(
+        with_r1=config.lambda_r1 > 0 and step % config.r1_every == 0,
+        mirrored=mirrored,
+    )
+
+
 def sincut_step(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, random: torch.Generator
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: Draws, kind: Kind
 ) -> dict[str, Tensor]:
     """One step on crops x of the content and y of the style: first D, then G and H.
 
@@ -104,27 +143,25 @@ def sincut_step(
     precision = mixed_precision(config.device, config.precision)
 
     # ŷ = G(x) and, where it is used, G(y); with the encoder's features passed on the way.
-    mirrored = config.flip_equivariance and torch.rand((), generator=random).item() < 0.5
     with_identity = config.lambda_y > 0 or config.lambda_identity > 0
     inputs = torch.cat([x, y]) if with_identity else x
-    seen = inputs.flip(3) if mirrored else inputs
-    noise = generator.random_noise(seen, random)
+    seen = inputs.flip(3) if kind.mirrored else inputs
+    noise = _noise(state, seen, draws)
     with precision:
         outputs, features = generator.generate(seen, noise, config.layers)
     fake = outputs[: len(x)]
 
     # D: real tiles of the style against fake ones.
     real_tiles, fake_tiles = cut_tiles(y, config.tile), cut_tiles(fake, config.tile)
-    with_r1 = config.lambda_r1 > 0 and state.step % config.r1_every == 0
-    real_tiles.requires_grad_(with_r1)
+    real_tiles.requires_grad_(kind.with_r1)
     # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
-    with mixed_precision(config.device, "fp32" if with_r1 else config.precision):
+    with mixed_precision(config.device, "fp32" if kind.with_r1 else config.precision):
         real_logits = discriminator(real_tiles)
     with precision:
         fake_logits = discriminator(fake_tiles.detach())
     terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits)}
     d_loss = terms["D_gan"]
-    if with_r1:
+    if kind.with_r1:
         terms["R1"] = losses.r1_penalty(real_logits, real_tiles)
         # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
         d_loss = d_loss + config.lambda_r1 * config.r1_every * terms["R1"]
@@ -145,23 +182,30 @@ def sincut_step(
         # The encoder's features of G's inputs are the keys, unless G saw them mirrored.
         with precision:
             queries = generator.encode(outputs, config.layers)
-            if mirrored:
+            if kind.mirrored:
                 queries = [feature.flip(3) for feature in queries]
                 with torch.no_grad():
                     features = generator.encode(inputs, config.layers)
             keys = [feature.detach() for feature in features]
+        # Positions are drawn per layer, for x and for y.
+        positions = [
+            draws.positions(config.patches, feature[0, 0].numel(), POSITIONS + layer, sets=2)
+            for layer, feature in enumerate(keys)
+        ]
         nce = {}
-        for name, weight, part in (
-            ("NCE_x", config.lambda_x, slice(len(x))),
-            ("NCE_y", config.lambda_y, slice(len(x), None)),
+        for batch, (name, weight, part) in enumerate(
+            (
+                ("NCE_x", config.lambda_x, slice(len(x))),
+                ("NCE_y", config.lambda_y, slice(len(x), None)),
+            )
         ):
             if weight > 0:
                 terms[name] = _patch_nce(
                     [feature[part] for feature in queries],
                     [feature[part] for feature in keys],
+                    [where[batch] for where in positions],
                     projector,
                     config,
-                    random,
                 )
                 nce[name] = weight * terms[name]
         # Two terms are averaged; a single one is not halved.
@@ -169,7 +213,7 @@ def sincut_step(
 
     # … and leave the style image as it is.
     if config.lambda_identity > 0:
-        target = y.flip(3) if mirrored else y
+        target = y.flip(3) if kind.mirrored else y
         terms["identity"] = losses.pixel_identity(outputs[len(x) :], target)
         g_terms.append(config.lambda_identity * terms["identity"])
     g_loss = torch.stack(g_terms).sum()
@@ -179,12 +223,7 @@ def sincut_step(
 
 
 def warm_step(
-    state: State,
-    x: Tensor,
-    y: Tensor,
-    table: Tensor,
-    config: TrainConfig,
-    random: torch.Generator,
+    state: State, x: Tensor, y: Tensor, table: Tensor, config: TrainConfig, draws: Draws
 ) -> dict[str, Tensor]:
     """One step of L1 towards the recoloured content, and towards the style itself (ours).
 
@@ -192,7 +231,7 @@ def warm_step(
     """
     inputs = torch.cat([x, y])
     targets = torch.cat([recoloured(x, table), y])
-    noise = state.generator.random_noise(inputs, random)
+    noise = _noise(state, inputs, draws)
     with mixed_precision(config.device, config.precision):
         outputs, _ = state.generator.generate(inputs, noise)
     loss = losses.pixel_identity(outputs, targets)
@@ -238,24 +277,18 @@ def resolved(config: TrainConfig) -> TrainConfig:
     device = chosen_device(config.device)
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if multiplies_bf16(device) else "fp32"
+        precision = "bf16" if faster_in_bf16(device) else "fp32"
     return config.replaced(device=device, precision=precision)
 
 
 def _patch_nce(
     queries: Sequence[Tensor],
     keys: Sequence[Tensor],
+    positions: Sequence[Tensor],
     projector: PatchProjector,
     config: TrainConfig,
-    random: torch.Generator,
 ) -> Tensor:
-    """PatchNCE of one batch: sample positions, project, compare. H learns from queries alone."""
-    positions = [
-        torch.randperm(key.shape[2] * key.shape[3], generator=random)[: config.patches].to(
-            key.device
-        )
-        for key in keys
-    ]
+    """PatchNCE of one batch: project at the positions, compare. H learns from queries alone."""
     with mixed_precision(config.device, config.precision):
         query_rows = projector(queries, positions)
         with torch.no_grad():
@@ -275,11 +308,14 @@ def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
 def _set_rate(state: State, rate: float) -> None:
     for optimizer in state.optimizers.values():
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it from there
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 @torch.no_grad()
-def _average(state: State, weight: float) -> None:
+def _average(state: State, weight: Tensor) -> None:
     """Move the averaged networks towards the newest weights."""
     for average, newest in (
         (state.averaged_generator, state.generator),
@@ -289,7 +325,7 @@ def _average(state: State, weight: float) -> None:
             mean.lerp_(new, weight)
 
 
-def _random_of(seed: int, step: int) -> torch.Generator:
-    """The generator of all random draws of one step."""
-    digest = hashlib.blake2b(f"{seed},{step}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+def _noise(state: State, inputs: Tensor, draws: Draws) -> list[Tensor]:
+    """Fresh noise for every crop and noise image of G."""
+    shapes = state.generator.noise_shapes(inputs)
+    return [draws.normal(shape, NOISE + level) for level, shape in enumerate(shapes)]

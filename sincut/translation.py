@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sincut.checkpoint import load_model
 from sincut.config import TranslateConfig
-from sincut.devices import chosen_device, exact_float32, mixed_precision
+from sincut.devices import chosen_device, convolutions, mixed_precision
 from sincut.errors import SincutError
 from sincut.images import (
     OUTPUT_FORMATS,
@@ -202,7 +202,7 @@ def translate_tile(
     noise = generator.position_noise(
         config.seed, rows.read_start, columns.read_start, len(down), len(across), device
     )
-    with mixed_precision(device.type, config.precision), exact_float32():
+    with mixed_precision(device.type, config.precision), convolutions(config.precision):
         image, _ = generator.generate(window, noise)
     return image[0, :, rows.core, columns.core].permute(1, 2, 0).to(window.dtype)
 

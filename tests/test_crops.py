@@ -12,6 +12,7 @@ from PIL import Image
 
 from sincut.config import TrainConfig, train_config
 from sincut.crops import ResidentImage, draw_boxes, draw_crops, halvings
+from sincut.draws import Draws
 from sincut.errors import SincutError
 
 
@@ -19,9 +20,15 @@ def config(**changes: Any) -> TrainConfig:
     return train_config("paper", **{"crop": 32, "tile": 16, "batch": 64, **changes})
 
 
+def draws(seed: int = 0, step: int = 0, device: str = "cpu") -> Draws:
+    return Draws(seed, torch.tensor(step, device=device))
+
+
 def boxes_of(height: int, width: int, settings: TrainConfig, **place: int) -> np.ndarray:
     """(batch, 5): rows, columns, top, left, mirrored."""
-    return draw_boxes(height, width, settings, **{"seed": 0, "step": 0, **place}).numpy()
+    values = {"seed": 0, "step": 0, "stream": 0, **place}
+    where = draws(values["seed"], values["step"])
+    return draw_boxes(height, width, settings, where, stream=values["stream"]).numpy()
 
 
 def test_a_crop_is_pillows_resize_then_cut(noise_image: np.ndarray) -> None:
@@ -63,7 +70,7 @@ def test_work_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyPatch) -> N
         settings = config(batch=20, zoom_per="crop", zoom_min=64, zoom_max=200)
         image = ResidentImage(np.zeros((300, width, 3), np.uint8), settings)
         for step in range(10):
-            draw_crops(image, settings, step=step, stream=0)
+            draw_crops(image, settings, draws(settings.seed, step), stream=0)
         assert len(image.planes) < 3 * 300 * max(4 * 200, width) * 4 / 3
     assert 0 < torch.cat(scales).max() < 4
 
@@ -81,7 +88,7 @@ def test_a_rounded_box_still_finds_its_copy(
     settings = config(batch=4000, zoom_per="crop", **zoom)
     image = ResidentImage(np.zeros((height, width, 3), np.uint8), settings)
     for step in range(20):
-        draw_crops(image, settings, step=step, stream=0)
+        draw_crops(image, settings, draws(settings.seed, step), stream=0)
     assert torch.cat(chosen).min() >= 0
     assert torch.cat(chosen).max() < len(image.copies)
 
@@ -137,7 +144,7 @@ def test_zoom_never_enlarges_and_a_crop_always_fits() -> None:
             assert (top + 32 <= rows).all()
             assert (left + 32 <= columns).all()
         white = ResidentImage(np.full((height, width, 3), 255, np.uint8), config())
-        crops = draw_crops(white, config(batch=3), step=0, stream=0)
+        crops = draw_crops(white, config(batch=3), draws(), stream=0)
         assert torch.allclose(crops, torch.ones(()), atol=1e-5)
 
 
@@ -177,6 +184,6 @@ def test_the_same_crops_on_cuda(noise_image: np.ndarray) -> None:
     settings = config(batch=16, zoom_per="crop", zoom_min=40)
     on_cpu, on_cuda = (ResidentImage(noise_image, settings, d) for d in ("cpu", "cuda"))
     for step in range(3):
-        expected = draw_crops(on_cpu, settings, step=step, stream=1)
-        got = draw_crops(on_cuda, settings, step=step, stream=1)
+        expected = draw_crops(on_cpu, settings, draws(settings.seed, step), stream=1)
+        got = draw_crops(on_cuda, settings, draws(settings.seed, step, "cuda"), stream=1)
         assert torch.allclose(got.cpu(), expected, atol=1e-4)

@@ -120,15 +120,13 @@ def test_noise_of_a_window_belongs_to_its_place() -> None:
     assert torch.equal(window[1], plane[1][..., 12:28, 16:28])
 
 
-def test_random_noise_is_drawn_from_the_generator_given() -> None:
-    crops = torch.zeros(3, 3, 16, 16)
-    draws = [
-        Generator(2).random_noise(crops, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
-    ]
-    assert draws[0][0].shape == (3, 1, 16, 16)
-    assert torch.equal(draws[0][0], draws[1][0])
-    assert not torch.equal(draws[0][0], draws[2][0])
-    assert not torch.equal(draws[0][0][0], draws[0][0][1])
+def test_noise_has_a_shape_per_upsampling_layer() -> None:
+    crops = torch.zeros(3, 3, 16, 24)
+    generator = Generator(2, downsamplings=2)
+    shapes = generator.noise_shapes(crops)
+    assert shapes == [(3, 1, 8, 12), (3, 1, 16, 24)]
+    noise = [torch.randn(shape) for shape in shapes]
+    assert generator.generate(crops, noise)[0].shape == crops.shape
 
 
 def test_second_derivatives_through_the_discriminator() -> None:

@@ -5,27 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sincut.kernels.position_noise import philox, position_noise
-
-
-def test_philox_known_answers() -> None:
-    """The vectors that the authors of Philox-4x32-10 publish with their library."""
-    cases = [
-        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        (
-            (0xFFFFFFFF,) * 4,
-            (0xFFFFFFFF,) * 2,
-            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
-        ),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ]
-    for counter, key, expected in cases:
-        words = philox(tuple(torch.tensor([word]) for word in counter), key)  # type: ignore[arg-type]
-        assert tuple(int(word) for word in words) == expected
+from sincut.kernels.position_noise import position_noise
 
 
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (3, 1), (-7, -5), (10, 2), (1, 4)])

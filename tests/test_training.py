@@ -14,11 +14,14 @@ from torch import Tensor
 from sincut import losses
 from sincut.checkpoint import State, initial_state
 from sincut.config import TrainConfig, train_config
+from sincut.draws import NOISE, POSITIONS, Draws
 from sincut.errors import SincutError
 from sincut.training import (
+    Kind,
     Record,
     average_weight,
     cut_tiles,
+    kind_of,
     rate_factor,
     recoloured,
     resolved,
@@ -40,8 +43,12 @@ def batch(config: TrainConfig, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, y
 
 
+def draws(seed: int, step: int = 0, device: str = "cpu") -> Draws:
+    return Draws(seed, torch.tensor(step, device=device))
+
+
 def literal_step(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, random: torch.Generator
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: Draws, kind: Kind
 ) -> dict[str, Tensor]:
     """The step as the published code has it: every feature encoded on its own, whole encoder."""
     g, d, h = state.generator, state.discriminator, state.projector
@@ -50,10 +57,13 @@ def literal_step(
     def features(image: Tensor) -> list[Tensor]:
         return [f for n, f in enumerate(g.encode(image, every_layer)) if n in config.layers]
 
-    mirrored = config.flip_equivariance and torch.rand((), generator=random).item() < 0.5
+    mirrored = kind.mirrored
     identity = config.lambda_y > 0 or config.lambda_identity > 0
     inputs = torch.cat([x, y]) if identity else x
-    outputs = g(inputs.flip(3) if mirrored else inputs, g.random_noise(inputs, random))
+    noise = [
+        draws.normal(shape, NOISE + level) for level, shape in enumerate(g.noise_shapes(inputs))
+    ]
+    outputs = g(inputs.flip(3) if mirrored else inputs, noise)
     fake, same = outputs[: len(x)], outputs[len(x) :]
 
     real = cut_tiles(y, config.tile).requires_grad_()
@@ -62,6 +72,7 @@ def literal_step(
     loss_d = F.softplus(d(cut_tiles(fake.detach(), config.tile))).mean() / 2
     loss_d = loss_d + F.softplus(-real_logits).mean() / 2
     if config.lambda_r1 > 0 and state.step % config.r1_every == 0:
+        assert kind.with_r1
         penalty = losses.r1_penalty(real_logits, real)
         loss_d = loss_d + config.r1_every * config.lambda_r1 * penalty
     state.optimizers["discriminator"].zero_grad()
@@ -71,7 +82,8 @@ def literal_step(
 
     loss_g = config.lambda_gan * F.softplus(-d(cut_tiles(fake, config.tile))).mean()
     nce = []
-    for weight, source, target in ((config.lambda_x, x, fake), (config.lambda_y, y, same)):
+    pairs = ((config.lambda_x, x, fake), (config.lambda_y, y, same))
+    for batch_number, (weight, source, target) in enumerate(pairs):
         if weight == 0:
             continue
         queries, keys = features(target), features(source)
@@ -79,7 +91,8 @@ def literal_step(
             queries = [each.flip(3) for each in queries]
         total = torch.zeros(())
         positions = [
-            torch.randperm(key[0, 0].numel(), generator=random)[: config.patches] for key in keys
+            draws.positions(config.patches, key[0, 0].numel(), POSITIONS + n, sets=2)[batch_number]
+            for n, key in enumerate(keys)
         ]
         rows_q, rows_k = h(queries, positions), h(keys, positions)
         for q, k in zip(rows_q, rows_k, strict=True):
@@ -123,9 +136,9 @@ def literal_step(
     ],
     ids=str,
 )
-@pytest.mark.parametrize("seed", [0, 1])  # FastCUT mirrors with one of them and not the other
+@pytest.mark.parametrize("seed", [0, 2])  # FastCUT mirrors with one of them and not the other
 def test_step_equals_the_literal_version(settings: dict[str, Any], seed: int) -> None:
-    cfg = config(**settings)
+    cfg = config(**settings, seed=seed)
     x, y = batch(cfg)
     ours = initial_state(cfg)
     for layer in ours.generator.upsampling:
@@ -136,8 +149,9 @@ def test_step_equals_the_literal_version(settings: dict[str, Any], seed: int) ->
                                betas=(cfg.beta1, cfg.beta2), fused=True)
         for name in ours.optimizers
     }  # fmt: skip
-    terms = sincut_step(ours, x, y, cfg, torch.Generator().manual_seed(seed))
-    expected = literal_step(theirs, x, y, cfg, torch.Generator().manual_seed(seed))
+    kind = kind_of(0, cfg)
+    terms = sincut_step(ours, x, y, cfg, draws(seed), kind)
+    expected = literal_step(theirs, x, y, cfg, draws(seed), kind)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-5)
     for network in ("generator", "discriminator", "projector"):
@@ -153,27 +167,30 @@ def test_step_equals_the_literal_version(settings: dict[str, Any], seed: int) ->
 
 
 def test_both_seeds_of_fastcut_were_different() -> None:
-    flips = {
-        torch.rand((), generator=torch.Generator().manual_seed(s)).item() < 0.5 for s in (0, 1)
-    }
-    assert flips == {True, False}
+    assert {kind_of(0, config("fastcut", seed=seed)).mirrored for seed in (0, 2)} == {True, False}
+    mirrored = [kind_of(step, config("fastcut")).mirrored for step in range(400)]
+    assert abs(np.mean(mirrored) - 0.5) < 0.1
+    assert not any(kind_of(step, config()).mirrored for step in range(20))
 
 
 def test_keys_are_not_encoded_again() -> None:
     """One encoding of the inputs inside G, one of the outputs; a third only where mirrored."""
-    for method, seed, _expected in (("sincut", 0, 2), ("fastcut", 0, 2), ("fastcut", 1, 3)):
+    for method, mirrored, expected in (
+        ("sincut", False, 2),
+        ("fastcut", False, 2),
+        ("fastcut", True, 3),
+    ):
         cfg = config(method)
         state = initial_state(cfg)
         calls: list[int] = []
         state.generator.encoder[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        mirrored = torch.rand((), generator=torch.Generator().manual_seed(seed)).item() < 0.5
-        sincut_step(state, *batch(cfg), cfg, torch.Generator().manual_seed(seed))
-        assert len(calls) == (3 if method == "fastcut" and mirrored else 2)
+        sincut_step(state, *batch(cfg), cfg, draws(0), Kind(mirrored=mirrored))
+        assert len(calls) == expected
 
 
 def test_terms_that_are_off_are_not_computed() -> None:
     cfg = config(lambda_gan=0.0, lambda_y=0.0, lambda_identity=0.0, lambda_r1=0.0)
-    terms = sincut_step(initial_state(cfg), *batch(cfg), cfg, torch.Generator().manual_seed(0))
+    terms = sincut_step(initial_state(cfg), *batch(cfg), cfg, draws(0), kind_of(0, cfg))
     assert set(terms) == {"D_gan", "NCE_x", "D", "G"}
     assert terms["G"].item() == pytest.approx(cfg.lambda_x * terms["NCE_x"].item(), rel=1e-6)
 
@@ -183,8 +200,7 @@ def test_lazy_r1_weighs_as_much_as_it_is_rare() -> None:
     state = initial_state(cfg)
     seen = []
     for step in range(5):
-        state.step = step
-        terms = sincut_step(state, *batch(cfg), cfg, torch.Generator().manual_seed(step))
+        terms = sincut_step(state, *batch(cfg), cfg, draws(0, step), kind_of(step, cfg))
         seen.append("R1" in terms)
         if "R1" in terms:
             expected = terms["D_gan"] + 8 * terms["R1"]
@@ -304,7 +320,7 @@ def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str) -> None:
     for device, kind in (("cpu", "fp32"), ("cuda", precision)):
         cfg = config(device=device, precision=kind)
         x, y = (each.to(device) for each in batch(cfg))
-        terms = sincut_step(initial_state(cfg), x, y, cfg, torch.Generator().manual_seed(0))
+        terms = sincut_step(initial_state(cfg), x, y, cfg, draws(0, device=device), kind_of(0, cfg))
         results.append({name: value.item() for name, value in terms.items()})
     for name, value in results[0].items():
         tolerance = 1e-4 if precision == "fp32" else 5e-2
@@ -330,3 +346,22 @@ def test_training_with_the_kernels_follows_the_reference(monkeypatch: pytest.Mon
     assert not np.array_equal(eager, fused)  # both really ran
     assert np.abs(fused[:20] / eager[:20] - 1).max() <= 1e-3
     assert abs(fused[80:].mean() / eager[80:].mean() - 1) <= 0.02
+
+
+@pytest.mark.parametrize(
+    ("found", "seconds", "precision"),
+    [
+        ({"amx_bf16": True}, {torch.bfloat16: 1.0, torch.float32: 2.0}, "bf16"),
+        ({"avx512_bf16": True}, {torch.bfloat16: 1.9, torch.float32: 2.0}, "fp32"),
+        ({}, {torch.bfloat16: 1.0, torch.float32: 2.0}, "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_it_was_measured_to_be_faster(
+    monkeypatch: pytest.MonkeyPatch,
+    found: dict[str, bool],
+    seconds: dict[torch.dtype, float],
+    precision: str,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr("sincut.devices.convolution_seconds", seconds.__getitem__)
+    assert resolved(train_config("paper", device="cpu")).precision == precision

@@ -1,0 +1,162 @@
+"""Random words as a function of their place in a grid: Philox-4x32 with ten rounds.
+
+Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Counter and key
+go in, four 32-bit words come out; nothing is remembered, so the same words can be drawn again
+anywhere, in any order, on any device, and inside a CUDA graph. For row r and column c of a grid::
+
+    counter = (first_column + c, first_row + r, stream, salt),    key = (seed mod 2³², seed div 2³²)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
+    triton = None
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+
+
+def random_words(
+    seed: int, first_row: Tensor, rows: int, first_column: int, columns: int, stream: int, salt: int
+) -> Tensor:
+    """The words of a grid of counters; CUDA tensors go through the kernel.
+
+    Args:
+        seed: 0 … 2^64 − 1.
+        first_row: () int64 on the device where the words are wanted. Like ``first_column`` it is
+            taken modulo 2^32.
+        rows, columns: size of the grid.
+        stream, salt: the last two words of the counter, to tell purposes apart.
+
+    Returns:
+        (4, rows, columns) int64 from 0 to 2^32 − 1.
+    """
+    if first_row.is_cuda:
+        return random_words_triton(seed, first_row, rows, first_column, columns, stream, salt)
+    return random_words_reference(seed, first_row, rows, first_column, columns, stream, salt)
+
+
+def random_words_reference(
+    seed: int, first_row: Tensor, rows: int, first_column: int, columns: int, stream: int, salt: int
+) -> Tensor:
+    """The formula as written, for any device. As :func:`random_words`."""
+    device = first_row.device
+    shape = (rows, columns)
+    row = (first_row + torch.arange(rows, device=device)) & _MASK
+    column = torch.arange(first_column, first_column + columns, device=device) & _MASK
+    counter = (
+        column.expand(shape),
+        row[:, None].expand(shape),
+        torch.full(shape, stream & _MASK, dtype=torch.int64, device=device),
+        torch.full(shape, salt & _MASK, dtype=torch.int64, device=device),
+    )
+    return torch.stack(philox(counter, (seed & _MASK, seed >> 32 & _MASK)))
+
+
+def random_words_triton(
+    seed: int, first_row: Tensor, rows: int, first_column: int, columns: int, stream: int, salt: int
+) -> Tensor:
+    """The kernel, always (CPU tensors need Triton's interpreter). As :func:`random_words`."""
+    words = torch.empty((4, rows, columns), dtype=torch.int64, device=first_row.device)
+    key = [_signed(seed), _signed(seed >> 32)]
+    constant = [_signed(first_column), _signed(stream), _signed(salt)]
+    # Triton launches on the current device, which need not be the tensor's.
+    on = torch.cuda.device(words.device) if words.is_cuda else contextlib.nullcontext()
+    with on:
+        generate[(triton.cdiv(rows * columns, BLOCK),)](
+            words, first_row, rows * columns, columns, *constant, *key, SIZE=BLOCK, ROUNDS=ROUNDS
+        )
+    return words
+
+
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox-4x32-10: four int64 tensors of 32-bit words in, four out, of the same shape."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def normal_pairs(words: Tensor) -> Tensor:
+    """Standard normal numbers from words (4, …) by two Box-Muller transforms: (4, …) float32."""
+    # (0, 1]: the logarithm below must not see 0.
+    first, second, third, fourth = (words.double() + 1) / 2.0**32
+    numbers = []
+    for radius, angle in ((first, second), (third, fourth)):
+        radius = torch.sqrt(-2 * torch.log(radius))
+        numbers += [
+            radius * torch.cos(2 * math.pi * angle),
+            radius * torch.sin(2 * math.pi * angle),
+        ]
+    return torch.stack(numbers).float()
+
+
+def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """High and low half of a 32 × 32 bit product, in int64 arithmetic that cannot overflow."""
+    by_low, by_high = word * (factor & 0xFFFF), word * (factor >> 16)  # each below 2^48
+    middle = by_high + (by_low >> 16)
+    return middle >> 16, (middle & 0xFFFF) << 16 | by_low & 0xFFFF
+
+
+def _signed(value: int) -> int:
+    """The low 32 bits as a signed number: the arguments keep one type, whatever their values."""
+    return (value & _MASK ^ 1 << 31) - (1 << 31)
+
+
+ROUNDS = 10
+BLOCK = 512  # counters per program
+
+
+def _jit(function: Any) -> Any:
+    if triton is None:
+        return function
+    # Triton would make an argument that happens to be 1 a constant, and a kernel of its own of it.
+    free = ["count", "columns", "first_column", "stream", "salt", "low_key", "high_key"]
+    return triton.jit(function, do_not_specialize=free)
+
+
+@_jit
+def generate(  # type: ignore[no-untyped-def]
+    words_ptr,
+    first_row_ptr,
+    count,
+    columns,
+    first_column,
+    stream,
+    salt,
+    low_key,
+    high_key,
+    SIZE: tl.constexpr,
+    ROUNDS: tl.constexpr,
+):
+    """A block of counters, ten rounds in registers."""
+    index = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    row = (tl.load(first_row_ptr) + index // columns).to(tl.int32)
+    column = first_column + index % columns
+    low = low_key.to(tl.uint32, bitcast=True).to(tl.uint64)
+    high = high_key.to(tl.uint32, bitcast=True).to(tl.uint64)
+    zero = tl.zeros_like(index)
+    c0, c1, c2, c3 = tl.philox(high << 32 | low, column, row, zero + stream, zero + salt, ROUNDS)
+    inside = index < count
+    place = words_ptr + index.to(tl.int64)
+    tl.store(place, c0.to(tl.int64), mask=inside)
+    tl.store(place + count, c1.to(tl.int64), mask=inside)
+    tl.store(place + 2 * count, c2.to(tl.int64), mask=inside)
+    tl.store(place + 3 * count, c3.to(tl.int64), mask=inside)

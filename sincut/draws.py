@@ -1,0 +1,53 @@
+"""The random numbers of one training step, each a function of (seed, step, stream) alone.
+
+They are drawn on the step's device and from its step counter there, so that nothing has to be sent
+or saved, the same crops and noise come on every device, and a captured step draws anew each time it
+is replayed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sincut.kernels.philox import normal_pairs, random_words
+
+# Purposes are told apart by stream. Those that come in several take the numbers that follow.
+BOXES = 0  # two for each of the two images
+NOISE = 8  # one for each noise image of G
+POSITIONS = 16  # one for each layer of PatchNCE
+MIRROR = 4
+
+_SALT = 0xC0DE  # the last word of the counter; the noise of a translation has 0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What can be drawn in one step.
+
+    ``step`` is () int64 on the device where the numbers are wanted; negative in the warm start.
+    """
+
+    seed: int
+    step: Tensor
+
+    def words(self, count: int, stream: int) -> Tensor:
+        """(4, count) int64 from 0 to 2^32 − 1."""
+        return random_words(self.seed, self.step, 1, 0, count, stream, _SALT)[:, 0]
+
+    def normal(self, shape: Sequence[int], stream: int) -> Tensor:
+        """Standard normal numbers of that shape, float32."""
+        count = math.prod(shape)
+        numbers = normal_pairs(self.words(-(-count // 4), stream))
+        return numbers.flatten()[:count].reshape(shape)
+
+    def positions(self, count: int, among: int, stream: int, *, sets: int = 1) -> Tensor:
+        """(sets, min(count, among)) different whole numbers from 0 to ``among`` − 1, int64."""
+        words = self.words(-(-among * sets // 4), stream).flatten()[: among * sets]
+        # Sorted together with their places, equal words do no harm and every device agrees.
+        keys = words.view(sets, among) * 2**31 + torch.arange(among, device=words.device)
+        return keys.topk(min(count, among), largest=False).values % 2**31

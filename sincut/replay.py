@@ -1,0 +1,73 @@
+"""A step that is recorded once on CUDA and then replayed, so that nothing but the GPU does work.
+
+A step of these small networks is some thousand launches of a few microseconds each; issued one by
+one by Python they take longer than the GPU needs for them. A CUDA graph issues them all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Kind = TypeVar("Kind", bound=Hashable)
+Terms = dict[str, Tensor]
+
+# Calls of a kind before it is recorded: kernels are compiled, algorithms chosen and the optimisers'
+# moments made in the first, none of which may happen while a graph is recorded.
+EAGER_CALLS = 3
+
+
+class Replayed(Generic[Kind]):
+    """Calls ``step(kind)``; with ``record`` each kind is recorded after its first calls.
+
+    ``step`` must read everything that changes from tensors that stay where they are, must not wait
+    for the GPU, and must do the same work whenever it is called with the same kind. What it returns
+    is overwritten by the next call of any kind.
+    """
+
+    def __init__(self, step: Callable[[Kind], Terms], *, record: bool) -> None:
+        self.step, self.record = step, record
+        self.calls: dict[Kind, int] = {}
+        self.graphs: dict[Kind, tuple[torch.cuda.CUDAGraph, Terms]] = {}
+
+    def __call__(self, kind: Kind) -> Terms:
+        """One step of that kind."""
+        calls = self.calls[kind] = self.calls.get(kind, 0) + 1
+        if not self.record or calls <= EAGER_CALLS:
+            return self.step(kind)
+        if kind not in self.graphs:
+            self.graphs[kind] = self._recorded(kind)
+        graph, terms = self.graphs[kind]
+        graph.replay()
+        return terms
+
+    def _recorded(self, kind: Kind) -> tuple[torch.cuda.CUDAGraph, Terms]:
+        """Recording does not compute: the replay that follows is the step itself."""
+        graph = torch.cuda.CUDAGraph()
+        # Graphs are replayed one at a time, so they can share one pool of memory.
+        others = [other.pool() for other, _ in self.graphs.values()]
+        with torch.cuda.graph(
+            graph, pool=others[0] if others else None, stream=torch.cuda.current_stream()
+        ):
+            terms = self.step(kind)
+        return graph, terms
+
+
+@contextlib.contextmanager
+def own_stream(device: str) -> Iterator[None]:
+    """On CUDA, a stream of its own for everything inside: graphs cannot be recorded on the default.
+
+    Eager steps and recorded ones then follow each other in one order.
+    """
+    if device != "cuda":
+        yield
+        return
+    before, stream = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(before)
+    with torch.cuda.stream(stream):
+        yield
+    before.wait_stream(stream)

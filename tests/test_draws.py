@@ -1,0 +1,49 @@
+"""What a step draws: shapes, distributions, independence of streams."""
+
+from __future__ import annotations
+
+import torch
+
+from sincut.draws import Draws
+
+
+def draws(step: int = 0, seed: int = 0) -> Draws:
+    return Draws(seed, torch.tensor(step))
+
+
+def test_normal_numbers_of_any_shape() -> None:
+    numbers = draws().normal((3, 1, 5, 7), stream=8)
+    assert numbers.shape == (3, 1, 5, 7)
+    assert torch.equal(numbers, draws().normal((3, 1, 5, 7), stream=8))
+    many = draws().normal((40_001,), stream=8).double()
+    assert abs(many.mean()) < 0.02
+    assert abs(many.std() - 1) < 0.02
+
+
+def test_positions_are_different_and_every_one_is_as_likely() -> None:
+    counts = torch.zeros(2, 50)
+    for step in range(400):
+        places = draws(step).positions(10, 50, stream=16, sets=2)
+        assert places.shape == (2, 10)
+        for chosen, count in zip(places, counts, strict=True):
+            assert len(chosen.unique()) == 10
+            count[chosen] += 1
+    # 400 draws of 10 among 50: 80 each, give or take three standard deviations of 8.
+    assert ((counts - 80).abs() < 27).all()
+    assert not torch.equal(counts[0], counts[1])
+
+
+def test_no_more_positions_than_there_are() -> None:
+    assert sorted(draws().positions(99, 7, stream=16)[0].tolist()) == list(range(7))
+
+
+def test_steps_seeds_and_streams_are_independent() -> None:
+    base = draws().normal((20_000,), stream=8)
+    others = [
+        draws(step=1).normal((20_000,), stream=8),
+        draws(step=-1).normal((20_000,), stream=8),
+        draws(seed=1).normal((20_000,), stream=8),
+        draws().normal((20_000,), stream=9),
+    ]
+    for other in others:
+        assert abs((base * other).mean()) < 0.03

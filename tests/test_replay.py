@@ -1,0 +1,67 @@
+"""Recording steps: what happens without CUDA, and that a recorded step is the step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sincut.replay import EAGER_CALLS, Replayed, own_stream
+from sincut.training import Kind, train
+from tests.test_training import config, images
+
+
+def test_without_recording_every_call_is_the_step() -> None:
+    seen: list[str] = []
+
+    def step(kind: str) -> dict[str, Tensor]:
+        seen.append(kind)
+        return {"term": torch.tensor(float(len(seen)))}
+
+    replayed = Replayed(step, record=False)
+    with own_stream("cpu"):
+        values = [replayed(kind)["term"].item() for kind in "ababaaaaa"]
+    assert seen == list("ababaaaaa")
+    assert values == list(range(1, 10))
+
+
+@pytest.mark.gpu
+def test_each_kind_is_recorded_after_its_first_calls_and_does_the_same() -> None:
+    number = torch.zeros((), device="cuda")
+    calls: list[str] = []
+
+    def step(kind: str) -> dict[str, Tensor]:
+        calls.append(kind)
+        return {"term": number * (2 if kind == "double" else 3)}
+
+    with own_stream("cuda"):
+        replayed = Replayed(step, record=True)
+        for count in range(12):
+            number.fill_(count)
+            kind = "double" if count % 2 else "triple"
+            assert replayed(kind)["term"].item() == count * (2 if count % 2 else 3)
+    assert calls == ["triple", "double"] * (EAGER_CALLS + 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["sincut", "fastcut"])
+def test_recorded_training_follows_eager_training(method: str) -> None:
+    """Warm start, steps with and without R1, mirrored and not; the average as well."""
+    curves, averages = [], []
+    for record in (False, True):
+        cfg = config(
+            method, device="cuda", steps=40, warm_steps=6, r1_every=3, record_steps=record,
+            learning_rate=1e-4,
+        )  # fmt: skip
+        curve: list[list[float]] = []
+        state = train(*images(), cfg, lambda r, curve=curve: curve.append([*r.values().values()]))
+        curves.append(curve)
+        averages.append(torch.cat([p.flatten() for p in state.averaged_generator.parameters()]))
+    for eager, recorded in zip(*curves, strict=True):
+        assert np.allclose(eager, recorded, rtol=2e-2, atol=1e-4)
+    assert (averages[0] - averages[1]).abs().max() < 1e-2 * averages[0].abs().max()
+
+
+def test_kinds_can_be_told_apart() -> None:
+    assert len({Kind(), Kind(warm=True), Kind(with_r1=True), Kind(mirrored=True)}) == 4
