@@ -30,9 +30,15 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.item
 )
 @field_option(TrainConfig, "method")
 @field_option(TrainConfig, "steps", default="the preset's")
+@click.option(
+    "--minutes",
+    metavar="NUMBER",
+    help="Fit the number of steps to this time on this machine, instead of --steps.",
+)
 @field_option(TrainConfig, "seed")
 @field_option(TrainConfig, "device")
 @field_option(TrainConfig, "precision", default="the preset's")
+@field_option(TrainConfig, "evaluate_every")
 @click.option(
     "--set",
     "assignments",
@@ -54,6 +60,7 @@ def train(
     output: Path,
     preset: str | None,
     method: str | None,
+    minutes: str | None,
     assignments: tuple[str, ...],
     resume: bool,
     force: bool,
@@ -80,6 +87,7 @@ def train(
             output,
             preset=preset,
             method=method,
+            minutes=minutes,
             resume=resume,
             force=force,
             listener=listener(console, update),
@@ -126,6 +134,9 @@ def listener(
             done = max(record["step"], 0)
             rate = f"{record['steps_per_second']:.2f} steps/s"
             update(f"{rate}  {'warm start  ' if warm else ''}{losses}", done, record["steps"])
+        elif event == "figures":
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in record["figures"].items())
+            console.line(f"Step {record['step']}: {figures}")
         elif event == "done":
             console.line(
                 f"Trained {record['step']} steps. To translate: "

@@ -173,12 +173,17 @@ class TrainConfig(Config):
     log_every: int = option(10, "steps between records of the log", low=1)
     preview_every: int = option(1000, "steps between previews; 0: only the first and last", low=0)
     preview_width: int = option(1024, "longest side of a preview in pixels", low=16, high=16384)
+    evaluate_every: int = option(
+        0, "steps between figures of quality in the log; 0: none (sincut evaluate)", low=0
+    )
     checkpoint_every: int = option(1000, "steps between saved states", low=1)
 
     @classmethod
     def flag(cls, name: str, value: Any) -> str:
         """As :meth:`Config.flag`; most fields have no option of their own but ``--set``."""
-        if name in ("preset", "method", "seed", "device", "precision", "steps"):
+        if name in (
+            "preset", "method", "seed", "device", "precision", "steps", "evaluate_every"
+        ):
             return super().flag(name, value)
         return f"--set {name}={_text(value)}"
 

@@ -14,6 +14,7 @@ happens the folder holds the last saved point of a run.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import signal
@@ -24,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from sincut import __version__
@@ -39,20 +38,21 @@ from sincut.checkpoint import (
     save_model,
     save_state,
 )
-from sincut.config import TrainConfig, TranslateConfig, train_config
-from sincut.devices import chosen_device, peak_memory
+from sincut.config import TrainConfig, train_config
+from sincut.devices import chosen_device
 from sincut.errors import SincutError
-from sincut.images import Picture, file_digest, read_picture, write_atomically, write_png
+from sincut.images import Picture, Pixels, file_digest, read_picture, write_atomically, write_png
+from sincut.pace import Pace, fitted, measure, preview_of, translated
+from sincut.quality import Comparison
 from sincut.training import Record, resolved
 from sincut.training import train as train_loop
-from sincut.translation import translate_pixels
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 PREVIEWS = "previews"
 
 # May change when a run is continued; everything else is the run.
-CHANGEABLE = ("steps", "device", "precision")
+CHANGEABLE = ("steps", "device", "precision", "record_steps", "evaluate_every")
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -74,6 +74,7 @@ def train(
     *,
     preset: str | None = None,
     method: str | None = None,
+    minutes: float | str | None = None,
     resume: bool = False,
     force: bool = False,
     listener: Listener | None = None,
@@ -87,18 +88,23 @@ def train(
         output: the run folder; made where it does not exist.
         preset: ``paper`` by default where there is CUDA, else ``draft``.
         method: ``sincut``, ``cut`` or ``fastcut``.
+        minutes: choose ``steps`` so that the run, from this call to its end, takes so long on this
+            machine; the number found is recorded like any other.
         resume: continue the run in ``output``; ``steps`` may be larger than before.
         force: start anew in a folder that holds a run.
         listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,
-            ``step``, ``preview``, ``notice``, ``done`` or ``interrupted``, under the key ``event``.
+            ``step``, ``preview``, ``figures``, ``notice``, ``done`` or ``interrupted``, under the
+            key ``event``.
         changes: fields of :class:`sincut.config.TrainConfig`.
 
     Raises:
         SincutError: anything the caller can mend; nothing has been written then, or the last
             saved point is intact.
     """
+    started = time.monotonic()
     folder = Path(output)
     tell = listener or (lambda _: None)
+    budget = _budget(minutes, resume, changes)
     paths = {"content": Path(content), "style": Path(style)}
     if resume:
         tensors, header = _saved_state(folder)
@@ -107,12 +113,20 @@ def train(
         _check_folder(folder, force)
         config = _fresh_config(preset, method, changes)
     config = resolved(config)
-    tell(_start_record(config, preset, resume))
+    if budget is None:
+        tell(_start_record(config, preset, resume))
 
     pictures = {name: read_picture(path) for name, path in paths.items()}
     for name, picture in pictures.items():
         for notice in picture.notices:
             tell({"event": "notice", "about": f"the {name} image", "text": notice})
+    content_pixels, style_pixels = pictures["content"].rgb, pictures["style"].rgb
+    comparison = Comparison(content_pixels, style_pixels) if config.evaluate_every else None
+    pace = None
+    if budget is not None:
+        pace = measure(content_pixels, style_pixels, config, comparison)
+        config = fitted(config, pace, budget - (time.monotonic() - started))
+        tell(_start_record(config, preset, resume))
     images = {name: _describe(paths[name], pictures[name]) for name in paths}
     if resume:
         _check_images(folder, header, images)
@@ -128,9 +142,10 @@ def train(
     else:
         state = initial_state(config)
 
-    run = _Run(folder, config, images, pictures, tell)
+    run = _Run(folder, config, images, content_pixels, comparison, tell)
     if state.step < config.steps:
-        tell(run.estimate(state))
+        pace = pace or measure(content_pixels, style_pixels, config, comparison)
+        tell(_estimate_record(pace, config, state.step))
     run.open(state)
     if resume:
         # A kill may have come between state and model, and the length may be a new one.
@@ -138,9 +153,7 @@ def train(
     if state.step < config.steps:
         with _signals() as received:
             run.received = received
-            state = train_loop(
-                pictures["content"].rgb, pictures["style"].rgb, config, run.on_step, state
-            )
+            state = train_loop(content_pixels, style_pixels, config, run.on_step, state)
     interrupted = state.step < config.steps
     tell(
         {
@@ -161,11 +174,12 @@ class _Run:
         folder: Path,
         config: TrainConfig,
         images: dict[str, Any],
-        pictures: dict[str, Picture],
+        content: Pixels,
+        comparison: Comparison | None,
         tell: Listener,
     ) -> None:
         self.folder, self.config, self.tell = folder, config, tell
-        self.pictures = pictures
+        self.content, self.comparison = content, comparison
         self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
@@ -205,6 +219,8 @@ class _Run:
         every = config.preview_every
         if step == 0 or finished or (step > 0 and every and step % every == 0):
             self.preview(record.state)
+        if self.comparison and step > 0 and step % config.evaluate_every == 0:
+            self.evaluate(record, self.comparison)
         # A signal that comes during a preview is served here, not a step later.
         interrupted = interrupted or bool(self.received)
         if save_due or interrupted:
@@ -232,6 +248,18 @@ class _Run:
             "learning_rate": record.learning_rate,
             "losses": record.values(),
         }
+        self.append(line)
+        self.tell({"event": "step", **line})
+
+    def evaluate(self, record: Record, comparison: Comparison) -> None:
+        """The figures of the content translated at its own size, in the log and to the listener."""
+        figures = dataclasses.asdict(comparison.figures(translated(self.content, record.state)))
+        line = {"step": record.step, "seconds": round(record.seconds, 3), "figures": figures}
+        self.append(line)
+        self.tell({"event": "figures", **line})
+
+    def append(self, line: dict[str, Any]) -> None:
+        """One more line in the log."""
         try:
             with open(self.folder / LOG_FILE, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -240,15 +268,10 @@ class _Run:
                 f"cannot write {self.folder / LOG_FILE} ({error.strerror}); check the place and "
                 "its free space"
             ) from None
-        self.tell({"event": "step", **line})
 
     def preview(self, state: State) -> None:
         """The content at most ``preview_width`` wide, translated, as a PNG."""
-        content = Image.fromarray(self.pictures["content"].rgb)
-        content.thumbnail((self.config.preview_width,) * 2, Image.Resampling.BILINEAR)
-        pixels = translate_pixels(
-            state.averaged_generator, np.asarray(content), TranslateConfig(precision="fp32")
-        )
+        pixels = preview_of(self.content, state, self.config)
         path = self.folder / PREVIEWS / f"{max(state.step, 0):06d}.png"
         write_png(path, pixels)
         self.tell({"event": "preview", "step": state.step, "path": str(path)})
@@ -260,33 +283,6 @@ class _Run:
         save_model(
             self.folder / MODEL_FILE, state.averaged_generator, state.averaged_projector, header
         )
-
-    def estimate(self, state: State) -> dict[str, Any]:
-        """Time and memory, from a few steps of networks that are thrown away."""
-        config = self.config
-        # The first step warms up; then one whole round of R1 penalties, if that is short.
-        count = 1 + min(max(config.r1_every, 2), 8)
-        times: list[float] = []
-
-        def on_step(record: Record) -> bool:
-            record.values()  # wait for the device
-            times.append(time.monotonic())
-            return len(times) == count
-
-        train_loop(
-            self.pictures["content"].rgb,
-            self.pictures["style"].rgb,
-            config.replaced(steps=count, warm_steps=0),
-            on_step,
-        )
-        per_step = (times[-1] - times[0]) / (count - 1)
-        return {
-            "event": "estimate",
-            # A warm step is a forward and a backward of G alone: about a third of a whole one.
-            "seconds": per_step * (config.steps - max(state.step, 0) + max(-state.step, 0) / 3),
-            "seconds_per_step": per_step,
-            "peak_bytes": peak_memory(config.device),
-        }
 
 
 def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:
@@ -329,6 +325,38 @@ def _resumed_config(
 def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict[str, Any]:
     why = "as asked" if preset else ("of the run" if resume else f"the default on {config.device}")
     return {"event": "start", "version": __version__, "why": why, "config": config.to_dict()}
+
+
+def _estimate_record(pace: Pace, config: TrainConfig, step: int) -> dict[str, Any]:
+    return {
+        "event": "estimate",
+        "seconds": pace.seconds(config, step),
+        "seconds_per_step": pace.step(config),
+        "peak_bytes": pace.peak_bytes,
+    }
+
+
+def _budget(minutes: float | str | None, resume: bool, changes: dict[str, Any]) -> float | None:
+    """``minutes`` in seconds, if they are given."""
+    if minutes is None:
+        return None
+    try:
+        seconds = 60 * float(minutes)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise SincutError(f"--minutes must be a number above 0, got {minutes}; try --minutes 5")
+    if resume:
+        raise SincutError(
+            "--minutes fits the length of a new run, and --resume keeps that of the old one; "
+            "try --resume without it, with --steps to extend the run"
+        )
+    if "steps" in changes:
+        raise SincutError(
+            f"--minutes and --steps both set the length, got {minutes} and {changes['steps']}; "
+            "give one of them"
+        )
+    return seconds
 
 
 def _check_folder(folder: Path, force: bool) -> None:

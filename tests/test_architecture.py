@@ -20,8 +20,10 @@ FLOORS = {
     "sincut.kernels": 0,
     "sincut.config": 1,
     "sincut.colour": 1,
+    "sincut.quality": 1,
     "sincut.images": 1,
     "sincut.example": 1,
+    "sincut.anchors": 2,
     "sincut.networks": 2,
     "sincut.losses": 2,
     "sincut.draws": 1,
@@ -32,15 +34,26 @@ FLOORS = {
     "sincut.published": 3,
     "sincut.training": 4,
     "sincut.translation": 4,
-    "sincut.run": 5,
-    "sincut.demo": 6,
-    "sincut.cli": 7,
-    "sincut.__main__": 8,
-    "tests": 9,
-    "benchmarks": 8,
+    "sincut.pace": 5,
+    "sincut.run": 6,
+    "sincut.evaluation": 7,
+    "sincut.demo": 7,
+    "sincut.cli": 8,
+    "sincut.__main__": 9,
+    "tests": 10,
+    "benchmarks": 9,
 }
 PACKAGES = ("sincut.kernels", "sincut.example", "sincut.cli", "tests", "benchmarks")
-WITHOUT_TORCH = ("errors", "tiling", "metadata", "config", "colour", "images")
+WITHOUT_TORCH = (
+    "errors",
+    "tiling",
+    "metadata",
+    "config",
+    "colour",
+    "images",
+    "quality",
+    "anchors",
+)
 
 
 def modules() -> dict[str, Path]:

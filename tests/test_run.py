@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ from safetensors import safe_open
 
 import sincut
 from sincut.errors import SincutError
+from sincut.example import render_content, render_style
 from sincut.images import read_picture
+from sincut.quality import Comparison
 from sincut.run import RunResult
 from tests.conftest import TINY
 
@@ -215,7 +218,7 @@ def test_what_resume_refuses(tiny_run: Path, pair: tuple[Path, Path], tmp_path: 
     )
     assert refusal(*pair, run, resume=True, temperature=0.2) == (
         "--resume goes on with the run's own temperature, 0.07, got 0.2; allowed to change: "
-        "steps, device, precision; try without it"
+        "steps, device, precision, record_steps, evaluate_every; try without it"
     )
     assert refusal(*pair, run, resume=True, preset="paper").startswith(
         "--resume goes on with the run's own preset, draft, got paper"
@@ -301,6 +304,29 @@ def test_the_estimate_comes_before_the_first_step(pair: tuple[Path, Path], tmp_p
     assert estimate["seconds"] > 0
     assert estimate["peak_bytes"] > 50e6
     json.dumps(records)
+
+
+def test_figures_on_the_way_are_logged(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    large = [tmp_path / "content.png", tmp_path / "style.png"]
+    for path, render in zip(large, (render_content, render_style), strict=True):
+        Image.fromarray(render(160, 140)).save(path)
+    settings = {**TINY, "steps": 4, "evaluate_every": 2, "warm_steps": 0}
+    sincut.train(*large, tmp_path / "run", listener=told.append, **settings)
+    figures = [record for record in told if record["event"] == "figures"]
+    assert [record["step"] for record in figures] == [2, 4]
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "figures" in line]
+    assert [{"event": "figures", **line} for line in logged] == figures
+    sincut.translate(tmp_path / "run", large[0], tmp_path / "result.png", precision="fp32")
+    content, style, result = (read_picture(p).rgb for p in (*large, tmp_path / "result.png"))
+    expected = dataclasses.asdict(Comparison(content, style).figures(result))
+    assert logged[-1]["figures"] == pytest.approx(expected, abs=1e-6)
+    assert refusal(*pair, tmp_path / "small", **{**TINY, "evaluate_every": 2}) == (
+        "the style image must have sides of at least 128 pixels to be measured, got 144×120; try "
+        "a larger image"
+    )
+    assert not (tmp_path / "small").exists()
 
 
 COMMAND = [
