@@ -54,6 +54,7 @@ def save_model(
         "channels": generator.channels,
         "blocks": generator.blocks,
         "downsamplings": generator.downsamplings,
+        "correction": generator.correction,
     }
     save_tensors(path, "sincut-model", tensors, {**header, "generator": networks})
 
@@ -107,7 +108,9 @@ def initial_state(config: TrainConfig) -> State:
     """New networks on the device of a resolved configuration, drawn from its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator = Generator(config.channels, config.blocks, config.downsamplings)
+        generator = Generator(
+            config.channels, config.blocks, config.downsamplings, config.correction
+        )
         discriminator = Discriminator(
             config.discriminator_channels, config.tile, config.discriminator_max_channels
         )

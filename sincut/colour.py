@@ -1,8 +1,13 @@
 """Colour transfer between two images, without their content. No torch.
 
-Iterative distribution transfer (Pitié, Kokaram, Dahyot, "N-dimensional probability density function
-transfer", ICCV 2005): rotate the colours at random, match the three one-dimensional distributions
-by their quantiles, rotate back, repeat.
+:func:`affine_transfer` is the linear Monge-Kantorovich map (Pitié, Kokaram, "The linear
+Monge-Kantorovitch linear colour mapping for example-based colour transfer", CVMP 2007): of all
+affine maps that give the content's colours the mean and covariance of the style's, the one that
+moves them least.
+
+:func:`transfer_table` is iterative distribution transfer (Pitié, Kokaram, Dahyot, "N-dimensional
+probability density function transfer", ICCV 2005): rotate the colours at random, match the three
+one-dimensional distributions by their quantiles, rotate back, repeat.
 """
 
 from __future__ import annotations
@@ -13,12 +18,17 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _SAMPLES = 65_536
-_ITERATIONS = 24
 _QUANTILES = np.linspace(0, 1, 512)
+_BLUR = (4 / 127.5) ** 2
 
 
 def transfer_table(
-    content: npt.NDArray[np.uint8], style: npt.NDArray[np.uint8], *, size: int = 33, seed: int = 0
+    content: npt.NDArray[np.uint8],
+    style: npt.NDArray[np.uint8],
+    *,
+    size: int = 33,
+    seed: int = 0,
+    iterations: int = 24,
 ) -> npt.NDArray[np.float32]:
     """A colour table that gives ``content`` the colours of ``style``.
 
@@ -28,6 +38,7 @@ def transfer_table(
     Args:
         content, style: (H, W, 3) sRGB.
         size: lattice points per axis.
+        iterations: random rotations; more of them give a smoother table.
 
     Returns:
         (size, size, size, 3) sRGB in [0, 1], indexed by red, green, blue of the input.
@@ -37,7 +48,7 @@ def transfer_table(
     axis = np.linspace(0, 1, size)
     lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     moved = np.concatenate([source, lattice])
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         rotation = np.linalg.qr(random.standard_normal((3, 3)))[0]
         turned, goal = moved @ rotation, target @ rotation
         for channel in range(3):
@@ -47,6 +58,29 @@ def transfer_table(
         moved = turned @ rotation.T
     table = moved[len(source) :].clip(0, 1).reshape(size, size, size, 3)
     return table.astype(np.float32)
+
+
+def affine_transfer(
+    content: npt.NDArray[np.uint8], style: npt.NDArray[np.uint8]
+) -> tuple[Floats, Floats]:
+    """The matrix (3, 3) and offset (3,) that move colours in [-1, 1] from content to style.
+
+    ``content`` and ``style`` are (H, W, 3) uint8 sRGB. Both are taken to vary by 4 of 255 more than
+    they do, in every direction: the little that the colours of a drawing or a grey image vary across
+    their main axis is noise, and must not be stretched to the style's full width.
+    """
+    source, target = (image.reshape(-1, 3) / 127.5 - 1 for image in (content, style))
+    ours, theirs = (np.cov(colours.T) + _BLUR * np.eye(3) for colours in (source, target))
+    root, inverse = _power(ours, 0.5), _power(ours, -0.5)
+    matrix = inverse @ _power(root @ theirs @ root, 0.5) @ inverse
+    return matrix, target.mean(axis=0) - matrix @ source.mean(axis=0)
+
+
+def _power(matrix: Floats, exponent: float) -> Floats:
+    """A power of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    power: Floats = (vectors * values**exponent) @ vectors.T
+    return power
 
 
 def _sample(image: npt.NDArray[np.uint8], random: np.random.Generator) -> Floats:

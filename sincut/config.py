@@ -162,6 +162,11 @@ class TrainConfig(Config):
     )
     blocks: int = option(6, "residual blocks of G, an even number (published)", low=2, high=64)
     downsamplings: int = option(1, "of G (published)", low=1, high=5)
+    correction: bool = option(
+        False,
+        "G's output is a correction, made at full resolution, to an affine map of the input's "
+        "colours that starts as the transfer from content to style (ours)",
+    )
     discriminator_channels: int = option(
         32, "of D at full resolution (published)", low=1, high=1024
     )

@@ -159,15 +159,25 @@ class Generator(nn.Module):
     the residual blocks; the decoder has the other half, one upsampling layer per downsampling and
     a 1×1 convolution to RGB with activation. The output is not clamped and may leave [-1, 1].
 
+    With ``correction`` (ours, for short runs) the decoder ends differently: its features are joined
+    with encoder layer 1 by a 3×3 convolution at full resolution, and what comes out of it is a
+    correction to an affine map of the input's colours. Detail finer than the blurred upsampling can
+    carry then comes from the input, and colours are right from the first step on
+    (:meth:`set_colours`).
+
     Args:
         channels: c, the width at full resolution.
         blocks: residual blocks without downsampling, even; half of them in the decoder.
         downsamplings: how often the resolution is halved.
+        correction: whether the output is a correction to an affine map of the input.
     """
 
-    def __init__(self, channels: int, blocks: int = 6, downsamplings: int = 1) -> None:
+    def __init__(
+        self, channels: int, blocks: int = 6, downsamplings: int = 1, correction: bool = False
+    ) -> None:
         super().__init__()
         self.channels, self.blocks, self.downsamplings = channels, blocks, downsamplings
+        self.correction = correction
         widths = [channels * 2**level for level in range(downsamplings + 1)]
         wide = widths[-1]
         self.encoder = nn.ModuleList(
@@ -181,7 +191,14 @@ class Generator(nn.Module):
         self.upsampling = nn.ModuleList(
             UpsamplingLayer(b, a) for a, b in reversed(list(pairwise(widths)))
         )
-        self.to_rgb = ConvLayer(channels, 3, 1)
+        if correction:
+            self.join = ConvLayer(channels, channels, 3, gain=1 / math.sqrt(2))
+            # A tenth of the usual gain: at first the correction is small.
+            self.to_rgb = ConvLayer(channels, 3, 1, activate=False, gain=0.1)
+            self.colours = nn.Parameter(torch.eye(3)[:, :, None, None].clone())
+            self.offset = nn.Parameter(torch.zeros(3))
+        else:
+            self.to_rgb = ConvLayer(channels, 3, 1)
 
     @property
     def alignment(self) -> int:
@@ -191,7 +208,8 @@ class Generator(nn.Module):
     @property
     def halo(self) -> int:
         """Input pixels on each side of an output pixel that it can depend on, from the layers."""
-        layers = [*self.encoder, *self.decoder, *self.upsampling, self.to_rgb]
+        layers = [*self.encoder, *self.decoder, *self.upsampling]
+        layers += [self.join, self.to_rgb] if self.correction else [self.to_rgb]
         reach = 0
         for phase in range(self.alignment):
             first = last = phase
@@ -208,7 +226,8 @@ class Generator(nn.Module):
 
     def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:
         """Features of the named encoder layers, in rising order; stops at the last one named."""
-        return self._encode(image, layers, stop=max(layers))[1]
+        passed = self._encode(image, layers, stop=max(layers))[1]
+        return [passed[layer] for layer in sorted(layers)]
 
     def generate(
         self,
@@ -221,12 +240,26 @@ class Generator(nn.Module):
         ``image`` is (N, 3, H, W) with sides that are multiples of :attr:`alignment`; ``noise`` as
         :meth:`position_noise` makes it, or fresh numbers of :meth:`noise_shapes`.
         """
-        image, features = self._encode(image, layers, stop=len(self.encoder))
+        source = image
+        kept = {*layers, 1} if self.correction else layers
+        image, passed = self._encode(source, kept, stop=len(self.encoder))
         for block in self.decoder:
             image = block(image)
         for level, layer in enumerate(self.upsampling):
             image = layer(image, noise[level] if noise is not None else None)
-        return self.to_rgb(image), features
+        features = [passed[layer] for layer in sorted(layers)]
+        if not self.correction:
+            return self.to_rgb(image), features
+        correction = self.to_rgb(self.join(image + passed[1]))
+        with torch.autocast(source.device.type, enabled=False):  # bf16 would show as bands
+            recoloured = F.conv2d(source, self.colours, self.offset)
+        return recoloured + correction.to(source.dtype), features
+
+    @torch.no_grad()
+    def set_colours(self, matrix: Tensor, offset: Tensor) -> None:
+        """Start from this affine map of colours in [-1, 1]: matrix (3, 3), offset (3,)."""
+        self.colours.copy_(matrix[:, :, None, None])
+        self.offset.copy_(offset)
 
     def forward(self, image: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """(N, 3, H, W) of about [-1, 1] → the same shape, not clamped, any size of at least 1.
@@ -258,13 +291,14 @@ class Generator(nn.Module):
 
     def _encode(
         self, image: Tensor, layers: Collection[int], stop: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        features = [image] if 0 in layers else []
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The output of encoder layer ``stop``, and those of ``layers`` on the way by number."""
+        passed = {0: image} if 0 in layers else {}
         for number, layer in enumerate(self.encoder[:stop], start=1):
             image = layer(image)
             if number in layers:
-                features.append(image)
-        return image, features
+                passed[number] = image
+        return image, passed
 
 
 class Discriminator(nn.Module):

@@ -32,7 +32,6 @@ from sincut.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
     State,
-    initial_state,
     load_tensors,
     restored_state,
     save_model,
@@ -44,7 +43,7 @@ from sincut.errors import SincutError
 from sincut.images import Picture, Pixels, file_digest, read_picture, write_atomically, write_png
 from sincut.pace import Pace, fitted, measure, preview_of, translated
 from sincut.quality import Comparison
-from sincut.training import Record, resolved
+from sincut.training import Record, new_state, resolved
 from sincut.training import train as train_loop
 
 CONFIG_FILE = "config.json"
@@ -140,7 +139,7 @@ def train(
             text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
             tell({"event": "notice", "about": "the learning rate", "text": text})
     else:
-        state = initial_state(config)
+        state = new_state(content_pixels, style_pixels, config)
 
     run = _Run(folder, config, images, content_pixels, comparison, tell)
     if state.step < config.steps:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sincut import losses
 from sincut.checkpoint import State, initial_state, new_optimizers
-from sincut.colour import transfer_table
+from sincut.colour import affine_transfer, transfer_table
 from sincut.config import TrainConfig
 from sincut.crops import ResidentImage, draw_crops
 from sincut.devices import chosen_device, convolutions, faster_in_bf16, mixed_precision
@@ -73,13 +73,13 @@ def train(
         content, style: (H, W, 3) uint8 sRGB.
         config: device and precision resolved by :func:`resolved`.
         on_step: called after every step.
-        state: from :func:`initial_state` or a checkpoint; it is changed in place.
+        state: from :func:`new_state` or a checkpoint; it is changed in place.
 
     Returns:
         The state after the last step.
     """
     images = [ResidentImage(image, config, config.device) for image in (content, style)]
-    state = state or initial_state(config)
+    state = state or new_state(content, style, config)
     table = None
     if state.step < 0:
         table = torch.from_numpy(transfer_table(content, style, seed=config.seed))
@@ -115,6 +115,18 @@ def train(
             seconds = time.monotonic() - started
             if on_step(Record(state.step, config.steps, terms, rate, seconds, state)):
                 break
+    return state
+
+
+def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
+    """New networks for a pair; those that correct colours start from an affine transfer of them."""
+    state = initial_state(config)
+    if config.correction:
+        matrix, offset = (
+            torch.from_numpy(each).float() for each in affine_transfer(content, style)
+        )
+        for generator in (state.generator, state.averaged_generator):
+            generator.set_colours(matrix, offset)
     return state
 
 

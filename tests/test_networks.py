@@ -65,13 +65,21 @@ def test_features_on_the_way_are_those_of_encode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "downsamplings", "halo"), [(6, 1, 30), (2, 1, 14), (4, 1, 22), (6, 2, None)]
+    ("blocks", "downsamplings", "correction", "halo"),
+    [
+        (6, 1, False, 30),
+        (2, 1, False, 14),
+        (4, 1, False, 22),
+        (6, 2, False, None),
+        (6, 1, True, 31),
+        (2, 2, True, None),
+    ],
 )
 def test_halo_is_the_footprint_of_an_input_gradient(
-    blocks: int, downsamplings: int, halo: int | None
+    blocks: int, downsamplings: int, correction: bool, halo: int | None
 ) -> None:
     """Everything an output pixel depends on lies within the halo, and something at its edge."""
-    generator = seeded(Generator(2, blocks, downsamplings))
+    generator = seeded(Generator(2, blocks, downsamplings, correction))
     if halo is not None:
         assert generator.halo == halo
     alignment = generator.alignment
@@ -99,6 +107,30 @@ def test_any_size_comes_out_as_it_went_in(size: tuple[int, int]) -> None:
 def test_output_is_not_clamped() -> None:
     generator = seeded(Generator(4))
     assert generator(torch.ones(1, 3, 8, 8, dtype=torch.float64) * 5).abs().max() > 1
+
+
+def test_a_correction_starts_near_the_affine_map_of_colours() -> None:
+    torch.manual_seed(0)
+    generator = Generator(8, correction=True)
+    image = torch.rand(1, 3, 32, 32) * 2 - 1
+    assert (generator(image) - image).abs().mean() < 0.25
+    matrix = torch.tensor([[0.5, 0.1, 0.0], [0.0, 0.7, 0.2], [0.3, 0.0, 0.4]])
+    offset = torch.tensor([0.1, -0.2, 0.3])
+    generator.set_colours(matrix, offset)
+    mapped = (image.permute(0, 2, 3, 1) @ matrix.T + offset).permute(0, 3, 1, 2)
+    torch.nn.init.zeros_(generator.to_rgb.weight)
+    assert torch.allclose(generator(image), mapped, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(generator(image), mapped, atol=1e-6)  # not rounded
+
+
+def test_features_passed_on_the_way_do_not_depend_on_the_kind_of_output() -> None:
+    generator = seeded(Generator(4, correction=True))
+    image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    passed = generator.generate(image, None, (0, 1, 3))[1]
+    encoded = generator.encode(image, (3, 0, 1))
+    assert [tuple(each.shape) for each in passed] == [(1, 3, 8, 8), (1, 4, 8, 8), (1, 8, 4, 4)]
+    assert all(torch.equal(a, b) for a, b in zip(passed, encoded, strict=True))
 
 
 def test_noise_is_off_unless_given_and_weighted() -> None:

@@ -22,6 +22,7 @@ from sincut.training import (
     average_weight,
     cut_tiles,
     kind_of,
+    new_state,
     rate_factor,
     recoloured,
     resolved,
@@ -365,3 +366,16 @@ def test_bf16_is_chosen_where_it_was_measured_to_be_faster(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     monkeypatch.setattr("sincut.devices.convolution_seconds", seconds.__getitem__)
     assert resolved(train_config("paper", device="cpu")).precision == precision
+
+
+def test_networks_that_correct_start_from_the_transfer_of_colours() -> None:
+    content, style = images()
+    state = new_state(content, style, config(correction=True))
+    matrix = state.generator.colours[:, :, 0, 0].detach().double().numpy()
+    moved = (
+        content.reshape(-1, 3) / 127.5 - 1
+    ) @ matrix.T + state.generator.offset.detach().numpy()
+    target = style.reshape(-1, 3) / 127.5 - 1
+    assert np.allclose(moved.mean(axis=0), target.mean(axis=0), atol=1e-4)
+    assert np.allclose(np.cov(moved.T), np.cov(target.T), rtol=0.05, atol=1e-3)
+    assert torch.equal(state.averaged_generator.colours, state.generator.colours)
