@@ -66,8 +66,8 @@ def affine_transfer(
     """The matrix (3, 3) and offset (3,) that move colours in [-1, 1] from content to style.
 
     ``content`` and ``style`` are (H, W, 3) uint8 sRGB. Both are taken to vary by 4 of 255 more than
-    they do, in every direction: the little that the colours of a drawing or a grey image vary across
-    their main axis is noise, and must not be stretched to the style's full width.
+    they do, in every direction: the little that the colours of a drawing or a grey image vary
+    across their main axis is noise, and must not be stretched to the style's full width.
     """
     source, target = (image.reshape(-1, 3) / 127.5 - 1 for image in (content, style))
     ours, theirs = (np.cov(colours.T) + _BLUR * np.eye(3) for colours in (source, target))
