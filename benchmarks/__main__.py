@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from sincut.config import PRESETS, train_config
+
+SHORT = 20_000  # steps: a preset with no more is trained to its end by `all` on CUDA
 
 
 @click.group()
@@ -67,6 +72,103 @@ def crops(device: str, target: Path | None) -> None:
         write_result(target, device, rows)
 
 
+@main.command("train-step")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--preset",
+    "presets",
+    type=click.Choice(list(PRESETS)),
+    multiple=True,
+    help="Repeatable.  [default: published; on CUDA also paper]",
+)
+@click.option("--steps", type=click.IntRange(1), help="Timed steps of ours, about.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="Time torch.compile, too.")
+@click.option("--changes", "by_change", is_flag=True, help="What each change of ours brings.")
+@json_option
+def train_step(
+    device: str,
+    presets: tuple[str, ...],
+    steps: int | None,
+    compiled: bool,
+    by_change: bool,
+    target: Path | None,
+) -> None:
+    """A training step: ours against the published one, written out literally.
+
+    With --changes instead: ours with one change taken away at a time.
+    """
+    from benchmarks.record import print_table, write_result
+    from benchmarks.train_step import changes, example_pair, measure
+
+    pair = example_pair()
+    rows = []
+    for preset in presets or (("published", "paper") if device == "cuda" else ("published",)):
+        if by_change:
+            found = changes(preset, device, pair, steps=steps)
+        else:
+            found = measure(preset, device, pair, steps=steps, compiled=compiled)
+        click.echo(f"{preset}: {found[0]['shapes']}")
+        hidden = ("preset", "shapes")
+        print_table([{k: v for k, v in row.items() if k not in hidden} for row in found])
+        rows += found
+        if target is not None:
+            write_result(target, device, rows)
+
+
+@main.command("time-to-quality")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--preset",
+    "presets",
+    type=click.Choice(list(PRESETS)),
+    multiple=True,
+    help="Repeatable.  [default: draft; on CUDA paper]",
+)
+@click.option("--content", type=click.Path(path_type=Path, exists=True), help="Image file.")
+@click.option("--style", type=click.Path(path_type=Path, exists=True), help="Image file.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--minutes", type=float, help="Fit the length of every run to this.")
+@click.option("--evaluations", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--every", type=float, help="Seconds of training between evaluations instead.")
+@click.option("--both-directions", is_flag=True, help="The style as the content, too.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder.")
+def time_to_quality(
+    device: str,
+    presets: tuple[str, ...],
+    content: Path | None,
+    style: Path | None,
+    seeds: int,
+    minutes: float | None,
+    evaluations: int,
+    every: float | None,
+    both_directions: bool,
+    output: Path,
+) -> None:
+    """Figures of quality against seconds of training: rows, a plot, the last translations."""
+    from benchmarks.time_to_quality import Moments, write
+    from benchmarks.train_step import example_pair
+    from sincut.images import read_picture
+
+    if content is not None and style is not None:
+        pair = read_picture(content).rgb, read_picture(style).rgb
+    elif content is None and style is None:
+        pair = example_pair()
+    else:
+        raise click.UsageError("give both --content and --style, or neither")
+    chosen = list(presets) or ["paper" if device == "cuda" else "draft"]
+    write(
+        chosen,
+        pair,
+        device,
+        output,
+        seeds=seeds,
+        minutes=dict.fromkeys(chosen, minutes) if minutes is not None else {},
+        moments=Moments(evaluations, every),
+        both_directions=both_directions,
+        tell=_tell,
+    )
+
+
 @main.command()
 @click.argument("result", type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file.")
@@ -83,11 +185,39 @@ def plot(result: Path, output: Path) -> None:
 @click.pass_context
 def everything(context: click.Context, device: str, output: Path) -> None:
     """Run every measurement and write one JSON file each."""
+    from benchmarks.time_to_quality import write
+    from benchmarks.train_step import example_pair
+
     output.mkdir(parents=True, exist_ok=True)
     context.invoke(aot, target=output / "aot.json")
     context.invoke(patch_nce, device=device, compiled=True, target=output / "patch-nce.json")
     context.invoke(crops, device=device, target=output / "crops.json")
     context.invoke(plot, result=output / "patch-nce.json", output=output / "patch-nce.png")
+    on_cuda = device == "cuda"
+    context.invoke(train_step, device=device, target=output / "train-step.json")
+    context.invoke(
+        train_step,
+        device=device,
+        presets=("paper" if on_cuda else "draft",),
+        steps=500 if on_cuda else None,
+        by_change=True,
+        target=output / "train-step-changes.json",
+    )
+    # Short presets as they are, the long one in a short form; without a GPU one that ends at all.
+    lengths = {preset: train_config(preset).steps for preset in PRESETS}
+    short = [preset for preset, steps in lengths.items() if steps <= SHORT]
+    write(
+        [*short, "paper"] if on_cuda else ["draft"],
+        example_pair(),
+        device,
+        output / "time-to-quality",
+        minutes={"paper" if on_cuda else "draft": 2.0},
+        tell=_tell,
+    )
+
+
+def _tell(row: dict[str, Any]) -> None:
+    click.echo(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -14,27 +14,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sincut.config import train_config
+from sincut.config import TrainConfig, train_config
 from sincut.crops import ResidentImage, draw_boxes, draw_crops
 from sincut.draws import Draws
 from sincut.example import render_content
 
+PAPER = train_config("paper")
+
 
 def measure(device: str) -> list[dict[str, Any]]:
     """Rows for the crops of one image and one step of `paper`, over image widths."""
-    config = train_config("paper")
     rows = []
     base = Image.fromarray(render_content(1024, 768))
     for width in (1024, 2048, 8192):
         image = np.asarray(base.resize((width, width * 3 // 4), Image.Resampling.BICUBIC))
-        resident = ResidentImage(image, config, device)
+        resident = ResidentImage(image, PAPER, device)
         compare(image, resident)
         ours = timed(partial(by_us, resident), device)
         pillow = timed(partial(by_pillow, image), "cpu", seconds=2.0)
         rows.append(
             {
                 "image": f"{width}×{width * 3 // 4}",
-                "crops": f"{config.batch} of {config.crop}²",
+                "crops": f"{PAPER.batch} of {PAPER.crop}²",
                 "ours_ms": ours,
                 "pillow_ms": pillow,
                 "ours_is_faster": pillow / ours,
@@ -43,20 +44,22 @@ def measure(device: str) -> list[dict[str, Any]]:
     return rows
 
 
-def by_us(resident: ResidentImage, step: int) -> torch.Tensor:
+def by_us(
+    resident: ResidentImage, step: int, config: TrainConfig = PAPER, stream: int = 0
+) -> torch.Tensor:
     """The crops of a step as training draws them."""
-    config = train_config("paper")
     number = torch.tensor(step, device=resident.planes.device)
-    return draw_crops(resident, config, Draws(config.seed, number), stream=0)
+    return draw_crops(resident, config, Draws(config.seed, number), stream=stream)
 
 
-def by_pillow(image: np.ndarray, step: int) -> torch.Tensor:
+def by_pillow(
+    image: np.ndarray, step: int, config: TrainConfig = PAPER, stream: int = 0
+) -> torch.Tensor:
     """The same crops, each from a resize of the whole image."""
-    config = train_config("paper")
     whole = Image.fromarray(image)
     crops = []
     draws = Draws(config.seed, torch.tensor(step))
-    boxes = draw_boxes(*image.shape[:2], config, draws).tolist()
+    boxes = draw_boxes(*image.shape[:2], config, draws, stream=stream).tolist()
     for rows, columns, top, left, mirrored in boxes:
         resized = whole.resize((columns, rows), Image.Resampling.BILINEAR)
         crop = resized.crop((left, top, left + config.crop, top + config.crop))
@@ -66,10 +69,12 @@ def by_pillow(image: np.ndarray, step: int) -> torch.Tensor:
     return torch.stack(crops) / 127.5 - 1
 
 
-def compare(image: np.ndarray, resident: ResidentImage) -> None:
+def compare(
+    image: np.ndarray, resident: ResidentImage, config: TrainConfig = PAPER, stream: int = 0
+) -> None:
     """Raise where the two disagree by more than rounding and the halved copies explain."""
-    ours = by_us(resident, step=0).cpu()
-    difference = 127.5 * (ours - by_pillow(image, 0)).abs()
+    ours = by_us(resident, 0, config, stream).cpu()
+    difference = 127.5 * (ours - by_pillow(image, 0, config, stream)).abs()
     # Below a shrink of four both filters are the same; above, ours starts from a halved copy.
     allowed = (1.2, 0.5) if resident.first_level == 0 and len(resident.copies) == 1 else (24.0, 2.0)
     if difference.max() > allowed[0] or difference.mean() > allowed[1]:

@@ -1,4 +1,4 @@
-"""Time and memory of PatchNCE against the number of rows, from a result file."""
+"""Pictures of result files: PatchNCE against the number of rows, quality against seconds."""
 
 from __future__ import annotations
 
@@ -34,6 +34,48 @@ def plot(result: Path, target: Path) -> None:
         axis.grid(visible=True, which="both", alpha=0.2)
     axes[0][0].legend()
     figure.suptitle(_title(found, kind))
+    figure.tight_layout()
+    figure.savefig(target, dpi=150)
+    pyplot.close(figure)
+
+
+def plot_quality(result: Path, target: Path) -> None:
+    """Draw a ``time-to-quality.json``: a panel per figure, a line per preset, direction, seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = json.loads(result.read_text())
+    rows = found["rows"]
+    panels = {
+        "S1": "S1, colour (lower is better)",
+        "S2": "S2, texture (lower is better)",
+        "S2_ratio": "S2 over the style's own (lower is better)",
+        "S3": "S3, two-sample test (lower is better)",
+        "C1": "C1, edges (higher is better)",
+        "C2": "C2, self-similarity (higher is better)",
+    }
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), sharex=True)
+    for axis, (name, label) in zip(axes.flat, panels.items(), strict=True):
+        lines = dict.fromkeys((row["preset"], row["direction"], row["seed"]) for row in rows)
+        for line in lines:
+            points = [
+                (row["seconds"], row[name])
+                for row in rows
+                if (row["preset"], row["direction"], row["seed"]) == line
+            ]
+            preset, direction, seed = line
+            title = f"{preset}, {direction}, seed {seed}"
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=title)
+        axis.set_title(label, fontsize=10)
+        axis.grid(visible=True, alpha=0.2)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds of training")
+        axis.set_xscale("log")
+    axes[0][0].legend(fontsize=8)
+    device = found["device"].partition(" (")[0]
+    figure.suptitle(f"Figures against training time\n{device}, {found['date'][:10]}")
     figure.tight_layout()
     figure.savefig(target, dpi=150)
     pyplot.close(figure)

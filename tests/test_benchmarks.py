@@ -56,8 +56,8 @@ def test_crops_are_compared_with_pillows(monkeypatch: pytest.MonkeyPatch) -> Non
     compare(image, resident)
     assert by_pillow(image, 0).shape == (16, 3, 128, 128)
 
-    def shifted(image: np.ndarray, step: int) -> Any:
-        return by_pillow(np.roll(image, 3, axis=1), step)
+    def shifted(image: np.ndarray, *arguments: Any) -> Any:
+        return by_pillow(np.roll(image, 3, axis=1), *arguments)
 
     monkeypatch.setattr("benchmarks.crops.by_pillow", shifted)
     with pytest.raises(RuntimeError, match="crops differ by"):
