@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -49,6 +51,21 @@ def convolution_seconds(dtype: torch.dtype) -> float:
         output.sum().backward()  # type: ignore[no-untyped-call]
         times.append(time.perf_counter() - started)
     return min(times)
+
+
+def limit_threads(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
+    """Compute with no more threads than a container's share of the processor allows.
+
+    PyTorch starts one for every core it sees; where a quota grants fewer, they wait for each other.
+    ``OMP_NUM_THREADS`` is the user's word and stays. ``quota`` is the file of Linux's control group:
+    microseconds granted in each period, or ``max``, and the period.
+    """
+    if "OMP_NUM_THREADS" in os.environ or not quota.is_file():
+        return
+    granted, _, period = quota.read_text().partition(" ")
+    if granted.isdigit() and period.strip().isdigit():
+        cores = max(1, round(int(granted) / int(period)))
+        torch.set_num_threads(min(torch.get_num_threads(), cores))
 
 
 def mixed_precision(device: str, precision: str) -> torch.autocast:

@@ -24,7 +24,7 @@ from sincut.checkpoint import State, initial_state, new_optimizers
 from sincut.colour import affine_transfer, transfer_table
 from sincut.config import TrainConfig
 from sincut.crops import ResidentImage, draw_crops
-from sincut.devices import chosen_device, convolutions, faster_in_bf16, mixed_precision
+from sincut.devices import chosen_device, convolutions, faster_in_bf16, limit_threads, mixed_precision
 from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
 from sincut.networks import PatchProjector
 from sincut.replay import Replayed, own_stream
@@ -287,6 +287,8 @@ def average_weight(step: int, half_life: float) -> float:
 def resolved(config: TrainConfig) -> TrainConfig:
     """The configuration with ``auto`` replaced by what this machine has."""
     device = chosen_device(config.device)
+    if device == "cpu":
+        limit_threads()
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if faster_in_bf16(device) else "fp32"

@@ -1,0 +1,77 @@
+"""Threads and precision fit the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sincut.devices import convolution_seconds, convolutions, faster_in_bf16, limit_threads
+
+
+@pytest.fixture
+def four_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("text", "threads"),
+    [
+        ("200000 100000\n", 2),
+        ("50000 100000\n", 1),
+        ("800000 100000\n", 4),
+        ("max 100000\n", 4),
+        ("", 4),
+        (None, 4),
+    ],
+)
+def test_threads_keep_to_the_share_of_a_container(
+    four_threads: None, tmp_path: Path, text: str | None, threads: int
+) -> None:
+    if text is not None:
+        (tmp_path / "cpu.max").write_text(text)
+    limit_threads(tmp_path / "cpu.max")
+    assert torch.get_num_threads() == threads
+
+
+def test_the_users_number_of_threads_stays(
+    four_threads: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    limit_threads(tmp_path / "cpu.max")
+    assert torch.get_num_threads() == 4
+
+
+def test_bf16_is_measured_only_where_there_are_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[torch.dtype] = []
+
+    def seconds(dtype: torch.dtype) -> float:
+        measured.append(dtype)
+        return convolution_seconds(dtype)
+
+    monkeypatch.setattr("sincut.devices.convolution_seconds", seconds)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert not faster_in_bf16("cpu")
+    assert measured == []
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    faster_in_bf16("cpu")
+    assert set(measured) == {torch.bfloat16, torch.float32}
+
+
+def test_settings_of_convolutions_are_put_back() -> None:
+    backend = torch.backends.cudnn
+    before = backend.conv.fp32_precision, backend.benchmark
+    with convolutions("bf16", search=True):
+        assert (backend.conv.fp32_precision, backend.benchmark) == ("tf32", True)
+        with convolutions("fp32"):
+            assert (backend.conv.fp32_precision, backend.benchmark) == ("ieee", False)
+    assert (backend.conv.fp32_precision, backend.benchmark) == before
