@@ -13,6 +13,7 @@ import click
 
 from sincut import __version__
 from sincut.cli.demo import demo
+from sincut.cli.evaluate import evaluate
 from sincut.cli.import_published import import_published
 from sincut.cli.info import info
 from sincut.cli.train import train
@@ -47,5 +48,5 @@ def main() -> None:
     """
 
 
-for _command in (train, translate, info, import_published, demo):
+for _command in (train, translate, evaluate, info, import_published, demo):
     main.add_command(_command)

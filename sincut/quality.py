@@ -13,8 +13,8 @@ Structure compares the output with the content, place by place (higher is better
 - **C2**: correlation of self-similarity: which places of an image look like which others.
 
 None says enough alone. S1 is won by any colour table, C1 and C2 by copying the content; S3 is
-fooled by noise, which S2 catches. All are deterministic. Images are (H, W, 3) uint8 sRGB at the size
-they are; the style is never resized.
+fooled by noise, which S2 catches. All are deterministic. Images are (H, W, 3) uint8 sRGB at the
+size they are; the style is never resized.
 
 Whatever is worked out of a whole image is worked out in parts, so that besides the image in float32
 only a few single-channel arrays of its size exist at a time.

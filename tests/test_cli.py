@@ -178,6 +178,119 @@ def test_usage_errors_exit_with_2() -> None:
         assert run(*arguments).exit_code == 2
 
 
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """Content, style and an output of sizes that can be measured; the floor from one split."""
+    from PIL import Image
+
+    from sincut.example import render_content, render_style
+
+    monkeypatch.setattr("sincut.quality._FLOOR_SPLITS", 1)
+    content = render_content(160, 128)
+    for name, image in (("content", content), ("style", render_style(144, 130))):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
+    Image.fromarray(content[:, ::-1].copy()).save(tmp_path / "[red]out.png")
+    return tmp_path / "content.png", tmp_path / "style.png", tmp_path / "[red]out.png"
+
+
+def test_evaluate_prints_a_table(measured: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    result = run("evaluate", *measured)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    assert re.split(r"  +", lines[0]) == [
+        "output", "S1 ↓", "S2 ↓", "S2/floor ↓", "S3 ↓", "C1 ↑", "C2 ↑",
+    ]  # fmt: skip
+    assert re.fullmatch(re.escape(str(measured[2])) + r"(  +\d+\.\d{3}){6}", lines[2])
+    assert lines[3] == (
+        "↓ lower is better: S1 colour, S2 texture (S2/floor 1: as near as the style is to itself), "
+        "S3 told apart from the style (0.5: not at all). ↑ higher is better: C1 edges, C2 layout "
+        "of the content. None says enough alone."
+    )
+    assert len(lines) == 4
+
+
+def test_evaluate_with_everything(
+    measured: tuple[Path, Path, Path], tiny_run: Path, tmp_path: Path
+) -> None:
+    plot = tmp_path / "plane.png"
+    result = run("evaluate", *measured, measured[0], "--plot", plot, "--model", tiny_run)
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
+    assert lines[0].endswith("beyond")
+    assert lines[2].endswith("  no")
+    rows = [re.split(r"  +", line)[0] for line in lines[2:9]]
+    assert rows == [
+        *map(str, (measured[2], measured[0])),
+        "anchor: copy", "anchor: Reinhard", "anchor: IDT",
+        "anchor: IDT + 16-px blocks", "anchor: IDT + 64-px blocks",
+    ]  # fmt: skip
+    assert re.fullmatch(
+        r"Identity, G\(style\) against the style: L1 0\.\d{3}, PSNR \d+\.\d dB, C1 0\.\d{3}, "
+        r"S2 \d\.\d{3}\.",
+        lines[9],
+    )
+    assert lines[10].endswith(
+        " beyond: better than the line IDT → 16-px blocks → 64-px blocks in C1 and S3."
+    )
+    assert size_of(plot) == (960, 720)
+    before = plot.read_bytes()
+    assert refused("evaluate", *measured, "--plot", plot) == (
+        f"{plot} exists already; try --force or another --plot"
+    )
+    assert plot.read_bytes() == before
+    assert run("evaluate", *measured, "--plot", plot, "--force").exit_code == 0
+    assert plot.read_bytes() != before  # one output less
+
+
+def test_evaluate_prints_json_with_the_paths_as_given(
+    measured: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(measured[0].parent)
+    measured[2].rename("anchors")
+    result = run("evaluate", "content.png", "style.png", "./anchors", "--json", "--anchors")
+    assert (result.exit_code, result.stderr) == (0, "")
+    values = json.loads(result.stdout)
+    assert list(values) == ["./anchors", "anchors"]
+    assert 0 < values["./anchors"]["S1"] < 1
+    assert values["./anchors"]["beyond"] in (True, False)
+    assert values["anchors"]["copy"]["C1"] == 1
+    assert refused("evaluate", "content.png", "style.png", "anchors", "--json") == (
+        "an output must not be given as anchors, which is a key of the result itself; try ./anchors"
+    )
+
+
+def test_evaluate_refuses_in_one_line(measured: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    content, style, output = measured
+    assert refused("evaluate", content, style, output, output) == (
+        f"{output} is given twice; give every output once"
+    )
+    assert refused("evaluate", content, style, tmp_path / "none.png") == (
+        f"{tmp_path / 'none.png'} does not exist; give an image file"
+    )
+    assert refused("evaluate", content, style, style) == (
+        f"{style} must have the content's size, 160×128, got 144×130; try a translation of this "
+        "content"
+    )
+    assert refused("evaluate", content, style, output, "--plot", output, "--force") == (
+        f"{output} is an input; choose another file for the plot"
+    )
+    assert run("evaluate", content, style).exit_code == 2
+
+
+def test_evaluate_notes_what_is_not_measured(
+    measured: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    with Image.open(measured[0]) as image:
+        image.convert("RGBA").save(tmp_path / "alpha.png")
+    result = run("evaluate", *measured[:2], tmp_path / "alpha.png", "--json")
+    assert (
+        result.stderr == f"Note on {tmp_path / 'alpha.png'}: its alpha channel is not measured.\n"
+    )
+    assert json.loads(result.stdout)[str(tmp_path / "alpha.png")]["C1"] == 1
+
+
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command with the pair and the network made small; the real one is `make demo`."""
     from sincut.config import PRESETS
