@@ -55,6 +55,13 @@ PREPARED = 4  # steps whose crops are kept on the device and taken in turn
 # Largest relative difference of a term in the first step, by what convolutions compute in.
 ALLOWED = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 5e-2}
 LATER = 5  # times as much in the steps that follow, in which differences grow
+# The objective of the comparison; presets may leave terms out.
+ALL_TERMS: dict[str, Any] = {
+    "r1_every": 1,
+    "lambda_x": 4.0,
+    "lambda_y": 4.0,
+    "lambda_identity": 1.0,
+}
 ALLOWED_GRADIENT = 1e-2  # of its length, in fp32: D's first step of Adam turns rounding into signs
 
 
@@ -146,7 +153,7 @@ class Ours:
         return self.config.precision
 
     def course(self, count: int) -> Course:
-        """The first steps, with R1 in all of them."""
+        """The first steps, with all terms in all of them."""
         _turn_noise_on(self.state)
         terms: list[dict[str, float]] = []
         gradients: dict[str, Tensor] = {}
@@ -158,7 +165,7 @@ class Ours:
             return record.step == count
 
         with self.around():
-            train(*self.pair, self.config.replaced(r1_every=1), on_step, self.state)
+            train(*self.pair, self.config.replaced(**ALL_TERMS), on_step, self.state)
         return Course(terms, gradients)
 
     def run(self, before: int, timed: int) -> float:
@@ -209,7 +216,7 @@ def measure(
     """
     torch._dynamo.reset()  # what was compiled for another preset counts as a recompilation
     shipped = configuration(preset, device)
-    fp32 = shipped.replaced(precision="fp32", r1_every=1)
+    fp32 = shipped.replaced(precision="fp32", **ALL_TERMS)
     check_crops(pair, fp32)
     fastest = resolved(fp32.replaced(precision="auto"))
     literal = partial(Literal, config=fp32, pair=pair)
@@ -260,7 +267,7 @@ def changes(
     builders.append(partial(Ours, "ours, no channels last", base, pair, rows_of_pixels))
     if device == "cuda":
         builders.append(partial(Ours, "ours, eager PatchNCE", base, pair, eager_patch_nce))
-    reference = base.replaced(precision="fp32", r1_every=1)
+    reference = base.replaced(precision="fp32", **ALL_TERMS)
     rows = [
         _row(trial, preset) for trial in timed(builders, reference, pair, steps or STEPS[device])
     ]

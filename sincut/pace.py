@@ -52,13 +52,13 @@ class Pace:
         def due(every: int) -> int:
             return config.steps // every - max(done, 0) // every if every else 0
 
-        steps = config.steps - max(done, 0)
+        steps, warm = config.steps - max(done, 0), done < 0
         return (
             steps * self.step(config)
             + max(-done, 0) * self.warm
             + (due(config.preview_every) + 1) * self.preview
             + (due(config.checkpoint_every) + 1) * self.save
-            + due(config.evaluate_every) * self.figures
+            + (due(config.evaluate_every) + (warm if config.evaluate_every else 0)) * self.figures
         )
 
 

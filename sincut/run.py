@@ -218,7 +218,7 @@ class _Run:
         every = config.preview_every
         if step == 0 or finished or (step > 0 and every and step % every == 0):
             self.preview(record.state)
-        if self.comparison and step > 0 and step % config.evaluate_every == 0:
+        if self.comparison and step >= 0 and step % config.evaluate_every == 0:
             self.evaluate(record, self.comparison)
         # A signal that comes during a preview is served here, not a step later.
         interrupted = interrupted or bool(self.received)

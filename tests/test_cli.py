@@ -100,7 +100,7 @@ def test_train_translate_and_info(pair: tuple[Path, Path], tmp_path: Path) -> No
         assert "preset: draft" in result.stdout
         assert "layers: 0,2,4" in result.stdout
         facts = json.loads(run("info", given, "--json").stdout)
-        assert (facts["step"], facts["halo"], facts["config"]["channels"]) == (4, 30, 4)
+        assert (facts["step"], facts["halo"], facts["config"]["channels"]) == (4, 31, 4)
 
     assert run("train", *pair, "-o", folder, "--resume", "--steps", 6, "--quiet").output == ""
     assert json.loads(run("info", folder, "--json").stdout)["step"] == 6
@@ -142,7 +142,7 @@ def test_errors_are_one_line_and_exit_with_2(
         f"{missing} does not exist; give an image file"
     )
     assert refused("train", *pair, "-o", out, "--preset", "best") == (
-        "preset must be one of paper, published, draft, got best; try --preset draft"
+        "preset must be one of paper, published, draft, fast, got best; try --preset draft"
     )
     assert refused("train", *pair, "-o", out, "--set", "speed=9").startswith(
         "there is no field speed in the configuration; allowed: batch, "

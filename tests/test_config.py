@@ -148,7 +148,7 @@ def test_values_out_of_range(changes: dict[str, object], expected: str) -> None:
 
 def test_unknown_names() -> None:
     assert message(train_config, "quick") == (
-        "preset must be one of paper, published, draft, got quick; try --preset draft"
+        "preset must be one of paper, published, draft, fast, got quick; try --preset draft"
     )
     assert message(train_config, "paper", "gan") == (
         "method must be one of sincut, cut, fastcut, got gan; try --method sincut"
