@@ -57,8 +57,8 @@ def limit_threads(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
     """Compute with no more threads than a container's share of the processor allows.
 
     PyTorch starts one for every core it sees; where a quota grants fewer, they wait for each other.
-    ``OMP_NUM_THREADS`` is the user's word and stays. ``quota`` is the file of Linux's control group:
-    microseconds granted in each period, or ``max``, and the period.
+    ``OMP_NUM_THREADS`` is the user's word and stays. ``quota`` is the file of Linux's control
+    group: microseconds granted in each period, or ``max``, and the period.
     """
     if "OMP_NUM_THREADS" in os.environ or not quota.is_file():
         return

@@ -24,7 +24,13 @@ from sincut.checkpoint import State, initial_state, new_optimizers
 from sincut.colour import affine_transfer, transfer_table
 from sincut.config import TrainConfig
 from sincut.crops import ResidentImage, draw_crops
-from sincut.devices import chosen_device, convolutions, faster_in_bf16, limit_threads, mixed_precision
+from sincut.devices import (
+    chosen_device,
+    convolutions,
+    faster_in_bf16,
+    limit_threads,
+    mixed_precision,
+)
 from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
 from sincut.networks import PatchProjector
 from sincut.replay import Replayed, own_stream

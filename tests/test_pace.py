@@ -103,7 +103,7 @@ def test_minutes_are_kept(
 def test_seconds_count_everything_that_is_left() -> None:
     cfg = config(steps=10, warm_steps=4, r1_every=2, preview_every=5, checkpoint_every=4,
                  evaluate_every=5)  # fmt: skip
-    # 10 steps of 4 on average, 4 warm ones, previews at 0, 5, 10, saves at −4, 4, 8, figures at 0, 5, 10.
+    # 10 steps of 4 on average, 4 warm ones, previews and figures at 0, 5, 10, saves at −4, 4, 8.
     assert PACE.seconds(cfg, -4) == 10 * 4 + 4 * 1 + 3 * 5 + 3 * 3 + 3 * 20
     assert PACE.seconds(cfg, 6) == 4 * 4 + 2 * 5 + 2 * 3 + 1 * 20
 
