@@ -298,7 +298,7 @@ _SHORT: dict[str, Any] = {
     "correction": True,
     # … nor be kept by an identity term. With the published weight of 4 the content's own contrast
     # would stay, too.
-    "lambda_x": 1.5,
+    "lambda_x": 1.0,
     "lambda_y": 0.0,
     "lambda_identity": 0.0,
 }
@@ -325,9 +325,9 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "a small network, a short schedule, a warm start: minutes on 2 CPU cores",
         {
             **_SHORT,
-            "steps": 1800,
+            "steps": 1000,
             "warm_steps": 200,
-            "ema_half_life": 50.0,
+            "ema_half_life": 30.0,
             "batch": 8,
             "channels": 16,
             "discriminator_channels": 16,
