@@ -18,12 +18,12 @@ import torch
 
 from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
-from sincut.checkpoint import State, initial_state
+from sincut.checkpoint import State
 from sincut.config import TrainConfig, train_config
 from sincut.images import Pixels, write_png
 from sincut.pace import fitted, measure, translated
 from sincut.quality import Comparison
-from sincut.training import Record, resolved, train
+from sincut.training import Record, new_state, resolved, train
 
 RESULT = "time-to-quality.json"
 PLOT = "time-to-quality.png"
@@ -109,7 +109,7 @@ def of_run(
 ) -> tuple[list[dict[str, Any]], Pixels]:
     """Rows of one run of a resolved configuration, in order, and the last translation."""
     run = _Run(config, pair[0], comparison, moments)
-    state = initial_state(config)
+    state = new_state(*pair, config)
     train(*pair, config, run.on_step, state)
     return run.rows, run.picture
 

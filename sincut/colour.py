@@ -20,6 +20,7 @@ Floats = npt.NDArray[np.float64]
 _SAMPLES = 65_536
 _QUANTILES = np.linspace(0, 1, 512)
 _BLUR = (4 / 127.5) ** 2
+_BAND = 2**20  # pixels worked on at a time
 
 
 def transfer_table(
@@ -69,11 +70,22 @@ def affine_transfer(
     they do, in every direction: the little that the colours of a drawing or a grey image vary
     across their main axis is noise, and must not be stretched to the style's full width.
     """
-    source, target = (image.reshape(-1, 3) / 127.5 - 1 for image in (content, style))
-    ours, theirs = (np.cov(colours.T) + _BLUR * np.eye(3) for colours in (source, target))
+    (mean, ours), (target_mean, theirs) = (_moments(image) for image in (content, style))
     root, inverse = _power(ours, 0.5), _power(ours, -0.5)
     matrix = inverse @ _power(root @ theirs @ root, 0.5) @ inverse
-    return matrix, target.mean(axis=0) - matrix @ source.mean(axis=0)
+    return matrix, target_mean - matrix @ mean
+
+
+def _moments(image: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Mean (3,) and widened covariance (3, 3) of an image's colours in [-1, 1]."""
+    pixels = image.reshape(-1, 3)
+    total, products = np.zeros(3), np.zeros((3, 3))
+    for start in range(0, len(pixels), _BAND):
+        band = pixels[start : start + _BAND] / 127.5 - 1
+        total += band.sum(axis=0)
+        products += band.T @ band
+    mean = total / len(pixels)
+    return mean, products / len(pixels) - np.outer(mean, mean) + _BLUR * np.eye(3)
 
 
 def _power(matrix: Floats, exponent: float) -> Floats:

@@ -60,9 +60,12 @@ def limit_threads(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
     ``OMP_NUM_THREADS`` is the user's word and stays. ``quota`` is the file of Linux's control
     group: microseconds granted in each period, or ``max``, and the period.
     """
-    if "OMP_NUM_THREADS" in os.environ or not quota.is_file():
+    if "OMP_NUM_THREADS" in os.environ:
         return
-    granted, _, period = quota.read_text().partition(" ")
+    try:
+        granted, _, period = quota.read_text().partition(" ")
+    except OSError:  # not Linux, or not in a container
+        return
     if granted.isdigit() and period.strip().isdigit():
         cores = max(1, round(int(granted) / int(period)))
         torch.set_num_threads(min(torch.get_num_threads(), cores))
@@ -77,12 +80,12 @@ def mixed_precision(device: str, precision: str) -> torch.autocast:
 def convolutions(precision: str, *, search: bool = False) -> Iterator[None]:
     """How cuDNN computes convolutions; ``search`` has it time its algorithms for each new shape.
 
-    By itself cuDNN rounds the inputs of float32 convolutions to TF32. ``fp32`` forbids that; where
-    bf16 is allowed anyway (what is left in float32 is R1), TF32 is finer and welcome.
+    By itself cuDNN rounds the inputs of float32 convolutions to TF32, which is forbidden here. Only
+    where bf16 is allowed anyway (what is left in float32 is R1), TF32 is finer and welcome.
     """
     of_cudnn = torch.backends.cudnn
     saved = of_cudnn.conv.fp32_precision, of_cudnn.benchmark  # type: ignore[attr-defined]
-    of_cudnn.conv.fp32_precision = "ieee" if precision == "fp32" else "tf32"  # type: ignore[attr-defined]
+    of_cudnn.conv.fp32_precision = "tf32" if precision in ("bf16", "tf32") else "ieee"  # type: ignore[attr-defined]
     of_cudnn.benchmark = search
     try:
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +29,12 @@ _TIMED = 3
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of each thing that a run spends its time on, and bytes of memory at the peak."""
+    """Seconds of each thing that a run spends its time on, and bytes of memory at the peak.
 
+    ``setup`` is what the loop needs beside its steps: tables, compiling, recording.
+    """
+
+    setup: float
     warm: float
     plain: float
     with_r1: float
@@ -49,16 +52,29 @@ class Pace:
     def seconds(self, config: TrainConfig, done: int) -> float:
         """Seconds from ``done`` steps (negative in the warm start) to the end of the run."""
 
-        def due(every: int) -> int:
-            return config.steps // every - max(done, 0) // every if every else 0
+        def due(every: int, first: int) -> int:
+            """Multiples of ``every`` after ``first``, up to the last step."""
+            return config.steps // every - first // every if every else 0
 
-        steps, warm = config.steps - max(done, 0), done < 0
+        def last(every: int) -> bool:
+            """Whether something comes after the last step by itself."""
+            return every == 0 or config.steps % every > 0
+
+        started = max(done, 0)
+        penalties = -(-config.steps // config.r1_every) + (-started // config.r1_every)
+        penalties = penalties if config.lambda_r1 > 0 else 0
+        # The first preview is that of the networks before their first SinCUT step, the first save
+        # that of the networks as they are when the run begins.
+        previews = due(config.preview_every, started) + last(config.preview_every) + (done <= 0)
+        saves = due(config.checkpoint_every, done) + last(config.checkpoint_every) + 1
         return (
-            steps * self.step(config)
-            + max(-done, 0) * self.warm
-            + (due(config.preview_every) + 1) * self.preview
-            + (due(config.checkpoint_every) + 1) * self.save
-            + (due(config.evaluate_every) + (warm if config.evaluate_every else 0)) * self.figures
+            self.setup
+            + (config.steps - started) * self.plain
+            + penalties * (self.with_r1 - self.plain)
+            + (started - done) * self.warm
+            + previews * self.preview
+            + saves * self.save
+            + due(config.evaluate_every, max(done, -1)) * self.figures
         )
 
 
@@ -77,26 +93,41 @@ def measure(
     # Rare penalties are met soon, and again: only their time is wanted, not their rhythm.
     every = min(config.r1_every, 3)
     trial = config.replaced(
-        steps=every * calls, warm_steps=min(config.warm_steps, calls), r1_every=every
+        steps=20 * every * calls, warm_steps=min(config.warm_steps, calls), r1_every=every
     )
-    times: dict[Kind, list[float]] = defaultdict(list)
-    before = time.monotonic()
+    wanted = _kinds(trial)
+    times: dict[Kind, list[float]] = {kind: [] for kind in wanted}
+    started = before = time.monotonic()
 
-    def on_step(record: Record) -> None:
+    def on_step(record: Record) -> bool:
         nonlocal before
         record.values()  # waits for the device
         now = time.monotonic()
-        kind = kind_of(record.step - 1, trial)._replace(mirrored=False)
-        times[kind].append(now - before)
+        times[kind_of(record.step - 1, trial)].append(now - before)
         before = now
+        return all(len(found) >= calls or kind.warm for kind, found in times.items())
 
     state = train(content, style, trial, on_step)
-    of_kind = {kind: statistics.median(found[first:] or found) for kind, found in times.items()}
-    plain = of_kind.get(Kind(), of_kind.get(Kind(with_r1=True), 0.0))
+    of_kind = {
+        kind: statistics.median(found[first:] or found) for kind, found in times.items() if found
+    }
+    steps = sum(len(found) * of_kind[kind] for kind, found in times.items() if found)
+
+    def typical(**chosen: bool) -> float | None:
+        found = [
+            seconds
+            for kind, seconds in of_kind.items()
+            if all(getattr(kind, name) == value for name, value in chosen.items())
+        ]
+        return statistics.mean(found) if found else None
+
+    with_r1 = typical(warm=False, with_r1=True)
+    plain = typical(warm=False, with_r1=False) or with_r1 or 0.0
     return Pace(
-        warm=of_kind.get(Kind(warm=True), 0.0),
+        setup=max(before - started - steps, 0.0),
+        warm=typical(warm=True) or 0.0,
         plain=plain,
-        with_r1=of_kind.get(Kind(with_r1=True), plain),
+        with_r1=with_r1 or plain,
         preview=_preview_seconds(content, state, config),
         save=_save_seconds(state),
         figures=_figures_seconds(content, state, comparison) if comparison else 0.0,
@@ -104,14 +135,27 @@ def measure(
     )
 
 
-def of_length(config: TrainConfig, steps: int) -> TrainConfig:
-    """The configuration with another length; in a shorter run the warm start keeps its share."""
-    share = min(1.0, steps / config.steps)
+def _kinds(config: TrainConfig) -> list[Kind]:
+    """The kinds of steps that a run of this configuration has."""
+    penalties = {config.lambda_r1 > 0, config.lambda_r1 > 0 and config.r1_every == 1}
+    mirrors = {False, config.flip_equivariance}
+    kinds = [Kind(with_r1=r1, mirrored=mirrored) for r1 in penalties for mirrored in mirrors]
+    return [*kinds, Kind(warm=True)] if config.warm_steps else kinds
+
+
+def of_length(config: TrainConfig, steps: int, *, keep_warm: bool = False) -> TrainConfig:
+    """The configuration with another length; in a shorter run the warm start keeps its share.
+
+    ``keep_warm`` leaves the warm start as it is.
+    """
+    share = 1.0 if keep_warm else min(1.0, steps / config.steps)
     return config.replaced(steps=steps, warm_steps=round(config.warm_steps * share))
 
 
-def fitted(config: TrainConfig, pace: Pace, seconds: float) -> TrainConfig:
-    """The longest configuration that ends within ``seconds``.
+def fitted(
+    config: TrainConfig, pace: Pace, seconds: float, *, keep_warm: bool = False
+) -> TrainConfig:
+    """The longest configuration that ends within ``seconds``; ``keep_warm`` as above.
 
     Raises:
         SincutError: there is no time for even ten steps.
@@ -119,7 +163,7 @@ def fitted(config: TrainConfig, pace: Pace, seconds: float) -> TrainConfig:
     shortest = 10
 
     def needed(steps: int) -> float:
-        changed = of_length(config, steps)
+        changed = of_length(config, steps, keep_warm=keep_warm)
         return pace.seconds(changed, -changed.warm_steps)
 
     if needed(shortest) > seconds:
@@ -134,7 +178,7 @@ def fitted(config: TrainConfig, pace: Pace, seconds: float) -> TrainConfig:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if needed(middle) <= seconds else (low, middle)
-    return of_length(config, low)
+    return of_length(config, low, keep_warm=keep_warm)
 
 
 def preview_of(content: Pixels, state: State, config: TrainConfig) -> Pixels:

@@ -399,5 +399,5 @@ def _correlation(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> fl
 def _in_threads(call: Callable[[int], None], count: int) -> None:
     """``call(0) … call(count − 1)``; numpy lets go of the interpreter's lock while it sorts."""
     # Each thread holds an array of the image's size, so not as many as a large machine could run.
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         list(pool.map(call, range(count)))

@@ -124,7 +124,8 @@ def train(
     pace = None
     if budget is not None:
         pace = measure(content_pixels, style_pixels, config, comparison)
-        config = fitted(config, pace, budget - (time.monotonic() - started))
+        left = budget - (time.monotonic() - started)
+        config = fitted(config, pace, left, keep_warm="warm_steps" in changes)
         tell(_start_record(config, preset, resume))
     images = {name: _describe(paths[name], pictures[name]) for name in paths}
     if resume:

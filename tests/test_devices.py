@@ -72,6 +72,7 @@ def test_settings_of_convolutions_are_put_back() -> None:
     before = backend.conv.fp32_precision, backend.benchmark
     with convolutions("bf16", search=True):
         assert (backend.conv.fp32_precision, backend.benchmark) == ("tf32", True)
-        with convolutions("fp32"):
-            assert (backend.conv.fp32_precision, backend.benchmark) == ("ieee", False)
+        for exact in ("fp32", "auto"):  # auto is what translating is asked for by itself
+            with convolutions(exact):
+                assert (backend.conv.fp32_precision, backend.benchmark) == ("ieee", False)
     assert (backend.conv.fp32_precision, backend.benchmark) == before

@@ -13,11 +13,22 @@ import torch
 import sincut
 from sincut.config import TrainConfig, train_config
 from sincut.errors import SincutError
-from sincut.pace import Pace, fitted, of_length
+from sincut.images import read_picture
+from sincut.pace import Pace, fitted, measure, of_length
 from sincut.training import Kind
 from tests.conftest import TINY
+from tests.test_run import interrupting
 
-PACE = Pace(warm=1.0, plain=2.0, with_r1=6.0, preview=5.0, save=3.0, figures=20.0, peak_bytes=10**9)
+PACE = Pace(
+    setup=0.0,
+    warm=1.0,
+    plain=2.0,
+    with_r1=6.0,
+    preview=5.0,
+    save=3.0,
+    figures=20.0,
+    peak_bytes=10**9,
+)
 
 
 def config(**changes: Any) -> TrainConfig:
@@ -52,7 +63,10 @@ class Machine:
 
         monkeypatch.setattr("sincut.pace.translate_pixels", translate)
         for module in ("pace", "run"):
-            monkeypatch.setattr(f"sincut.{module}.save_state", lambda *_: self.work(PACE.save))
+            monkeypatch.setattr(
+                f"sincut.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
+            )
+        monkeypatch.setattr("sincut.run.save_model", lambda *_: self.work(PACE.save / 6))
 
     def work(self, seconds: float) -> None:
         self.now += seconds * self.random.uniform(1 - self.spread, 1 + self.spread)
@@ -60,28 +74,66 @@ class Machine:
 
 LENGTHS = [
     {},
-    {"steps": 40, "warm_steps": 30},
+    {"steps": 43, "warm_steps": 30},
     {"steps": 60, "r1_every": 16, "preview_every": 0, "checkpoint_every": 1000},
     {"steps": 50, "r1_every": 1, "preview_every": 7, "checkpoint_every": 3},
     {"steps": 30, "warm_steps": 0, "lambda_r1": 0.0},
 ]
 
 
+@pytest.mark.parametrize(("spread", "within"), [(0.0, 1e-6), (0.1, 0.2)])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_the_estimate_is_right_on_a_steady_machine(
     monkeypatch: pytest.MonkeyPatch,
     pair: tuple[Path, Path],
     tmp_path: Path,
     lengths: dict[str, Any],
+    spread: float,
+    within: float,
 ) -> None:
-    machine = Machine(monkeypatch)
+    machine = Machine(monkeypatch, spread)
     told: list[tuple[float, dict[str, Any]]] = []
     settings = {**TINY, **lengths}
     sincut.train(
         *pair, tmp_path / "run", listener=lambda r: told.append((machine.now, r)), **settings
     )
     ((at, estimate),) = [(at, r) for at, r in told if r["event"] == "estimate"]
-    assert estimate["seconds"] == pytest.approx(machine.now - at, rel=0.2)
+    assert estimate["seconds"] == pytest.approx(machine.now - at, rel=within)
+
+
+def test_the_estimate_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = {**TINY, "steps": 23, "preview_every": 7, "checkpoint_every": 5}
+    sincut.train(*pair, tmp_path / "run", listener=interrupting(11), **settings)
+    machine = Machine(monkeypatch, spread=0.0)
+    told: list[tuple[float, dict[str, Any]]] = []
+    sincut.train(
+        *pair, tmp_path / "run", resume=True, listener=lambda r: told.append((machine.now, r))
+    )
+    ((at, estimate),) = [(at, r) for at, r in told if r["event"] == "estimate"]
+    assert estimate["seconds"] == pytest.approx(machine.now - at, rel=1e-6)
+
+
+def test_both_halves_of_flip_equivariance_are_timed(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Path, Path]
+) -> None:
+    machine = Machine(monkeypatch, spread=0.0)
+    seen: dict[Kind, int] = {}
+
+    def sincut_step(*args: Any) -> dict[str, torch.Tensor]:
+        kind: Kind = args[5]
+        seen[kind] = seen.get(kind, 0) + 1
+        # The first call of every kind is slow: it must not count as a step.
+        machine.work(50 if seen[kind] == 1 else 2 + 4 * kind.with_r1 + 2 * kind.mirrored)
+        return {"G": torch.zeros(())}
+
+    monkeypatch.setattr("sincut.training.sincut_step", sincut_step)
+    images = [read_picture(path).rgb for path in pair]
+    pace = measure(*images, config(flip_equivariance=True, warm_steps=0), None)
+    assert len(seen) == 4
+    assert (pace.plain, pace.with_r1) == pytest.approx((3, 7))
+    assert pace.setup == pytest.approx(4 * 50 - (2 + 4 + 6 + 8))
 
 
 @pytest.mark.parametrize("minutes", [5, 20])
@@ -101,11 +153,13 @@ def test_minutes_are_kept(
 
 
 def test_seconds_count_everything_that_is_left() -> None:
-    cfg = config(steps=10, warm_steps=4, r1_every=2, preview_every=5, checkpoint_every=4,
+    cfg = config(steps=10, warm_steps=4, r1_every=2, preview_every=4, checkpoint_every=3,
                  evaluate_every=5)  # fmt: skip
-    # 10 steps of 4 on average, 4 warm ones, previews and figures at 0, 5, 10, saves at −4, 4, 8.
-    assert PACE.seconds(cfg, -4) == 10 * 4 + 4 * 1 + 3 * 5 + 3 * 3 + 3 * 20
-    assert PACE.seconds(cfg, 6) == 4 * 4 + 2 * 5 + 2 * 3 + 1 * 20
+    # 10 steps, half of them with R1, 4 warm ones, previews at 0, 4, 8, 10, saves at −4, −3, 0, 3,
+    # 6, 9, 10, figures at 0, 5, 10.
+    assert PACE.seconds(cfg, -4) == 10 * 4 + 4 * 1 + 4 * 5 + 7 * 3 + 3 * 20
+    # Resumed, it saves at once.
+    assert PACE.seconds(cfg, 6) == 4 * 4 + 2 * 5 + 3 * 3 + 1 * 20
 
 
 def test_the_longest_length_that_fits() -> None:
@@ -121,6 +175,7 @@ def test_a_shorter_run_keeps_the_share_of_its_warm_start() -> None:
     cfg = config(steps=1000, warm_steps=200)
     lengths = [of_length(cfg, steps) for steps in (100, 500, 1000, 4000)]
     assert [each.warm_steps for each in lengths] == [20, 100, 200, 200]
+    assert of_length(cfg, 100, keep_warm=True).warm_steps == 200
 
 
 def test_no_time_for_anything() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sincut.replay import EAGER_CALLS, Replayed, own_stream
-from sincut.training import Kind, train
+from sincut.training import train
 from tests.test_training import config, images
 
 
@@ -63,5 +63,32 @@ def test_recorded_training_follows_eager_training(method: str) -> None:
     assert (averages[0] - averages[1]).abs().max() < 1e-2 * averages[0].abs().max()
 
 
-def test_kinds_can_be_told_apart() -> None:
-    assert len({Kind(), Kind(warm=True), Kind(with_r1=True), Kind(mirrored=True)}) == 4
+def test_kinds_are_recorded_once_and_replayed_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With graphs that are only counted; on CUDA the tests above use real ones."""
+    events: list[str] = []
+
+    class Graph:
+        def __init__(self, kind: str) -> None:
+            self.kind = kind
+
+        def replay(self) -> None:
+            events.append(f"replay {self.kind}")
+
+    def step(kind: str) -> dict[str, Tensor]:
+        events.append(f"eager {kind}")
+        return {}
+
+    def recorded(self: object, kind: str) -> tuple[Graph, dict[str, Tensor]]:
+        events.append(f"record {kind}")
+        return Graph(kind), {}
+
+    monkeypatch.setattr(Replayed, "_recorded", recorded)
+    replayed = Replayed(step, record=True)
+    for kind in "aaabaaabbb":
+        replayed(kind)
+    assert events == [
+        *["eager a"] * 3, "eager b", "record a", *["replay a"] * 3,
+        *["eager b"] * 2, "record b", "replay b",
+    ]  # fmt: skip
