@@ -296,9 +296,9 @@ _SHORT: dict[str, Any] = {
     "zoom_max": 1536.0,
     # The style's colours and the content's detail need not be learned from nothing …
     "correction": True,
-    # … nor be kept by an identity term. With the published weight of 4 the content's own contrast
-    # would stay, too.
-    "lambda_x": 1.0,
+    # … nor be kept by an identity term. PatchNCE sees the input's colours in layer 0 and pulls
+    # towards them: with the published weight of 4 the content's own would stay.
+    "lambda_x": 0.5,
     "lambda_y": 0.0,
     "lambda_identity": 0.0,
 }
@@ -325,7 +325,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "a small network, a short schedule, a warm start: minutes on 2 CPU cores",
         {
             **_SHORT,
-            "steps": 1000,
+            "steps": 600,
             "warm_steps": 200,
             "ema_half_life": 30.0,
             "batch": 8,
