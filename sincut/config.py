@@ -322,11 +322,10 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "draft": (
-        "a small network, a short schedule, a warm start: minutes on 2 CPU cores",
+        "a small network and a short schedule: minutes on 2 CPU cores",
         {
             **_SHORT,
             "steps": 600,
-            "warm_steps": 200,
             "ema_half_life": 30.0,
             "batch": 8,
             "channels": 16,
@@ -343,7 +342,6 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **_SHORT,
             "steps": 20_000,
-            "warm_steps": 1000,
             "ema_half_life": 300.0,
             "channels": 32,
             "patches": 128,

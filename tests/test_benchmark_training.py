@@ -18,11 +18,12 @@ from benchmarks.__main__ import main
 from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
 from sincut import losses
+from sincut.checkpoint import State
 from sincut.config import PRESETS, train_config
 from sincut.draws import Draws
 from sincut.example import render_content, render_style
 from sincut.quality import Figures
-from sincut.training import cut_tiles
+from sincut.training import cut_tiles, new_state
 from tests.conftest import TINY
 
 ROW = {
@@ -288,3 +289,16 @@ def test_commands_of_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     result = run(main, ["time-to-quality", "--content", str(target), "--output", str(tmp_path)])
     assert result.exit_code == 2
     assert "give both --content and --style, or neither" in result.output
+
+
+def test_a_measured_run_starts_as_a_shipped_one(
+    monkeypatch: pytest.MonkeyPatch, images: train_step.Pair
+) -> None:
+    """Networks that correct start from the pair's transfer of colours, not from the identity."""
+    started: list[State] = []
+    monkeypatch.setattr(time_to_quality, "train", lambda *args: started.append(args[-1]))
+    config = train_step.resolved(train_config("tiny", device="cpu", correction=True))
+    time_to_quality.of_run(config, images, Brightness(*images), Moments())
+    expected = new_state(*images, config)
+    assert torch.equal(started[0].generator.colours, expected.generator.colours)
+    assert not torch.allclose(started[0].generator.colours[:, :, 0, 0], torch.eye(3), atol=0.05)
