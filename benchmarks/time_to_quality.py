@@ -20,8 +20,9 @@ from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
 from sincut.checkpoint import State
 from sincut.config import TrainConfig, train_config
+from sincut.finish import finished, translated
 from sincut.images import Pixels, write_png
-from sincut.pace import fitted, measure, translated
+from sincut.pace import fitted, measure
 from sincut.quality import Comparison
 from sincut.training import Record, new_state, resolved, train
 
@@ -108,7 +109,7 @@ def of_run(
     config: TrainConfig, pair: Pair, comparison: Comparison, moments: Moments
 ) -> tuple[list[dict[str, Any]], Pixels]:
     """Rows of one run of a resolved configuration, in order, and the last translation."""
-    run = _Run(config, pair[0], comparison, moments)
+    run = _Run(config, pair, comparison, moments)
     state = new_state(*pair, config)
     train(*pair, config, run.on_step, state)
     return run.rows, run.picture
@@ -118,12 +119,12 @@ class _Run:
     """The callback of the loop: measures what is due and takes its time off the clock."""
 
     def __init__(
-        self, config: TrainConfig, content: Pixels, comparison: Comparison, moments: Moments
+        self, config: TrainConfig, pair: Pair, comparison: Comparison, moments: Moments
     ) -> None:
-        self.config, self.content, self.comparison = config, content, comparison
+        self.config, self.pair, self.comparison = config, pair, comparison
         self.known, self.every = moments.steps(config), moments.seconds
         self.rows: list[dict[str, Any]] = []
-        self.picture = content
+        self.picture = pair[0]
         self.peak_bytes = 0
         self.measuring = 0.0  # seconds
         self._reset_peak()
@@ -145,7 +146,7 @@ class _Run:
         on_cuda = self.config.device == "cuda"
         if on_cuda:
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated())
-        self.picture = translated(self.content, state)
+        self.picture = translated(self.pair[0], finished(state, *self.pair, self.config))
         figures = dataclasses.asdict(self.comparison.figures(self.picture))
         self._reset_peak()  # of training, not of translating
         return {

@@ -261,6 +261,14 @@ class Generator(nn.Module):
         self.colours.copy_(matrix[:, :, None, None])
         self.offset.copy_(offset)
 
+    @torch.no_grad()
+    def change_colours(self, matrix: Tensor, offset: Tensor) -> None:
+        """Follow the output by an affine map of colours in [-1, 1], as a part of the weights."""
+        matrix, offset = (each.to(self.offset) for each in (matrix, offset))
+        for weight in (self.colours, self.to_rgb.weight):
+            weight.copy_(torch.einsum("ij,jchw->ichw", matrix, weight))
+        self.offset.copy_(matrix @ self.offset + offset)
+
     def forward(self, image: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """(N, 3, H, W) of about [-1, 1] → the same shape, not clamped, any size of at least 1.
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from sincut.checkpoint import STATE_FILE, State, save_state
-from sincut.config import TrainConfig, TranslateConfig
+from sincut.config import TrainConfig
 from sincut.devices import peak_memory
 from sincut.errors import SincutError
+from sincut.finish import finished, reduced, translated
+from sincut.networks import Generator
 from sincut.quality import Comparison
 from sincut.replay import EAGER_CALLS
 from sincut.training import Kind, Record, kind_of, train
-from sincut.translation import translate_pixels
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,7 +31,8 @@ _TIMED = 3
 class Pace:
     """Seconds of each thing that a run spends its time on, and bytes of memory at the peak.
 
-    ``setup`` is what the loop needs beside its steps: tables, compiling, recording.
+    ``setup`` is what the loop needs beside its steps: tables, compiling, recording. ``save`` has
+    the finish of the generator in it, which a preview at the same step shares.
     """
 
     setup: float
@@ -108,6 +109,7 @@ def measure(
         return all(len(found) >= calls or kind.warm for kind, found in times.items())
 
     state = train(content, style, trial, on_step)
+    trained = time.monotonic()
     of_kind = {
         kind: statistics.median(found[first:] or found) for kind, found in times.items() if found
     }
@@ -123,14 +125,17 @@ def measure(
 
     with_r1 = typical(warm=False, with_r1=True)
     plain = typical(warm=False, with_r1=False) or with_r1 or 0.0
+    before_finish = time.monotonic()
+    generator = finished(state, content, style, config)
+    finish = time.monotonic() - before_finish
     return Pace(
-        setup=max(before - started - steps, 0.0),
+        setup=max(trained - started - steps, 0.0),
         warm=typical(warm=True) or 0.0,
         plain=plain,
         with_r1=with_r1 or plain,
-        preview=_preview_seconds(content, state, config),
-        save=_save_seconds(state),
-        figures=_figures_seconds(content, state, comparison) if comparison else 0.0,
+        preview=_preview_seconds(content, generator, config),
+        save=finish + _save_seconds(state),
+        figures=_figures_seconds(content, generator, comparison) if comparison else 0.0,
         peak_bytes=peak_memory(config.device),
     )
 
@@ -181,21 +186,9 @@ def fitted(
     return of_length(config, low, keep_warm=keep_warm)
 
 
-def preview_of(content: Pixels, state: State, config: TrainConfig) -> Pixels:
-    """The content at most ``preview_width`` wide, translated by the averaged generator."""
-    small = Image.fromarray(content)
-    small.thumbnail((config.preview_width,) * 2, Image.Resampling.BILINEAR)
-    return translated(np.asarray(small), state)
-
-
-def translated(content: Pixels, state: State) -> Pixels:
-    """The content at its own size, translated by the averaged generator in float32."""
-    return translate_pixels(state.averaged_generator, content, TranslateConfig(precision="fp32"))
-
-
-def _preview_seconds(content: Pixels, state: State, config: TrainConfig) -> float:
+def _preview_seconds(content: Pixels, generator: Generator, config: TrainConfig) -> float:
     started = time.monotonic()
-    preview_of(content, state, config)
+    reduced(content, config.preview_width, generator)
     return time.monotonic() - started
 
 
@@ -207,7 +200,7 @@ def _save_seconds(state: State) -> float:
         return 1.2 * (time.monotonic() - started)
 
 
-def _figures_seconds(content: Pixels, state: State, comparison: Comparison) -> float:
+def _figures_seconds(content: Pixels, generator: Generator, comparison: Comparison) -> float:
     started = time.monotonic()
-    comparison.figures(translated(content, state))
+    comparison.figures(translated(content, generator))
     return time.monotonic() - started

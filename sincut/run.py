@@ -40,8 +40,10 @@ from sincut.checkpoint import (
 from sincut.config import TrainConfig, train_config
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
+from sincut.finish import finished, reduced, translated
 from sincut.images import Picture, Pixels, file_digest, read_picture, write_atomically, write_png
-from sincut.pace import Pace, fitted, measure, preview_of, translated
+from sincut.networks import Generator
+from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
 from sincut.training import Record, new_state, resolved
 from sincut.training import train as train_loop
@@ -142,7 +144,7 @@ def train(
     else:
         state = new_state(content_pixels, style_pixels, config)
 
-    run = _Run(folder, config, images, content_pixels, comparison, tell)
+    run = _Run(folder, config, images, (content_pixels, style_pixels), comparison, tell)
     if state.step < config.steps:
         pace = pace or measure(content_pixels, style_pixels, config, comparison)
         tell(_estimate_record(pace, config, state.step))
@@ -174,12 +176,13 @@ class _Run:
         folder: Path,
         config: TrainConfig,
         images: dict[str, Any],
-        content: Pixels,
+        pair: tuple[Pixels, Pixels],
         comparison: Comparison | None,
         tell: Listener,
     ) -> None:
         self.folder, self.config, self.tell = folder, config, tell
-        self.content, self.comparison = content, comparison
+        self.pair, self.comparison = pair, comparison
+        self.finished: tuple[int, Generator] | None = None  # at which step
         self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
@@ -253,7 +256,9 @@ class _Run:
 
     def evaluate(self, record: Record, comparison: Comparison) -> None:
         """The figures of the content translated at its own size, in the log and to the listener."""
-        figures = dataclasses.asdict(comparison.figures(translated(self.content, record.state)))
+        figures = dataclasses.asdict(
+            comparison.figures(translated(self.pair[0], self.generator(record.state)))
+        )
         line = {"step": record.step, "seconds": round(record.seconds, 3), "figures": figures}
         self.append(line)
         self.tell({"event": "figures", **line})
@@ -271,7 +276,7 @@ class _Run:
 
     def preview(self, state: State) -> None:
         """The content at most ``preview_width`` wide, translated, as a PNG."""
-        pixels = preview_of(self.content, state, self.config)
+        pixels = reduced(self.pair[0], self.config.preview_width, self.generator(state))
         path = self.folder / PREVIEWS / f"{max(state.step, 0):06d}.png"
         write_png(path, pixels)
         self.tell({"event": "preview", "step": state.step, "path": str(path)})
@@ -281,8 +286,14 @@ class _Run:
         save_state(self.folder / STATE_FILE, state, self.header)
         header = {**self.header, "step": max(state.step, 0)}
         save_model(
-            self.folder / MODEL_FILE, state.averaged_generator, state.averaged_projector, header
+            self.folder / MODEL_FILE, self.generator(state), state.averaged_projector, header
         )
+
+    def generator(self, state: State) -> Generator:
+        """The generator as it is written and shown, worked out once per step."""
+        if self.finished is None or self.finished[0] != state.step:
+            self.finished = state.step, finished(state, *self.pair, self.config)
+        return self.finished[1]
 
 
 def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:

@@ -34,14 +34,15 @@ FLOORS = {
     "sincut.published": 3,
     "sincut.training": 4,
     "sincut.translation": 4,
-    "sincut.pace": 5,
-    "sincut.run": 6,
-    "sincut.evaluation": 7,
-    "sincut.demo": 7,
-    "sincut.cli": 8,
-    "sincut.__main__": 9,
-    "tests": 10,
-    "benchmarks": 9,
+    "sincut.finish": 5,
+    "sincut.pace": 6,
+    "sincut.run": 7,
+    "sincut.evaluation": 8,
+    "sincut.demo": 8,
+    "sincut.cli": 9,
+    "sincut.__main__": 10,
+    "tests": 11,
+    "benchmarks": 10,
 }
 PACKAGES = ("sincut.kernels", "sincut.example", "sincut.cli", "tests", "benchmarks")
 WITHOUT_TORCH = (

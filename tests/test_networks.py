@@ -124,6 +124,17 @@ def test_a_correction_starts_near_the_affine_map_of_colours() -> None:
         assert torch.allclose(generator(image), mapped, atol=1e-6)  # not rounded
 
 
+def test_colours_changed_after_the_output_become_part_of_the_weights() -> None:
+    generator = seeded(Generator(4, correction=True))
+    image = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0)).double()
+    offset = torch.tensor([0.3, -0.2, 0.1]).double()
+    before = generator(image)
+    generator.change_colours(matrix, offset)
+    expected = torch.einsum("ij,njhw->nihw", matrix, before) + offset[:, None, None]
+    assert torch.allclose(generator(image), expected, atol=1e-9)
+
+
 def test_features_passed_on_the_way_do_not_depend_on_the_kind_of_output() -> None:
     generator = seeded(Generator(4, correction=True))
     image = torch.randn(1, 3, 8, 8, dtype=torch.float64)

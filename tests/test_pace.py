@@ -61,7 +61,7 @@ class Machine:
             self.work(PACE.preview)
             return pixels
 
-        monkeypatch.setattr("sincut.pace.translate_pixels", translate)
+        monkeypatch.setattr("sincut.finish.translate_pixels", translate)
         for module in ("pace", "run"):
             monkeypatch.setattr(
                 f"sincut.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
@@ -78,6 +78,7 @@ LENGTHS = [
     {"steps": 60, "r1_every": 16, "preview_every": 0, "checkpoint_every": 1000},
     {"steps": 50, "r1_every": 1, "preview_every": 7, "checkpoint_every": 3},
     {"steps": 30, "warm_steps": 0, "lambda_r1": 0.0},
+    {"steps": 20, "correction": True, "preview_every": 5, "checkpoint_every": 5},
 ]
 
 
@@ -93,7 +94,7 @@ def test_the_estimate_is_right_on_a_steady_machine(
 ) -> None:
     machine = Machine(monkeypatch, spread)
     told: list[tuple[float, dict[str, Any]]] = []
-    settings = {**TINY, **lengths}
+    settings = {**TINY, "correction": False, **lengths}
     sincut.train(
         *pair, tmp_path / "run", listener=lambda r: told.append((machine.now, r)), **settings
     )
@@ -104,7 +105,7 @@ def test_the_estimate_is_right_on_a_steady_machine(
 def test_the_estimate_of_what_is_left(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    settings = {**TINY, "steps": 23, "preview_every": 7, "checkpoint_every": 5}
+    settings = {**TINY, "correction": False, "steps": 23, "preview_every": 7, "checkpoint_every": 5}
     sincut.train(*pair, tmp_path / "run", listener=interrupting(11), **settings)
     machine = Machine(monkeypatch, spread=0.0)
     told: list[tuple[float, dict[str, Any]]] = []

@@ -1,0 +1,51 @@
+"""The generator as it is written and shown: the average over training, its colours put right."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from sincut.checkpoint import State
+from sincut.colour import affine_transfer
+from sincut.config import TrainConfig, TranslateConfig
+from sincut.networks import Generator
+from sincut.translation import translate_pixels
+
+Pixels = npt.NDArray[np.uint8]
+
+_WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at
+
+
+def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) -> Generator:
+    """The averaged generator; one that corrects colours gets the style's as a whole.
+
+    D judges small crops, so in a short run the colours of the whole drift. The affine transfer from
+    the translated content to the style undoes that. It is a part of the last layer, so nothing is
+    added to the network; textures and edges stay as they were learned. ``state`` is not changed.
+
+    Args:
+        content, style: (H, W, 3) uint8 sRGB.
+    """
+    if not config.correction:
+        return state.averaged_generator
+    generator = copy.deepcopy(state.averaged_generator)
+    output = reduced(content, _WIDTH, generator)
+    matrix, offset = (torch.from_numpy(each).float() for each in affine_transfer(output, style))
+    generator.change_colours(matrix, offset)
+    return generator
+
+
+def reduced(content: Pixels, side: int, generator: Generator) -> Pixels:
+    """The content with its longest side at most ``side``, translated in float32."""
+    small = Image.fromarray(content)
+    small.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return translated(np.asarray(small), generator)
+
+
+def translated(content: Pixels, generator: Generator) -> Pixels:
+    """The content at its own size, translated in float32."""
+    return translate_pixels(generator, content, TranslateConfig(precision="fp32"))
