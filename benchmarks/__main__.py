@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,23 @@ def main() -> None:
     """Measure what the project claims."""
 
 
+device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
+)
 json_option = click.option(
     "--json", "target", type=click.Path(path_type=Path), help="Write the rows to this file, too."
 )
+
+
+def presets_option(default: str) -> Callable[[Any], Any]:
+    """``--preset``, repeatable; what it is when not given is said and left to the command."""
+    return click.option(
+        "--preset",
+        "presets",
+        type=click.Choice(list(PRESETS)),
+        multiple=True,
+        help=f"Repeatable.  [default: {default}]",
+    )
 
 
 @main.command()
@@ -37,7 +52,7 @@ def aot(target: Path | None) -> None:
 
 
 @main.command("patch-nce")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--compile/--no-compile", "compiled", default=True, help="Time torch.compile, too.")
 @json_option
 def patch_nce(device: str, compiled: bool, target: Path | None) -> None:
@@ -59,7 +74,7 @@ def patch_nce(device: str, compiled: bool, target: Path | None) -> None:
 
 
 @main.command()
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @json_option
 def crops(device: str, target: Path | None) -> None:
     """A step's crops: ours against resizing the whole image with Pillow for every crop."""
@@ -73,14 +88,8 @@ def crops(device: str, target: Path | None) -> None:
 
 
 @main.command("train-step")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--preset",
-    "presets",
-    type=click.Choice(list(PRESETS)),
-    multiple=True,
-    help="Repeatable.  [default: published; on CUDA also paper]",
-)
+@device_option
+@presets_option("published; on CUDA also paper")
 @click.option("--steps", type=click.IntRange(1), help="Timed steps of ours, about.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="Time torch.compile, too.")
 @click.option("--changes", "by_change", is_flag=True, help="What each change of ours brings.")
@@ -116,14 +125,8 @@ def train_step(
 
 
 @main.command("time-to-quality")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--preset",
-    "presets",
-    type=click.Choice(list(PRESETS)),
-    multiple=True,
-    help="Repeatable.  [default: draft; on CUDA paper]",
-)
+@device_option
+@presets_option("draft; on CUDA paper")
 @click.option("--content", type=click.Path(path_type=Path, exists=True), help="Image file.")
 @click.option("--style", type=click.Path(path_type=Path, exists=True), help="Image file.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True)
@@ -180,7 +183,7 @@ def plot(result: Path, output: Path) -> None:
 
 
 @main.command("all")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@device_option
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.pass_context
 def everything(context: click.Context, device: str, output: Path) -> None:

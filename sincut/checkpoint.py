@@ -137,11 +137,12 @@ def new_optimizers(state: State, config: TrainConfig) -> dict[str, torch.optim.A
     On CUDA the learning rate is a tensor on the device, for steps that are recorded and replayed.
     """
     on_cuda = config.device == "cuda"
-    rate = torch.tensor(config.learning_rate, device="cuda") if on_cuda else config.learning_rate
     return {
         name: torch.optim.Adam(
             state.networks()[name].parameters(),
-            lr=rate.clone() if isinstance(rate, Tensor) else rate,
+            lr=torch.tensor(config.learning_rate, device="cuda")
+            if on_cuda
+            else config.learning_rate,
             betas=(config.beta1, config.beta2),
             fused=True,
             capturable=on_cuda,

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 
 from sincut.checkpoint import State
 from sincut.colour import affine_transfer
 from sincut.config import TrainConfig, TranslateConfig
+from sincut.images import Pixels
 from sincut.networks import Generator
 from sincut.translation import translate_pixels
-
-Pixels = npt.NDArray[np.uint8]
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at
 

@@ -5,23 +5,19 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from sincut.checkpoint import STATE_FILE, State, save_state
 from sincut.config import TrainConfig
 from sincut.devices import peak_memory
 from sincut.errors import SincutError
 from sincut.finish import finished, reduced, translated
-from sincut.networks import Generator
+from sincut.images import Pixels
 from sincut.quality import Comparison
 from sincut.replay import EAGER_CALLS
 from sincut.training import Kind, Record, kind_of, train
-
-Pixels = npt.NDArray[np.uint8]
 
 # Timed steps of each kind, after those in which kernels are compiled and memory is found.
 _TIMED = 3
@@ -96,8 +92,7 @@ def measure(
     trial = config.replaced(
         steps=20 * every * calls, warm_steps=min(config.warm_steps, calls), r1_every=every
     )
-    wanted = _kinds(trial)
-    times: dict[Kind, list[float]] = {kind: [] for kind in wanted}
+    times: dict[Kind, list[float]] = {kind: [] for kind in _kinds(trial)}
     started = before = time.monotonic()
 
     def on_step(record: Record) -> bool:
@@ -128,14 +123,18 @@ def measure(
     before_finish = time.monotonic()
     generator = finished(state, content, style, config)
     finish = time.monotonic() - before_finish
+    figures = 0.0
+    if comparison is not None:
+        figures = _seconds(lambda: comparison.figures(translated(content, generator)))
     return Pace(
         setup=max(trained - started - steps, 0.0),
         warm=typical(warm=True) or 0.0,
         plain=plain,
         with_r1=with_r1 or plain,
-        preview=_preview_seconds(content, generator, config),
-        save=finish + _save_seconds(state),
-        figures=_figures_seconds(content, generator, comparison) if comparison else 0.0,
+        preview=_seconds(lambda: reduced(content, config.preview_width, generator)),
+        # The model that is saved beside the state is about a fifth of it.
+        save=finish + 1.2 * _seconds(lambda: _save(state)),
+        figures=figures,
         peak_bytes=peak_memory(config.device),
     )
 
@@ -186,21 +185,12 @@ def fitted(
     return of_length(config, low, keep_warm=keep_warm)
 
 
-def _preview_seconds(content: Pixels, generator: Generator, config: TrainConfig) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     started = time.monotonic()
-    reduced(content, config.preview_width, generator)
+    work()
     return time.monotonic() - started
 
 
-def _save_seconds(state: State) -> float:
+def _save(state: State) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic()
         save_state(Path(folder) / STATE_FILE, state, {})
-        # The model that is saved beside it is about a fifth of the state.
-        return 1.2 * (time.monotonic() - started)
-
-
-def _figures_seconds(content: Pixels, generator: Generator, comparison: Comparison) -> float:
-    started = time.monotonic()
-    comparison.figures(translated(content, generator))
-    return time.monotonic() - started
