@@ -96,23 +96,19 @@ def philox(
 
 def normal_pairs(words: Tensor) -> Tensor:
     """Standard normal numbers from words (4, …) by two Box-Muller transforms: (4, …) float32."""
-    # (0, 1]: the logarithm below must not see 0.
-    first, second, third, fourth = (words.double() + 1) / 2.0**32
-    numbers = []
-    for radius, angle in ((first, second), (third, fourth)):
-        radius = torch.sqrt(-2 * torch.log(radius))
-        numbers += [
-            radius * torch.cos(2 * math.pi * angle),
-            radius * torch.sin(2 * math.pi * angle),
-        ]
-    return torch.stack(numbers).float()
+    # (0, 1]: the logarithm must not see 0, nor round it away, so radii are taken in float64.
+    radii = torch.log((words[0::2].double() + 1) / 2.0**32).mul_(-2).sqrt_().float()
+    angles = (words[1::2].double() * (2 * math.pi / 2.0**32)).float()
+    return torch.stack([radii * torch.cos(angles), radii * torch.sin(angles)], dim=1).flatten(0, 1)
 
 
 def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low half of a 32 × 32 bit product, in int64 arithmetic that cannot overflow."""
-    by_low, by_high = word * (factor & 0xFFFF), word * (factor >> 16)  # each below 2^48
-    middle = by_high + (by_low >> 16)
-    return middle >> 16, (middle & 0xFFFF) << 16 | by_low & 0xFFFF
+    """High and low half of a 32 × 32 bit product.
+
+    Its 64 bits may overflow int64's sign, which wraps; masked, both halves are right all the same.
+    """
+    product = word * factor
+    return product >> 32 & _MASK, product & _MASK
 
 
 def _signed(value: int) -> int:
