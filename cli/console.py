@@ -10,22 +10,6 @@ from typing import Any
 import click
 
 
-def duration(seconds: float) -> str:
-    """``95`` → ``1 min 35 s``; the two largest units that say something."""
-    seconds = round(seconds)
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds % 60} s" if minutes else f"{seconds} s"
-
-
-def size(count: float) -> str:
-    """Bytes as megabytes or gigabytes."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
 class Console:
     """Says things to a person or, with ``as_json``, hands records to a program."""
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from sincut.cli.console import Console, duration
+from sincut.cli.console import Console
 from sincut.cli.options import field_option, quiet_option
 from sincut.cli.train import listener
 from sincut.config import TrainConfig
+from sincut.units import duration
 
 
 @click.command()

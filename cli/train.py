@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from sincut.cli.console import Console, duration, size
+from sincut.cli.console import Console
 from sincut.cli.options import field_option, json_option, quiet_option
 from sincut.config import PRESETS, TrainConfig, parse_assignments
+from sincut.units import byte_text, duration
 
 _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.items())
 
@@ -123,7 +124,7 @@ def listener(
         elif event == "estimate":
             console.line(
                 f"Estimate: {duration(record['seconds'])} at {record['seconds_per_step']:.2g} s a "
-                f"step, {size(record['peak_bytes'])} of memory at the peak."
+                f"step, {byte_text(record['peak_bytes'])} of memory at the peak."
             )
         elif event == "step":
             warm = record["step"] < 0 or "warm" in record["losses"]
