@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -38,6 +37,8 @@ from sincut.metadata import (
     tiff_exif,
     upright_exif,
 )
+from sincut.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
+from sincut.rows import tiff_directory
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -62,9 +63,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_SRGB = ImageCms.createProfile("sRGB")
-_INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
+_REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of another page
+_STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
 
 @dataclass(frozen=True)
@@ -97,35 +97,76 @@ class Picture:
         return int(self.rgb.shape[1])
 
 
-def read_picture(path: Path, max_pixels: int = 1_000_000_000) -> Picture:
+@dataclass(frozen=True)
+class Header:
+    """What a file says beside its pixels: its EXIF orientation, its profile as it stands there,
+    the rest as ``Picture`` has it."""
+
+    orientation: int
+    profile: object
+    exif: bytes | None
+    dpi: tuple[float, float] | None
+    geo: Directory | None
+    notices: tuple[str, ...]
+
+
+def read_picture(
+    path: Path, max_pixels: int = 1_000_000_000, *, as_stored: bool = False
+) -> Picture:
     """Decode a file. ``max_pixels`` is compared with the header before anything is decoded.
+
+    With ``as_stored`` the pixels stay in the colours of ``profile`` where ``converted`` says that
+    these differ from sRGB.
 
     Raises:
         SincutError: no such file, a folder, not an image, cut short, too large, more than 8 bits
             per channel, or a colour mode or ICC profile without a conversion.
     """
+    with opened_picture(path) as (image, file, damage):
+        check_size(path, image.width, image.height, max_pixels)
+        if is_deep(image):
+            raise SincutError(
+                f"{path} has more than 8 bits per channel (mode {image.mode}), which is not "
+                "supported yet; try an 8-bit copy"
+            )
+        picture = _decoded(image, file, path, as_stored)
+    return replace(picture, notices=(*picture.notices, *damage))
+
+
+@contextlib.contextmanager
+def opened_picture(
+    path: Path,
+) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes], list[str]]]:
+    """A file identified by Pillow but not decoded, the file itself, and a list that holds notices
+    of damage afterwards. Whatever is wrong with the file becomes a ``SincutError``."""
+    with (
+        reading(path),
+        without_bomb_limit(),
+        damage_told() as damage,
+        open(path, "rb") as file,
+        Image.open(file, formats=INPUT_FORMATS) as image,
+    ):
+        yield image, file, damage
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What goes wrong with an image file, in one line.
+
+    Raises:
+        SincutError: in place of what Pillow and others raise for files that are absent, closed,
+            no images or damaged.
+    """
     try:
-        with (
-            _without_bomb_limit(),
-            damage_told() as damage,
-            open(path, "rb") as file,
-            Image.open(file, formats=INPUT_FORMATS) as image,
-        ):
-            _check_header(image, path, max_pixels)
-            picture = _decoded(image, file, path)
+        yield
     except FileNotFoundError:
         raise SincutError(f"{path} does not exist; give an image file") from None
     except IsADirectoryError:
         raise SincutError(f"{path} is a folder, not an image; give the image file") from None
     except UnidentifiedImageError:
         raise SincutError(
-            f"{path} is not an image that can be read; allowed: JPEG, PNG, TIFF, WebP, BMP, GIF, "
-            "PPM, of 8 bits; try another copy or one converted to PNG"
-        ) from None
-    except ImageCms.PyCMSError as error:
-        raise SincutError(
-            f"{path} has an ICC profile that does not allow the conversion to sRGB and back "
-            f"({one_line(error)}); try a copy converted to sRGB"
+            f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, "
+            "BMP, GIF, PPM; try another copy or one converted to PNG"
         ) from None
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
@@ -135,7 +176,6 @@ def read_picture(path: Path, max_pixels: int = 1_000_000_000) -> Picture:
         raise SincutError(
             f"{path} is broken or cut short ({one_line(error)}); try another copy of the file"
         ) from None
-    return replace(picture, notices=(*picture.notices, *damage))
 
 
 def check_output(path: Path, height: int, width: int, alpha: bool) -> None:
@@ -172,9 +212,7 @@ def lost_metadata(path: Path, source: Picture) -> tuple[str, ...]:
 
 def write_picture(path: Path, rgb: Pixels, source: Picture, *, strip_metadata: bool) -> None:
     """Write (H, W, 3) sRGB in ``source``'s profile, with its alpha and metadata, atomically."""
-    image = Image.fromarray(rgb)
-    if source.profile is not None and source.converted:
-        image = _transformed(image, _SRGB, _opened_profile(source.profile))
+    image = Image.fromarray(Colours(source.profile, source.converted).from_srgb(rgb))
     if source.alpha is not None:
         image.putalpha(Image.fromarray(source.alpha))
     kind = OUTPUT_FORMATS[path.suffix.lower()]
@@ -239,7 +277,7 @@ def file_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _without_bomb_limit() -> Iterator[None]:
+def without_bomb_limit() -> Iterator[None]:
     """Pillow's own pixel limit off: ours is compared first, and says what to do."""
     saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
@@ -248,21 +286,16 @@ def _without_bomb_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = saved
 
 
-def _check_header(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> None:
-    width, height = image.size
+def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image of more than ``max_pixels`` pixels."""
     if width * height > max_pixels:
         raise SincutError(
             f"{path} has {width}×{height} = {width * height} pixels, allowed are {max_pixels}; "
             f"try --max-pixels {width * height}"
         )
-    if _is_deep(image):
-        raise SincutError(
-            f"{path} has more than 8 bits per channel (mode {image.mode}), which is not supported "
-            "yet; try an 8-bit copy"
-        )
 
 
-def _is_deep(opened: ImageFile.ImageFile) -> bool:
+def is_deep(opened: ImageFile.ImageFile) -> bool:
     """Whether a channel has more than 8 bits: Pillow opens such RGB as if it had 8."""
     if isinstance(opened, TiffImageFile):
         return bool(max(opened.tag_v2.get(BITS, (1,))) > 8)
@@ -274,116 +307,130 @@ def _is_deep(opened: ImageFile.ImageFile) -> bool:
     return opened.mode[0] in "IF" or (opened.format == "PNG" and "16" in str(decoding))
 
 
-def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path) -> Picture:
+def decoding_bytes(opened: ImageFile.ImageFile) -> int:
+    """Host memory that ``read_picture`` holds at its peak: Pillow's image, with what its decoder
+    and a change of mode or orientation take beside it, and the arrays."""
+    stored = 1 if opened.mode in ("1", "L", "P") else 4
+    beside = 4 if opened.mode in ("P", "PA", "LA", "La") or opened.has_transparency_data else 0
+    if opened.format == "WEBP":
+        beside += 8
+    if opened.info.get("progressive"):
+        beside += 6  # all coefficients, of 2 bytes
+    return opened.width * opened.height * (2 * stored + beside + 4)
+
+
+def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
+    """Notices of what is left out of a file. To be asked before it is decoded."""
     notices = []
-    frames = getattr(opened, "n_frames", 1)
+    tiff = opened if isinstance(opened, TiffImageFile) else None
+    frames = tiff_pages(file) if tiff else getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format != "MPO":  # an MPO's further frames are a camera's previews
         notices.append(f"it has {frames} images; the first is used")
-    tiff = opened if isinstance(opened, TiffImageFile) else None
     if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
-    if opened.format == "PNG" and opened.mode == "L" and "transparency" in opened.info:
-        # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
-        opened.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(str(opened.tile[0][3]), 1)
-    opened.load()  # this turns a TIFF upright, and only a TIFF
-    tags, orientation, exif = Image.Exif(), 1, None
+    return notices
+
+
+def tiff_pages(file: IO[bytes]) -> int:
+    """How many pages a TIFF has that are not smaller copies of another."""
+    position = file.tell()
+    directory, pages, seen = tiff_directory(file), 0, set[int]()
+    while directory.next and directory.next not in seen:
+        seen.add(directory.next)
+        file.seek(directory.next)
+        try:
+            directory.load(file)
+        except DAMAGE:  # of a page that is not used
+            break
+        pages += not int(directory.get(_REDUCED, 0)) & 1
+    file.seek(position)
+    return pages
+
+
+def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
+    """What a file says beside its pixels. Of a PNG, to be asked when it is decoded: some of it may
+    stand behind the pixels."""
+    tiff = opened if isinstance(opened, TiffImageFile) else None
+    tags, orientation, exif, notices = Image.Exif(), 1, None, []
     try:
         tags = opened.getexif()
         orientation = tags.get(ORIENTATION, 1)
         exif = tiff_exif(file) if tiff else upright_exif(opened.info)
     except DAMAGE:
         notices.append("its EXIF is damaged and not kept")
+    return Header(
+        orientation=orientation,
+        # Pillow has None for a profile that it could not unpack.
+        profile=(opened.info["icc_profile"] or b"") if "icc_profile" in opened.info else None,
+        exif=exif,
+        dpi=resolution(opened, tags),
+        geo=(copied_tags(tiff.tag_v2, GEO_TAGS) or None) if tiff else None,
+        notices=tuple(notices),
+    )
+
+
+def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored: bool) -> Picture:
+    notices = early_notices(opened, file)
+    if opened.format == "PNG" and opened.mode == "L" and "transparency" in opened.info:
+        # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
+        opened.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(str(opened.tile[0][3]), 1)
+    opened.load()  # this turns a TIFF upright, and only a TIFF
+    header = header_of(opened, file)
+    notices += header.notices
     image: Image.Image = opened
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
+    if header.orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[header.orientation])
     if image.mode in ("P", "PA"):
         notices.append("its palette is converted to RGB")
     if image.mode == "1":
         image = image.convert("L")
-    alpha = None
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA")
-        alpha = np.asarray(image.getchannel("A"))
-        image = image.convert(image.mode.removesuffix("A"))
     if image.mode in ("P", "YCbCr"):
         image = image.convert("RGB")
-    if image.mode not in ("L", "RGB", "CMYK"):
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         raise SincutError(
             f"{path} has the colour mode {image.mode}, which is not supported; allowed: greyscale, "
             "RGB, palette, CMYK; try an RGB copy"
         )
-    # Pillow has None for a profile that it could not unpack.
-    profile = (opened.info["icc_profile"] or b"") if "icc_profile" in opened.info else None
-    rgb, profile, converted, more = _to_srgb(image, profile)
+    colours, device, more = interpreted(
+        path, header.profile, image.mode.removesuffix("A"), np.uint8
+    )
+    rgb, alpha = _arrays(image, device)
+    notices += more
+    notices += _clipping(rgb, colours)
     return Picture(
-        rgb=np.asarray(rgb),
+        rgb=rgb if as_stored else colours.to_srgb(rgb),
         alpha=alpha,
-        profile=profile,
-        converted=converted,
-        exif=exif,
-        dpi=resolution(opened, tags),
-        geo=(copied_tags(tiff.tag_v2, GEO_TAGS) or None) if tiff else None,
-        notices=(*notices, *more),
+        profile=colours.profile,
+        converted=colours.converted,
+        exif=header.exif,
+        dpi=header.dpi,
+        geo=header.geo,
+        notices=tuple(notices),
     )
 
 
-def _to_srgb(
-    image: Image.Image, profile: bytes | None
-) -> tuple[Image.Image, bytes | None, bool, list[str]]:
-    """The image in sRGB, the profile that the output keeps, whether it differs, and notices."""
-    notices = []
-    if image.mode == "CMYK":
-        lost = "; its profile is not kept" if profile else ""
-        notices.append(f"CMYK is converted to sRGB{lost}")
-    opened = _opened_profile(profile) if profile is not None else None
-    space = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}[image.mode]
-    if profile is not None and (opened is None or opened.profile.xcolor_space.strip() != space):
-        notices.append("its ICC profile cannot be used and is not kept; sRGB is assumed")
-        opened = None
-    if opened is None:
-        return image.convert("RGB"), None, False, notices
-    if image.mode != "RGB":
-        if image.mode == "L":
-            notices.append("greyscale becomes sRGB; its grey profile is not kept")
-        return _transformed(image, opened, _SRGB), None, False, notices
-    if _is_srgb(opened):
-        return image, profile, False, notices
-    converted = _transformed(image, opened, _SRGB)
-    notices += _clipping(image, converted, opened)
-    return converted, profile, True, notices
+def _arrays(image: Image.Image, device: bytes | None) -> tuple[Pixels, Pixels | None]:
+    """Colours and alpha of an image of the mode L, LA, RGB, RGBA or CMYK. In strips: all at once
+    would take the image's memory three times."""
+    mode = image.mode.removesuffix("A")
+    bands = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    alpha = np.empty(rgb.shape[:2], np.uint8) if image.mode != mode else None
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        strip = np.asarray(image.crop((0, top, image.width, bottom)))
+        strip = strip.reshape(*strip.shape[:2], -1)
+        colour = strip[..., :bands]
+        rgb[top:bottom] = colour if mode == "RGB" else rgb_of(colour, mode, device)
+        if alpha is not None:
+            alpha[top:bottom] = strip[..., -1]
+    return rgb, alpha
 
 
-def _opened_profile(profile: bytes) -> ImageCms.ImageCmsProfile | None:
-    try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    except (OSError, TypeError):  # a TIFF may hold something else than bytes
-        return None
-
-
-def _transformed(image: Image.Image, source: Any, target: Any) -> Image.Image:
-    result = ImageCms.profileToProfile(image, source, target, _INTENT, outputMode="RGB")
-    return cast(Image.Image, result)
-
-
-def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Whether converting to sRGB would change no colour of a lattice by more than 2 of 255."""
-    axis = np.arange(0, 256, 15, dtype=np.uint8)
-    lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(
-        len(axis), -1, 3
-    )
-    seen = np.asarray(_transformed(Image.fromarray(lattice), profile, _SRGB))
-    return int(np.abs(seen.astype(int) - lattice).max()) <= 2
-
-
-def _clipping(
-    original: Image.Image, converted: Image.Image, profile: ImageCms.ImageCmsProfile
-) -> list[str]:
-    """A notice with the share of pixels that do not come back from sRGB, on a sample of them."""
-    side = (min(original.width, 512), min(original.height, 512))
-    before = original.resize(side, Image.Resampling.NEAREST)
-    after = _transformed(converted.resize(side, Image.Resampling.NEAREST), _SRGB, profile)
-    off = np.abs(np.asarray(before).astype(int) - np.asarray(after)).max(axis=2)
-    share = float((off > 4).mean())
-    if share < 0.001:
-        return []
-    return [f"{share:.1%} of its pixels lie outside sRGB and were clipped"]
+def _clipping(rgb: Pixels, colours: Colours) -> list[str]:
+    """A notice of what lies outside sRGB, from a sparse sample."""
+    sample = rgb[:: sparse(rgb.shape[0]), :: sparse(rgb.shape[1])]
+    return clipping_told(colours.outside_srgb(sample), sample.shape[0] * sample.shape[1])

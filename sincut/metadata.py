@@ -14,6 +14,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 from PIL import Image
@@ -33,6 +34,20 @@ _ASCII, _SHORT, _LONG = 2, 3, 4
 # What Pillow raises on damage, found on files with some bytes changed at random.
 DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, LookupError)
 DAMAGE += (ArithmeticError, EOFError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a translation carries from the input's file to the output's, beside the pixels.
+
+    ``profile`` holds the bytes of the file's RGB profile; ``exif`` is a block as JPEG has it, its
+    orientation reset; ``dpi`` counts across and down; ``geo`` holds the GeoTIFF tags.
+    """
+
+    profile: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    geo: Directory | None = None
 
 
 @contextlib.contextmanager
