@@ -13,17 +13,21 @@ setup(
     description="Translate one high-resolution image into the look of another (SinCUT)",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="MIT",
+    license="MIT AND BSD-3-Clause",  # the latter is the viewer's OpenSeadragon
     python_requires=">=3.11",
     # `kernels` and `cli` stand at the top of the repository and are linked into the package.
-    packages=["sincut", "sincut.cli", "sincut.example", "sincut.kernels"],
-    package_data={"sincut": ["py.typed"]},
+    packages=["sincut", "sincut.cli", "sincut.example", "sincut.kernels", "sincut.viewer"],
+    package_data={
+        "sincut": ["py.typed"],
+        "sincut.viewer": ["openseadragon.min.js", "OPENSEADRAGON-LICENSE.txt"],
+    },
     install_requires=[
         "torch>=2.11",
         "triton>=3.6; sys_platform == 'linux'",
         "numpy>=1.26",
         "scipy>=1.13",
         "pillow>=13.0",
+        "tifffile>=2025.1",
         "click>=8.1",
         "safetensors>=0.4.5",
         "rich>=13.7",

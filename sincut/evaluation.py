@@ -17,10 +17,12 @@ from sincut.anchors import COPY, IDT, IDT_16, IDT_64
 from sincut.anchors import anchors as make_anchors
 from sincut.config import TranslateConfig
 from sincut.devices import chosen_device
+from sincut.engine import translate_pixels
 from sincut.errors import SincutError
-from sincut.images import check_output, read_picture, write_atomically
+from sincut.images import check_output, write_atomically
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
-from sincut.translation import load_generator, translate_pixels
+from sincut.sources import read_picture
+from sincut.translation import load_generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

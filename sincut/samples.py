@@ -1,0 +1,116 @@
+"""What a file's samples mean: as RGB and alpha, and what a sparse look at them tells. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sincut.errors import SincutError
+from sincut.profiles import Colours, clipping_told, rgb_of, sparse
+
+Array = npt.NDArray[Any]
+
+BANDS = {"L": 1, "RGB": 3, "CMYK": 4}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows as they are stored become RGB, or RGB and straight alpha, of ``dtype``.
+
+    ``mode`` is L, RGB or CMYK; samples beyond it and ``alpha`` are dropped. ``highest`` is the
+    value of white in ``uint16`` samples, ``device`` the profile of a grey or CMYK image.
+    """
+
+    mode: str
+    alpha: bool = False
+    dtype: npt.DTypeLike = np.uint8
+    premultiplied: bool = False
+    inverted: bool = False
+    highest: int | None = None
+    device: bytes | None = None
+
+    def __call__(self, stored: Array) -> Array:
+        """(n, W, samples) to (n, W, 3 or 4)."""
+        bands = BANDS[self.mode]
+        with np.errstate(over="ignore"):  # of 64 bits; it becomes infinite, and is told
+            stored = stored.astype(self.dtype, copy=False)
+        colour = stored[..., :bands]
+        top = np.iinfo(colour.dtype).max if colour.dtype.kind == "u" else 1
+        if self.highest is not None and self.highest != top:
+            wide = colour.astype(np.uint32).clip(0, self.highest)
+            colour = ((wide * top + self.highest // 2) // self.highest).astype(self.dtype)
+        if self.inverted:
+            colour = (top - colour).astype(self.dtype)
+        alpha = stored[..., bands : bands + self.alpha]
+        if self.premultiplied:
+            colour = _divided(colour, alpha)
+        if self.mode != "RGB":
+            colour = rgb_of(colour, self.mode, self.device)
+        return np.concatenate((colour, alpha), axis=-1) if self.alpha else colour
+
+
+def _divided(colour: Array, alpha: Array) -> Array:
+    """Premultiplied colours by their alpha. As Pillow: rounded down, kept where alpha is 0."""
+    if colour.dtype.kind == "f":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(alpha == 0, colour, colour / alpha)
+    top = np.iinfo(colour.dtype).max
+    divided = colour.astype(np.uint32) * np.uint32(top) // np.maximum(alpha, 1)
+    return np.where(alpha == 0, colour, divided.clip(0, top)).astype(colour.dtype)
+
+
+class Seen:
+    """What a sparse sample of the rows that pass says of all: about 512 rows and columns."""
+
+    def __init__(
+        self, path: Path, colours: Colours, size: tuple[int, int], dtype: npt.DTypeLike
+    ) -> None:
+        """``size`` is (H, W); ``path`` is for messages."""
+        self._path, self._colours = path, colours
+        self._steps = sparse(size[0]), sparse(size[1])
+        self._float = np.dtype(dtype).kind == "f"
+        self._looked = not (self._float or self._colours.converted)
+        self._idle = self._looked
+        self._pixels = self._outside = self._nan = self._values = self._beyond = 0
+
+    def add(self, rgb: Array, start: int) -> None:
+        """(n, W, 3) whose first row is the ``start``-th of the image."""
+        down, across = self._steps
+        sample = rgb[-start % down :: down, ::across]
+        if self._idle or not sample.size:
+            return
+        self._pixels += sample.shape[0] * sample.shape[1]
+        self._outside += self._colours.outside_srgb(sample)
+        if not self._float:
+            return
+        values = sample[np.isfinite(sample)]
+        beyond = int(((values < 0) | (values > 1)).sum())
+        if not self._looked and values.size:
+            self._looked = True
+            if 2 * beyond > values.size:
+                raise SincutError(
+                    f"{self._path} has float values from {values.min():g} to {values.max():g}; "
+                    "allowed are 0 (black) to 1 (white); try a copy scaled to that range"
+                )
+        self._nan += int(np.isnan(sample).any(axis=-1).sum())
+        self._values += sample.size
+        self._beyond += beyond + int(np.isinf(sample).sum())
+
+    def notices(self, nan: str) -> list[str]:
+        """Lines for the person who gave the file; ``nan`` says what NaN pixels do."""
+        told = clipping_told(self._outside, self._pixels)
+        if self._beyond:
+            share = _percent(self._beyond, self._values)
+            told.append(f"{share} of its values lie outside 0…1 and were clipped")
+        if self._nan:
+            share = _percent(self._nan, self._pixels)
+            told.append(f"{share} of its pixels are not numbers and {nan}")
+        return told
+
+
+def _percent(part: int, whole: int) -> str:
+    return "less than 0.1%" if part < 0.0005 * whole else f"{part / whole:.1%}"

@@ -1,0 +1,348 @@
+"""TIFF and BigTIFF by rows: each tile or strip is decoded once, some at a time. No torch.
+
+tifffile finds the segments and decodes them; what is not compressed is read row by row, however
+long its strips are. Rows come as they are stored: sources.py turns and interprets them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
+
+from sincut.errors import SincutError
+from sincut.metadata import (
+    DAMAGE,
+    EXTRA_SAMPLES,
+    GEO_TAGS,
+    ORIENTATION,
+    copied_tags,
+    one_line,
+    tiff_exif,
+)
+from sincut.rows import BIG_ENDIAN_BIGTIFF, PlainRows, check_end, read_bytes, tiff_directory
+
+Array = npt.NDArray[Any]
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+SAMPLES = ("uint8", "uint16", "float16", "float32", "float64")
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+_JPEG = 7
+_DECODED_BY_LINES = (5, 8, 32946, 32773)  # LZW, Deflate under two numbers, PackBits
+# Text, EXIF and GPS: what tiff_exif would look for.
+_SAYING = (269, 270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
+_XMP, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _PROFILE = 700, 282, 283, 296, 34675
+_INCH, _CENTIMETRE = 2, 3
+_FORMATS = {1: "uint", 2: "int", 3: "float", 5: "complex int", 6: "complex"}
+# Segments decoded at a time reach this many bytes: enough for the threads to share.
+_BAND_BYTES = 16_000_000
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+class Tiff:
+    """The first page of a TIFF: what it is, what it says, and its rows as they are stored.
+
+    ``dtype`` is what ``read`` gives. ``supported`` says whether ``read`` can give it at all: of
+    other kinds (palettes, inks, fewer than 8 bits) only the rest is known.
+    """
+
+    any_order = True
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        """Raises what damage raises, and SincutError for samples of a kind that no one reads."""
+        import tifffile
+
+        logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it goes to stderr
+        self._file, self._lock = file, threading.Lock()
+        file.seek(0)
+        self._tiff = tifffile.TiffFile(file)
+        self._page = page = self._tiff.pages.first.keyframe
+        file.seek(0)
+        self._foreign = file.read(4) == BIG_ENDIAN_BIGTIFF
+        self._directory = tiff_directory(file)
+        file.seek(self._directory.next)
+        self._directory.load(file)
+        self.height, self.width = page.imagelength, page.imagewidth
+        self.samples = page.samplesperpixel
+        self.photometric = int(page.photometric)
+        self.compression = getattr(page.compression, "name", str(page.compression))
+        extra = self._directory.get(EXTRA_SAMPLES, ())
+        self.extra: tuple[int, ...] = extra if isinstance(extra, tuple) else (extra,)
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
+        kind = f"{_FORMATS.get(page.sampleformat, 'void')}{page.bitspersample}"
+        streamed = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+        odd = page.sampleformat != 1 or bits > 8
+        if self.photometric in streamed and kind not in SAMPLES and odd:
+            raise SincutError(
+                f"{path} has samples of the kind {kind}, which is not supported; allowed: "
+                f"{', '.join(SAMPLES)}; try a copy of 16 bits per channel"
+            )
+        self.deep = bits > 8
+        self.supported = (
+            (
+                self.photometric in streamed
+                # tifffile brings these to RGB where it can decode them.
+                or (self.photometric == YCBCR and int(page.compression) == _JPEG)
+            )
+            and kind in SAMPLES
+            and page.imagedepth == 1
+            and self.samples >= (3 if self.photometric in (RGB, YCBCR) else 1)
+        )
+        self.dtype = np.dtype(kind if self.supported else np.uint8)
+        self.row_bytes = self.width * self.samples * self.dtype.itemsize
+        self._rows: PlainRows | _Bands | None = None
+
+    @property
+    def orientation(self) -> int:
+        """The page's, or what its XMP says, as Pillow has it."""
+        if ORIENTATION in self._directory:
+            return int(self._directory[ORIENTATION])
+        xmp = self._directory.get(_XMP, b"")
+        found = (
+            re.search(rb'tiff:Orientation(="|>)([0-9])', xmp) if isinstance(xmp, bytes) else None
+        )
+        return int(found[2]) if found else 1
+
+    @property
+    def profile(self) -> object:
+        """Its ICC profile as it stands in the file, or None."""
+        return self._directory.get(_PROFILE)
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """Dots per inch across and down, where every format can hold it."""
+        unit = self._directory.get(_UNIT, _INCH)
+        if _X_RESOLUTION not in self._directory or unit not in (_INCH, _CENTIMETRE):
+            return None
+        scale = 2.54 if unit == _CENTIMETRE else 1
+        try:
+            across, down = (
+                float(self._directory.get(tag, 1) * scale) for tag in (_X_RESOLUTION, _Y_RESOLUTION)
+            )
+        except DAMAGE:
+            return None
+        return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
+
+    @property
+    def geo(self) -> Directory | None:
+        """Its GeoTIFF tags."""
+        return copied_tags(self._directory, GEO_TAGS) or None
+
+    @property
+    def no_exif(self) -> bool:
+        """Whether what it says about the picture stands in a form that Pillow cannot read."""
+        return self._foreign and any(tag in self._directory for tag in _SAYING)
+
+    def exif(self) -> bytes | None:
+        """What it says about the picture, as an EXIF block. Raises what damage raises."""
+        return None if self._foreign else tiff_exif(self._file)
+
+    @property
+    def read_by_lines(self) -> bool:
+        """Whether libvips gives the same rows line by line, without decoding whole strips."""
+        page = self._page
+        return (
+            not page.is_tiled
+            and int(page.planarconfig) == 1
+            and int(page.compression) in _DECODED_BY_LINES
+            # It inverts and divides some kinds itself, and does not know float16 and float64.
+            and self.photometric in (BLACK_IS_ZERO, RGB)
+            and self.samples == (3 if self.photometric == RGB else 1)
+            and self.dtype.name in ("uint8", "uint16", "float32")
+        )
+
+    @property
+    def missing_codec(self) -> str | None:
+        """The compression or predictor that tifffile cannot undo as it is installed."""
+        from tifffile import TIFF
+
+        page = self._page
+        try:
+            TIFF.DECOMPRESSORS[page.compression]
+            if int(page.predictor) != 1 and page.compression not in TIFF.IMAGE_COMPRESSIONS:
+                TIFF.UNPREDICTORS[page.predictor]
+        except KeyError:
+            predictor = getattr(page.predictor, "name", str(page.predictor))
+            plain = int(page.predictor) == 1
+            return self.compression if plain else f"{self.compression} with predictor {predictor}"
+        if int(page.fillorder) != 1 and not _installed():
+            return f"{self.compression} with reversed bits"
+        return None
+
+    @property
+    def piece_bytes(self) -> int:
+        """What has to be decoded to have one row, in bytes; one row where nothing is compressed."""
+        page = self._page
+        rows = page.tilelength if page.is_tiled else min(page.rowsperstrip, self.height)
+        return (1 if self._plain else rows) * self.width * self.samples * self.dtype.itemsize
+
+    @property
+    def resident_bytes(self) -> int:
+        """A band of segments, and what each thread has in its hands: data, decoded, in order."""
+        if self._plain:
+            return 0
+        page = self._page
+        segment = self.piece_bytes
+        if page.is_tiled:
+            segment = page.tilelength * page.tilewidth * self.samples * self.dtype.itemsize
+        return self._band_rows * self.width * self.samples * self.dtype.itemsize + (
+            _THREADS * 3 * segment
+        )
+
+    @property
+    def _plain(self) -> bool:
+        page = self._page
+        plain = int(page.compression) == 1 and int(page.predictor) == 1 and int(page.fillorder) == 1
+        return plain and not page.is_tiled
+
+    @property
+    def _segment_rows(self) -> int:
+        page = self._page
+        return int(page.tilelength if page.is_tiled else min(page.rowsperstrip, self.height))
+
+    @property
+    def _band_rows(self) -> int:
+        """Rows that are decoded together: some rows of segments, for the threads to share."""
+        pieces = math.ceil(_BAND_BYTES / max(1, self.piece_bytes))
+        if self._page.is_tiled:
+            pieces = 1
+        return min(self.height, max(1, pieces) * self._segment_rows)
+
+    def read(self, start: int, stop: int) -> Array:
+        """(stop - start, W, samples) as stored; sequential from the top or from the bottom."""
+        if self._rows is None:
+            self._rows = self._opened()
+        return self._rows.read(start, stop)
+
+    def check(self) -> None:
+        """Raise what damage raises if the file ends before its pixels do."""
+        if self._rows is None:
+            self._rows = self._opened()
+
+    def close(self) -> None:
+        """Close the file."""
+        if isinstance(self._rows, _Bands):
+            self._rows.close()
+        self._tiff.close()
+        self._file.close()
+
+    def _opened(self) -> PlainRows | _Bands:
+        page = self._page
+        planes = self.samples if int(page.planarconfig) == 2 else 1
+        across = math.ceil(self.width / page.tilewidth) if page.is_tiled else 1
+        down = math.ceil(self.height / self._segment_rows)
+        count = planes * down * across
+        offsets = np.asarray(page.dataoffsets, np.int64)
+        lengths = np.asarray(page.databytecounts, np.int64)
+        if offsets.size != count or lengths.size != count:
+            kind = "tiles" if page.is_tiled else "strips"
+            raise ValueError(f"{min(offsets.size, lengths.size)} {kind} instead of {count}")
+        offsets = np.where(lengths > 0, offsets, 0)  # sparse files leave out what is empty
+        if self._plain:
+            return PlainRows(
+                self._file,
+                offsets.reshape(planes, down),
+                self._segment_rows,
+                (self.height, self.width, self.samples),
+                self.dtype.newbyteorder(self._tiff.byteorder),
+                page.nodata,
+            )
+        check_end(self._file, int(np.where(offsets > 0, offsets + lengths, 0).max()))
+        return _Bands(self, self._file, page, offsets, lengths, (planes, down, across))
+
+
+class _Bands:
+    """Rows of compressed or tiled segments. The last band stays for the rows that follow."""
+
+    def __init__(
+        self,
+        tiff: Tiff,
+        file: IO[bytes],
+        page: Any,
+        offsets: Array,
+        lengths: Array,
+        grid: tuple[int, int, int],
+    ) -> None:
+        self._tiff, self._file, self._page = tiff, file, page
+        self._offsets, self._lengths, self._grid = offsets, lengths, grid
+        self.resident_bytes = tiff.resident_bytes
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._top = -1
+        self._band: Array = np.empty(0)
+        self._options: dict[str, Any] = {}
+        if int(page.compression) == _JPEG:
+            self._options = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        page.decode  # noqa: B018 - it is made on first use, which must not happen in a thread
+
+    def read(self, start: int, stop: int) -> Array:
+        tiff = self._tiff
+        rows = np.empty((stop - start, tiff.width, tiff.samples), tiff.dtype)
+        height = tiff._band_rows
+        bands = range(start // height, math.ceil(stop / height))
+        if tiff.orientation in (3, 4):  # it is read from the bottom: the topmost band stays
+            bands = bands[::-1]
+        for band in bands:
+            top = band * height
+            if top != self._top:
+                self._decode(top, min(top + height, tiff.height))
+            first, last = max(start, top), min(stop, top + height)
+            rows[first - start : last - start] = self._band[first - top : last - top]
+        return rows
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._band = np.empty(0)
+
+    def _decode(self, top: int, bottom: int) -> None:
+        tiff, (planes, down, across) = self._tiff, self._grid
+        shape = (bottom - top, tiff.width, tiff.samples)
+        self._top = -1  # until it is complete
+        if self._band.shape != shape:
+            self._band = np.empty(0)  # before the next is there
+            self._band = np.empty(shape, tiff.dtype)
+        band, segment_rows = self._band, tiff._segment_rows
+
+        def segments() -> Iterator[int]:
+            for plane in range(planes):
+                for row in range(top // segment_rows, math.ceil(bottom / segment_rows)):
+                    start = (plane * down + row) * across
+                    yield from range(start, start + across)
+
+        def fill(index: int) -> None:
+            data = None
+            if offset := int(self._offsets[index]):
+                data = read_bytes(self._file, self._lock, offset, int(self._lengths[index]))
+            try:
+                pixels, (plane, _, y, x, _), _ = self._page.decode(data, index, **self._options)
+            except RuntimeError as error:  # the codecs' own errors
+                raise ValueError(one_line(error)) from None
+            height = min(segment_rows, tiff.height - y)
+            width = tiff.width - x
+            if self._page.is_tiled:
+                width = min(width, self._page.tilewidth)
+            together = tiff.samples // planes
+            part = band[y - top : y - top + height, x : x + width, plane : plane + together]
+            part[:] = self._page.nodata if pixels is None else pixels[0, :height, :width]
+
+        # Not more at a time than a band has: map would hold on to results, here there are none.
+        for _ in self._pool.map(fill, segments()):
+            pass
+        self._top = top
+
+
+def _installed() -> bool:
+    """Whether tifffile found imagecodecs, and not only its own few codecs."""
+    import tifffile.tifffile as module
+
+    return "tifffile" not in str(vars(module)["imagecodecs"].__name__)
