@@ -30,8 +30,11 @@ class _Group(click.Group):
         except SincutError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+        except KeyboardInterrupt as interruption:
+            # Click itself raises one without words; ours says what is kept.
+            click.echo(
+                f"Interrupted{'' if not interruption.args else f': {interruption}'}.", err=True
+            )
             sys.exit(130)
 
 

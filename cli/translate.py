@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sincut.cli.console import Console, duration
+from sincut.cli.console import Console
 from sincut.cli.options import field_option, json_option, quiet_option
 from sincut.config import TranslateConfig
+from sincut.units import byte_text, duration
 
 if TYPE_CHECKING:
+    from sincut.plan import Plan
     from sincut.translation import Progress, Translated
 
 
@@ -23,17 +26,28 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="Image file for one input; a folder for several.",
+    help="Image file for one input (.tif .png .jpg .webp .dzi); a folder for several.",
 )
+@field_option(TranslateConfig, "working_width", metavar="PIXELS")
+@field_option(TranslateConfig, "scale")
+@field_option(TranslateConfig, "strength")
+@field_option(TranslateConfig, "mask", default="none", metavar="IMAGE")
+@field_option(TranslateConfig, "depth")
+@field_option(TranslateConfig, "compression")
+@field_option(TranslateConfig, "pyramid")
+@field_option(TranslateConfig, "strip_metadata")
+@field_option(TranslateConfig, "dry_run")
+@field_option(TranslateConfig, "resume")
+@field_option(TranslateConfig, "skip_existing")
+@field_option(TranslateConfig, "force")
+@field_option(TranslateConfig, "max_memory", metavar="AMOUNT")
+@field_option(TranslateConfig, "max_pixels")
 @field_option(TranslateConfig, "tile", metavar="PIXELS|auto|whole")
+@field_option(TranslateConfig, "verify")
 @field_option(TranslateConfig, "border")
 @field_option(TranslateConfig, "seed")
 @field_option(TranslateConfig, "device")
 @field_option(TranslateConfig, "precision")
-@field_option(TranslateConfig, "max_pixels")
-@field_option(TranslateConfig, "strip_metadata")
-@field_option(TranslateConfig, "verify")
-@field_option(TranslateConfig, "force")
 @quiet_option
 @json_option
 def translate(
@@ -46,7 +60,9 @@ def translate(
 ) -> None:
     """Translate INPUTS with a run folder or model file MODEL, at their full size.
 
-    The image is worked on in tiles; the result is the same for every tile size.
+    INPUTS are image files, folders of them, or quoted patterns. An image is read, worked on and
+    written piece by piece, so it may be larger than memory; the result is the same for every size
+    of the pieces. What was interrupted goes on with the same command and --resume.
     """
     console = Console(quiet=quiet, as_json=as_json)
     options = {name: value for name, value in fields.items() if value is not None}
@@ -61,10 +77,31 @@ def translate(
             model,
             inputs,
             output,
+            on_plan=lambda plan: tell_plan(console, plan),
             on_tile=on_tile,
             on_image=lambda done: tell(console, done),
             **options,
         )
+
+
+def tell_plan(console: Console, plan: Plan) -> None:
+    """One line, or record, before an image is worked on."""
+    record = dataclasses.asdict(plan)
+    record |= {"input": str(plan.input), "output": str(plan.output)}
+    console.record({"event": "plan", **record})
+    tiles = f"{plan.tiles} tile{'s' if plan.tiles > 1 else ''} of {plan.tile} pixels"
+    if plan.working is not None:
+        tiles += f", the network at {plan.working[0]}×{plan.working[1]}"
+    if plan.done:
+        tiles += f", {plan.done} of {plan.bands} bands done before"
+    memory = f"{byte_text(plan.host_bytes)} of memory"
+    if plan.device_bytes:
+        memory += f" and {byte_text(plan.device_bytes)} on the GPU"
+    time = "" if plan.seconds is None else f", {duration(plan.seconds)}"
+    console.line(
+        f"{plan.input}: {plan.width}×{plan.height}, {plan.depth}; {tiles}; at most {memory}, "
+        f"{byte_text(plan.disk_bytes)} of disk ({byte_text(plan.free_bytes)} free){time}"
+    )
 
 
 def tell(console: Console, done: Translated) -> None:
@@ -80,10 +117,15 @@ def tell(console: Console, done: Translated) -> None:
             "seconds": round(done.seconds, 3),
             "notices": list(done.notices),
             "difference": done.difference,
+            "splits": done.splits,
         }
     )
     for notice in done.notices:
         console.line(f"Note on {done.input}: {notice}.")
+    if done.splits:
+        console.line(
+            f"Note on {done.input}: memory ended, and tiles were halved {done.splits} times."
+        )
     console.line(
         f"{done.output}: {done.width}×{done.height} in {duration(done.seconds)}, "
         f"{done.tiles} tile{'s' if done.tiles > 1 else ''}"

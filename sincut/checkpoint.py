@@ -59,16 +59,24 @@ def save_model(
     save_tensors(path, "sincut-model", tensors, {**header, "generator": networks})
 
 
+def model_file(path: Path) -> Path:
+    """The model file that a path means: itself, or the one in a run folder.
+
+    Raises:
+        SincutError: it is a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    if not (path / MODEL_FILE).exists():
+        raise SincutError(
+            f"{path} is not a run: it has no {MODEL_FILE}; give a run folder or a model file"
+        )
+    return path / MODEL_FILE
+
+
 def load_model(path: Path) -> Model:
     """Read a model file, or the one in a run folder. Errors as :func:`load_tensors`."""
-    path = Path(path)
-    if path.is_dir():
-        if not (path / MODEL_FILE).exists():
-            raise SincutError(
-                f"{path} is not a run: it has no {MODEL_FILE}; give a run folder or a model file"
-            )
-        path = path / MODEL_FILE
-    tensors, header = load_tensors(path, "sincut-model")
+    tensors, header = load_tensors(model_file(Path(path)), "sincut-model")
     generator = Generator(**header["generator"])
     generator.load_state_dict(_part(tensors, "generator."))
     projector = None

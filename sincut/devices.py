@@ -102,3 +102,33 @@ def peak_memory(device: str) -> int:
     except ModuleNotFoundError:  # Windows does not tell
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory_in_use() -> int:
+    """Bytes of the host's memory that this process has now; where that is not told, its peak."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory("cpu")
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_memory(
+    host: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes of host memory that this process may still take, or ``None`` where that is not told.
+
+    ``host`` is Linux's account of the machine, ``group`` the folder of the container's share.
+    """
+    try:
+        lines = dict(line.split(":", 1) for line in host.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used -= int(stat.get("inactive_file", 0))  # the cache of files gives way
+        free = min(free, max(limit - used, 0))
+    return free

@@ -7,3 +7,7 @@ class SincutError(Exception):
     The message is one line that says what is wrong, what was given, what is allowed and what to
     try. The command line prints it and exits with 2; every other exception keeps its traceback.
     """
+
+
+class Interrupted(KeyboardInterrupt):
+    """The person, or the system, asked to stop. The message says what is kept and how to go on."""

@@ -11,9 +11,9 @@ from PIL import Image
 from sincut.checkpoint import State
 from sincut.colour import affine_transfer
 from sincut.config import TrainConfig, TranslateConfig
+from sincut.engine import translate_pixels
 from sincut.images import Pixels
 from sincut.networks import Generator
-from sincut.translation import translate_pixels
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at
 

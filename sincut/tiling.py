@@ -13,7 +13,7 @@ size. Three facts about the network make it hold, and this module only does thei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,47 @@ class Tile:
     columns: Span
 
 
+@dataclass(frozen=True)
+class Band:
+    """Rows of tiles that are written together, ``start … stop`` of the image.
+
+    ``first … last`` are the image's rows that have to be at hand: what its own tiles read and what
+    later bands still read of earlier rows, so that a single pass from top to bottom is enough.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    tiles: tuple[Tile, ...]
+
+
 def align_up(value: int, alignment: int) -> int:
     """The smallest multiple of ``alignment`` that is at least ``value``."""
     return -(-value // alignment) * alignment
 
 
-def spans(length: int, tile: int, halo: int, alignment: int, border: str) -> list[Span]:
-    """Cut one axis of ``length`` pixels into spans of about ``tile`` pixels.
+def spans(
+    length: int,
+    tile: int,
+    halo: int,
+    alignment: int,
+    border: str,
+    first: int = 0,
+    last: int | None = None,
+) -> list[Span]:
+    """Cut one axis of ``length`` pixels, or its part ``first … last``, into spans.
 
-    ``tile`` is rounded down to a multiple of ``alignment`` (at least one), ``halo`` up. ``border``
-    is ``"reflect"`` or ``"zero"``.
+    ``tile`` is about how many pixels a span writes, rounded down to a multiple of ``alignment`` (at
+    least one); ``halo`` is rounded up, ``first`` must be such a multiple. ``border`` is
+    ``"reflect"`` or ``"zero"``.
     """
     tile = max(tile // alignment, 1) * alignment
     halo = align_up(halo, alignment)
+    last = length if last is None else last
     result = []
-    for start in range(0, length, tile):
-        stop = min(start + tile, length)
+    for start in range(first, last, tile):
+        stop = min(start + tile, last)
         read_start, read_stop = start - halo, align_up(stop, alignment) + halo
         if border == "zero":
             read_start, read_stop = max(read_start, 0), min(read_stop, align_up(length, alignment))
@@ -74,6 +99,51 @@ def tiles(
     for row in spans(height, tile, halo, alignment, border):
         for column in columns:
             yield Tile(row, column)
+
+
+def bands(
+    height: int,
+    width: int,
+    band: int,
+    tile: int,
+    halo: int,
+    alignment: int,
+    border: str = "reflect",
+) -> list[Band]:
+    """The image as bands of ``band`` rows (a multiple of ``alignment``), each cut into tiles.
+
+    Rows of tiles never reach over a band's end. Other arguments as for :func:`spans`.
+    """
+    columns = spans(width, tile, halo, alignment, border)
+    result: list[Band] = []
+    for start in range(0, height, band):
+        stop = min(start + band, height)
+        count = -(-(stop - start) // max(tile, alignment))
+        side = align_up(-(-(stop - start) // count), alignment)  # alike: their shapes are few
+        rows = spans(height, side, halo, alignment, border, start, stop)
+        reads = [i for row in rows for i in reflected(row.read_start, row.read_stop, height)]
+        inside = tuple(Tile(row, column) for row in rows for column in columns)
+        result.append(Band(start, stop, min(reads), max(reads) + 1, inside))
+    for index in range(len(result) - 2, -1, -1):  # the mirror at the bottom may reach further up
+        first = min(result[index].first, result[index + 1].first)
+        result[index] = replace(result[index], first=first)
+    return result
+
+
+def halved(
+    tile: Tile, height: int, width: int, halo: int, alignment: int, border: str
+) -> tuple[Tile, Tile] | None:
+    """A tile as two, cut across its longer side; nothing where it is too small for that."""
+    rows, columns = tile.rows, tile.columns
+    along = max(rows, columns, key=lambda span: span.stop - span.start)
+    side = align_up(-(-(along.stop - along.start) // 2), alignment)
+    if side >= along.stop - along.start:
+        return None
+    length = height if along is rows else width
+    one, two = spans(length, side, halo, alignment, border, along.start, along.stop)
+    if along is rows:
+        return Tile(one, columns), Tile(two, columns)
+    return Tile(rows, one), Tile(rows, two)
 
 
 def reflected(start: int, stop: int, length: int) -> list[int]:

@@ -1,36 +1,55 @@
-"""Translate images of any size with a trained generator, tile by tile, equal to one piece."""
+"""Translate image files of any size: plan, open, go through the bands, and what was interrupted."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from sincut.checkpoint import load_model
-from sincut.config import TranslateConfig
-from sincut.devices import chosen_device, convolutions, mixed_precision
-from sincut.errors import SincutError
-from sincut.images import (
-    OUTPUT_FORMATS,
-    check_output,
-    lost_metadata,
-    read_picture,
-    write_picture,
-)
+from sincut import __version__
+from sincut.batch import found_inputs, planned_outputs
+from sincut.checkpoint import load_model, model_file
+from sincut.config import TrainConfig, TranslateConfig
+from sincut.crops import zoom_range
+from sincut.deepzoom import check_page, is_deep_zoom, write_page
+from sincut.depth import as_depth
+from sincut.detail import CarriedLook, ReducedRows, working_size
+from sincut.devices import chosen_device, memory_in_use
+from sincut.engine import AUTOMATIC_TILE, Carry, Engine, Network, Operator, translate_pixels
+from sincut.errors import Interrupted, SincutError
+from sincut.images import file_digest
+from sincut.metadata import Carried
 from sincut.networks import Generator
-from sincut.tiling import Tile, reflected, tiles
+from sincut.outputs import (
+    BAND_STEP,
+    Layout,
+    Writer,
+    begun,
+    check,
+    depth_notice,
+    output_dtype,
+)
+from sincut.pipeline import Rows, in_srgb, tile_difference, translate_bands
+from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left
+from sincut.profiles import Colours
+from sincut.replay import own_stream
+from sincut.sources import Source, open_source
+from sincut.tiling import Band, bands
 
-Pixels = npt.NDArray[np.uint8]
+Array = npt.NDArray[Any]
 
-# Sides of automatic tiles: a halo of 30 then adds 25 % of work on a CPU and 12 % on a GPU.
-AUTOMATIC_TILE = {"cpu": 512, "cuda": 1024}
+# An image this many times as wide as what the model learned on has textures that look small.
+_MUCH_LARGER = 2.0
+_WORTH_TIMING = 40  # tiles: with fewer, timing one first takes longer than it tells
 
 
 @dataclass(frozen=True)
@@ -46,7 +65,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Translated:
-    """A written output. ``difference`` is that of ``verify`` in units of 1/255, or absent."""
+    """A written output. ``difference`` is that of ``verify`` in units of 1/255, or absent.
+
+    ``splits`` says how often a tile was halved because memory ended.
+    """
 
     input: Path
     output: Path
@@ -56,6 +78,7 @@ class Translated:
     seconds: float
     notices: tuple[str, ...] = ()
     difference: float | None = None
+    splits: int = 0
 
 
 def load_generator(path: Path | str) -> Generator:
@@ -73,152 +96,329 @@ def translate(
     inputs: Sequence[Path | str] | Path | str,
     output: Path | str,
     *,
+    on_plan: Callable[[Plan], None] | None = None,
     on_tile: Callable[[Progress], None] | None = None,
     on_image: Callable[[Translated], None] | None = None,
     **options: Any,
 ) -> list[Translated]:
-    """Translate image files at their full size.
+    """Translate image files at their full size, in bounded memory.
 
     Args:
         model: a run folder or model file.
-        inputs: one or more image files.
+        inputs: image files, folders of them, or patterns.
         output: a file for one input (its ending names the format), or a folder, where each output
             takes its input's name (with ``.png`` added where its format cannot be written).
-        on_tile, on_image: called after every tile and every written file.
+        on_plan, on_tile, on_image: called before an image, after every tile, after every image.
         options: fields of :class:`sincut.config.TranslateConfig`.
 
     Returns:
-        One entry per input, in order.
+        One entry per input that was translated, in order; none with ``dry_run``.
 
     Raises:
         SincutError: for what is wrong with options, model or paths before any work; for inputs
             that failed after the others were done.
+        Interrupted: on Ctrl-C or SIGTERM; finished bands are kept for ``resume``.
     """
     config = TranslateConfig().replaced(**options)
     device = torch.device(chosen_device(config.device))
-    if isinstance(inputs, (str, Path)):
-        inputs = [inputs]
-    pairs = plan_outputs([Path(path) for path in inputs], Path(output), force=config.force)
-    generator = load_model(Path(model)).generator
-    if pairs[0][1] != Path(output):
-        _make_folder(Path(output))
+    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    output = Path(output)
+    pairs = planned_outputs(
+        found_inputs(given, output),
+        output,
+        force=config.force,
+        skip=lambda target: config.skip_existing or (config.resume and not begun(target)),
+    )
+    if not pairs:
+        return []
+    trained = load_model(Path(model))
+    generator, learned = trained.generator, learned_width(trained.header)
+    if pairs[0][1] != output and not config.dry_run:
+        _make_folder(output)
     generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    digest = file_digest(model_file(Path(model)))
 
     results, failures = [], []
-    for index, (source, target) in enumerate(pairs, start=1):
+    with own_stream(device.type), _stoppable():
+        for index, (source, target) in enumerate(pairs, start=1):
 
-        def report(done: int, total: int, source: Path = source, index: int = index) -> None:
-            if on_tile is not None:
-                on_tile(Progress(source, index, len(pairs), done, total))
+            def report(done: int, total: int, source: Path = source, index: int = index) -> None:
+                if on_tile is not None:
+                    on_tile(Progress(source, index, len(pairs), done, total))
 
-        try:
-            result = _translate_file(generator, source, target, config, report)
-        except SincutError as error:
-            failures.append(str(error))
-            continue
-        results.append(result)
-        if on_image is not None:
-            on_image(result)
+            try:
+                job = _Job(generator, learned, digest, source, target, config)
+                result = job.run(on_plan or (lambda plan: None), report)
+            except SincutError as error:
+                failures.append(str(error))
+                continue
+            if result is None:
+                continue
+            results.append(result)
+            if on_image is not None:
+                on_image(result)
     if failures:
-        raise SincutError("; ".join(failures))
+        told = "; ".join(failures)
+        raise SincutError(
+            told if len(pairs) == 1 else f"{len(failures)} of {len(pairs)} images failed: {told}"
+        )
     return results
 
 
-def plan_outputs(inputs: Sequence[Path], output: Path, *, force: bool) -> list[tuple[Path, Path]]:
-    """Where each input goes; refuses collisions, existing outputs and outputs that are inputs."""
-    if not inputs:
-        raise SincutError("there is nothing to translate; give at least one image")
-    to_file = len(inputs) == 1 and not output.is_dir() and output.suffix != ""
-    if to_file:
-        pairs = [(inputs[0], output)]
-    else:
-        if output.exists() and not output.is_dir():
-            raise SincutError(f"{output} is a file; several inputs go into a folder")
-        pairs = [
-            (
-                path,
-                output
-                / (path.name if path.suffix.lower() in OUTPUT_FORMATS else f"{path.name}.png"),
-            )
-            for path in inputs
-        ]
-    taken: dict[Path, Path] = {}
-    for source, target in pairs:
-        if target in taken:
+def learned_width(header: Mapping[str, Any]) -> int | None:
+    """The largest width in pixels at which training saw the content, from a model's header.
+
+    ``None`` where that is not known: of an imported generator.
+    """
+    content = header.get("content") or {}
+    if "width" not in content or "zoom" not in header.get("config", {}):
+        return None
+    config = TrainConfig.from_dict(header["config"])
+    width = int(content["width"])
+    return round(width * zoom_range(width, config)[1])
+
+
+class _Job:
+    """One input on its way to one output."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        learned: int | None,
+        digest: str,
+        source: Path,
+        target: Path,
+        config: TranslateConfig,
+    ) -> None:
+        self.generator, self.learned, self.digest = generator, learned, digest
+        self.source, self.target, self.config = source, target, config
+        self.device = next(generator.parameters()).device
+
+    def run(
+        self, on_plan: Callable[[Plan], None], report: Callable[[int, int], None]
+    ) -> Translated | None:
+        """Translate it, or with ``dry_run`` only plan it."""
+        started = time.monotonic()
+        config, target = self.config, self.target
+        with contextlib.ExitStack() as stack:
+            source = stack.enter_context(self._opened(self.source))
+            mask = None
+            if config.mask:
+                mask = stack.enter_context(self._opened(Path(config.mask)))
+                _check_mask(mask, source)
+            layout, carried, colours, notices = self._output(source)
+            check(target, layout)
+            if is_deep_zoom(target):
+                check_page(target, force=config.force or config.resume)
+            operator, working, held = self._operator(layout)
+            chosen = cut(source, layout, operator, config, target=target, held=held, mask=mask)
+            parts = cut_bands(chosen, layout, operator)
+            engine = Engine(operator, layout.height, layout.width, layout.dtype, config.strength)
+            plan = self._plan(layout, chosen, parts, working)
+            if config.dry_run:
+                on_plan(replace(plan, seconds=self._seconds(engine, parts, working)))
+                return None
+            writer = stack.enter_context(self._writer(layout, carried, chosen, mask))
+            todo = list(enumerate(parts))[writer.done :]
+            done = plan.tiles - sum(len(band.tiles) for _, band in todo)
+            seconds = None
+            if plan.tiles - done >= _WORTH_TIMING:
+                seconds = self._seconds(engine, [band for _, band in todo], working)
+            on_plan(replace(plan, done=writer.done, seconds=seconds))
+
+            def on_tile() -> None:
+                nonlocal done
+                done += 1
+                report(done, plan.tiles)
+
+            try:
+                if todo:
+                    if isinstance(operator, Carry):
+                        operator.look = self._look(layout, working)
+                    translate_bands(Rows(source, mask), engine, writer, todo, colours, on_tile)
+                lost = writer.finish()
+                if is_deep_zoom(target):
+                    write_page(target, layout, lambda: self._opened(self.source))
+            except KeyboardInterrupt:
+                raise Interrupted(self._interrupted(writer.done, len(parts))) from None
+            told = (*source.notices, *notices, *self._hints(layout, working), *lost)
+        return Translated(
+            input=self.source,
+            output=target,
+            width=layout.width,
+            height=layout.height,
+            tiles=plan.tiles,
+            seconds=time.monotonic() - started,
+            notices=tuple(dict.fromkeys(told)),
+            difference=self._verified(parts) if config.verify else None,
+            splits=engine.splits,
+        )
+
+    def _opened(self, path: Path) -> Source:
+        room = max(memory_limit(self.config) - memory_in_use(), 0)
+        return open_source(path, max_pixels=self.config.max_pixels, max_memory=room)
+
+    def _output(self, source: Source) -> tuple[Layout, Carried, Colours, list[str]]:
+        """What the output holds and carries, into which colours it goes, and what is lost."""
+        dtype = output_dtype(self.target, source.dtype, self.config.depth)
+        notice = depth_notice(self.target, source.dtype) if self.config.depth == "auto" else None
+        if dtype != np.uint8 and self.config.precision == "bf16":
             raise SincutError(
-                f"{taken[target]} and {source} would both be written to {target}; "
-                "translate them into different folders"
+                f"{self.target} gets {_depth_text(dtype)}, and bf16 keeps about 8 bits; try "
+                "--precision fp32, or --depth 8"
             )
-        taken[target] = source
-        if any(target.exists() and path.exists() and target.samefile(path) for path in inputs):
-            raise SincutError(f"{target} is an input; choose another output")
-        if target.exists() and not target.is_dir() and not force:
-            raise SincutError(f"{target} exists already; try --force or another output")
-    return pairs
+        carried, colours = source.carried, source.colours
+        if is_deep_zoom(self.target):  # web pages take every tile for sRGB
+            carried, colours = Carried(), Colours()
+        layout = Layout(source.height, source.width, source.channels, dtype)
+        return layout, carried, colours, [notice] if notice else []
+
+    def _operator(self, layout: Layout) -> tuple[Operator, tuple[int, int] | None, int]:
+        """What is applied to windows, the working size (rows, columns) if it is not the image's
+        own, and the bytes that the small images take."""
+        config = self.config
+        wanted = config.working_width or round(config.scale * layout.width)
+        working = working_size(layout.height, layout.width, max(wanted, 1))
+        if working == (layout.height, layout.width):
+            return Network(self.generator, config, record=True), None, 0
+        return Carry(self.device), working, 120 * working[0] * working[1]
+
+    def _look(self, layout: Layout, working: tuple[int, int] | None) -> CarriedLook:
+        """The image reduced to the working size, and its translation."""
+        assert working is not None
+        small = ReducedRows(layout.height, layout.width, *working)
+        with self._opened(self.source) as source:
+            for start in range(0, layout.height, BAND_STEP):
+                rows = source.rows(start, min(start + BAND_STEP, layout.height))
+                small.add(as_depth(in_srgb(source, rows), np.dtype(np.float32)) * 2 - 1)
+        content = small.result()
+        look = translate_pixels(self.generator, (content + 1) / 2, self.config) * 2 - 1
+        return self._carried(content, look, layout)
+
+    def _carried(self, content: Array, look: Array, layout: Layout) -> CarriedLook:
+        content_planes, look_planes = (
+            torch.from_numpy(each).permute(2, 0, 1).contiguous().to(self.device)
+            for each in (content, look)
+        )
+        return CarriedLook(content_planes, look_planes, layout.height, layout.width)
+
+    def _writer(self, layout: Layout, carried: Carried, chosen: Cut, mask: Source | None) -> Writer:
+        config = self.config
+        identity = {
+            "version of sincut": __version__,
+            "model": self.digest,
+            "input image": _file_identity(self.source),
+            "mask": _file_identity(mask.path) if mask is not None else None,
+            "--tile": chosen.tile,
+            "--border": config.border,
+            "--seed": config.seed,
+            "--precision": config.precision,
+            "--strength": config.strength,
+            "--scale": config.scale,
+            "--working-width": config.working_width,
+            "device": self.device.type,
+        }
+        return Writer.open(
+            self.target,
+            layout,
+            carried,
+            band_rows=chosen.band,
+            identity=identity,
+            compression=config.compression,
+            pyramid=config.pyramid,
+            strip_metadata=config.strip_metadata,
+            resume=config.resume,
+            force=config.force,
+        )
+
+    def _plan(
+        self,
+        layout: Layout,
+        chosen: Cut,
+        parts: Sequence[Band],
+        working: tuple[int, int] | None,
+    ) -> Plan:
+        at_most, free = check_disk(self.target, layout, self.config)
+        return Plan(
+            input=self.source,
+            output=self.target,
+            width=layout.width,
+            height=layout.height,
+            depth=_depth_text(layout.dtype),
+            tile=min(chosen.tile, max(layout.height, layout.width)),
+            tiles=sum(len(band.tiles) for band in parts),
+            band=min(chosen.band, layout.height),
+            bands=len(parts),
+            done=0,
+            host_bytes=chosen.host_bytes,
+            device_bytes=chosen.device_bytes,
+            disk_bytes=at_most,
+            free_bytes=free,
+            working=working and (working[1], working[0]),
+        )
+
+    def _seconds(
+        self, engine: Engine, todo: Sequence[Band], working: tuple[int, int] | None
+    ) -> float:
+        """How long computing takes; with a working size, in the network and in carrying."""
+        if working is None:
+            return seconds_left(engine, todo)
+        network = Network(self.generator, self.config)
+        small = Engine(network, *working, np.dtype(np.float32))
+        side = AUTOMATIC_TILE[self.device.type]
+        cuts = bands(*working, working[0], side, network.halo, network.alignment, network.border)
+        carry = Carry(self.device)
+        nothing = np.zeros((*working, 3), np.float32)
+        layout = Layout(engine.height, engine.width, 3, engine.dtype)
+        carry.look = self._carried(nothing, nothing, layout)
+        carrying = Engine(carry, engine.height, engine.width, engine.dtype, engine.strength)
+        return seconds_left(small, cuts) + seconds_left(carrying, todo)
+
+    def _hints(self, layout: Layout, working: tuple[int, int] | None) -> list[str]:
+        """That the image is much larger than what the model has seen, where it is."""
+        if working is not None or layout.width < _MUCH_LARGER * (self.learned or layout.width):
+            return []
+        return [
+            f"the model learned at widths up to {self.learned} pixels, so that its textures are "
+            f"small here; try --working-width {self.learned} for larger ones"
+        ]
+
+    def _interrupted(self, done: int, bands: int) -> str:
+        if not done:
+            return f"{self.target} was not written: no part of it was finished"
+        return (
+            f"{self.target} is {done} of {bands} bands done; the same command with --resume goes on"
+        )
+
+    def _verified(self, parts: Sequence[Band]) -> float | None:
+        """Largest difference of some tiles to the same with twice the halo, in 1/255."""
+        network = Network(self.generator, self.config)
+        tiles = [tile for band in parts for tile in band.tiles]
+        count = min(self.config.verify, len(tiles))
+        chosen = np.linspace(0, len(tiles) - 1, count).round().astype(int)
+        differences = []
+        for tile in (tiles[i] for i in chosen):
+            with self._opened(self.source) as source:
+                differences.append(tile_difference(network, source, tile))
+        return 127.5 * max(differences)
 
 
-def translate_pixels(
-    generator: Generator,
-    rgb: Pixels,
-    config: TranslateConfig,
-    on_tile: Callable[[int, int], None] | None = None,
-) -> Pixels:
-    """Translate (H, W, 3) uint8 sRGB; the generator's device is where it happens."""
-    output = np.empty_like(rgb)
-    plan = plan_tiles(generator, rgb, config)
-    for done, tile in enumerate(plan, start=1):
-        core = translate_tile(generator, rgb, tile, config)
-        pixels = ((core + 1) * 127.5).clamp(0, 255).round().to(torch.uint8)
-        rows, columns = tile.rows, tile.columns
-        output[rows.start : rows.stop, columns.start : columns.stop] = pixels.cpu().numpy()
-        if on_tile is not None:
-            on_tile(done, len(plan))
-    return output
+def _check_mask(mask: Source, source: Source) -> None:
+    if (mask.width, mask.height) != (source.width, source.height):
+        raise SincutError(
+            f"the mask {mask.path} has {mask.width}×{mask.height} pixels, and {source.path} "
+            f"{source.width}×{source.height}; try one of the image's size"
+        )
 
 
-def plan_tiles(
-    generator: Generator, rgb: Pixels, config: TranslateConfig, halo_factor: int = 1
-) -> list[Tile]:
-    """The tiles of an image, with the generator's halo (times ``halo_factor``) around them."""
-    automatic = AUTOMATIC_TILE[next(generator.parameters()).device.type]
-    height, width = rgb.shape[:2]
-    side = config.tile_pixels(automatic, whole=max(height, width) + generator.alignment)
-    halo = generator.halo * halo_factor
-    return list(tiles(height, width, side, halo, generator.alignment, config.border))
+def _depth_text(dtype: np.dtype[Any]) -> str:
+    return "floats" if dtype == np.float32 else f"{8 * dtype.itemsize} bits per channel"
 
 
-@torch.inference_mode()
-def translate_tile(
-    generator: Generator, rgb: Pixels, tile: Tile, config: TranslateConfig
-) -> Tensor:
-    """A tile's (height, width, 3) of about [-1, 1], float32, not clamped, on the device."""
-    device = next(generator.parameters()).device
-    rows, columns = tile.rows, tile.columns
-    # Beyond the image its mirror; with a zero border this is at most the row that evens its side.
-    down = reflected(rows.read_start, rows.read_stop, rgb.shape[0])
-    across = reflected(columns.read_start, columns.read_stop, rgb.shape[1])
-    window = torch.from_numpy(rgb[np.ix_(down, across)]).to(device)
-    window = window.permute(2, 0, 1)[None].to(next(generator.parameters()).dtype) / 127.5 - 1
-    noise = generator.position_noise(
-        config.seed, rows.read_start, columns.read_start, len(down), len(across), device
-    )
-    with mixed_precision(device.type, config.precision), convolutions(config.precision):
-        image, _ = generator.generate(window, noise)
-    return image[0, :, rows.core, columns.core].permute(1, 2, 0).to(window.dtype)
-
-
-def verify_tiles(generator: Generator, rgb: Pixels, config: TranslateConfig) -> float:
-    """Largest difference of ``config.verify`` tiles to the same with twice the halo, in 1/255."""
-    plan = plan_tiles(generator, rgb, config)
-    wide = plan_tiles(generator, rgb, config, halo_factor=2)
-    count = min(config.verify, len(plan))
-    chosen = np.linspace(0, len(plan) - 1, count).round().astype(int)
-    differences = [
-        translate_tile(generator, rgb, plan[i], config)
-        - translate_tile(generator, rgb, wide[i], config)
-        for i in chosen
-    ]
-    return max(127.5 * difference.abs().max().item() for difference in differences)
+def _file_identity(path: Path) -> list[Any]:
+    """A huge file's name, size and time of change tell it apart; reading all of it takes long."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 def _make_folder(path: Path) -> None:
@@ -228,27 +428,14 @@ def _make_folder(path: Path) -> None:
         raise SincutError(f"cannot create the folder {path} ({error.strerror})") from None
 
 
-def _translate_file(
-    generator: Generator,
-    source: Path,
-    target: Path,
-    config: TranslateConfig,
-    report: Callable[[int, int], None],
-) -> Translated:
-    started = time.monotonic()
-    picture = read_picture(source, config.max_pixels)
-    check_output(target, picture.height, picture.width, picture.alpha is not None)
-    lost = () if config.strip_metadata else lost_metadata(target, picture)
-    output = translate_pixels(generator, picture.rgb, config, report)
-    write_picture(target, output, picture, strip_metadata=config.strip_metadata)
-    difference = verify_tiles(generator, picture.rgb, config) if config.verify else None
-    return Translated(
-        input=source,
-        output=target,
-        width=picture.width,
-        height=picture.height,
-        tiles=len(plan_tiles(generator, picture.rgb, config)),
-        seconds=time.monotonic() - started,
-        notices=(*picture.notices, *lost),
-        difference=difference,
-    )
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C. Outside the main thread Python cannot catch signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,7 +16,6 @@ from click.testing import CliRunner, Result
 
 import sincut
 from sincut.cli import main
-from sincut.cli.console import duration, size
 from tests.conftest import TINY, size_of
 
 SETTINGS = [
@@ -89,6 +88,8 @@ def test_train_translate_and_info(pair: tuple[Path, Path], tmp_path: Path) -> No
     result = run("translate", folder, pair[0], "-o", target, "--tile", 64, "--verify", 2)
     assert result.exit_code == 0, result.output
     assert re.fullmatch(
+        rf"{re.escape(str(pair[0]))}: 160×128, 8 bits per channel; 6 tiles of 64 pixels; at most "
+        r"[\d.]+ [MG]B of memory, [\d.]+ MB of disk \([\d.]+ [MG]B free\)\n"
         rf"{re.escape(str(target))}: 160×128 in \d+ s, 6 tiles\n"
         r"Tiles with twice the halo differ by at most [\d.e-]+ of 255\.\n",
         result.stdout,
@@ -125,7 +126,40 @@ def test_json_is_one_object_per_line(pair: tuple[Path, Path], tmp_path: Path) ->
     assert records[0]["config"]["steps"] == 4
     result = run("translate", tmp_path / "run", *pair, "-o", tmp_path / "out", "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [Path(r["output"]).name for r in records] == ["content.png", "style.png"]
+    assert [r["event"] for r in records] == ["plan", "translated"] * 2
+    assert [Path(r["output"]).name for r in records[1::2]] == ["content.png", "style.png"]
+
+
+def test_a_plan_is_told_and_nothing_done(
+    pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path
+) -> None:
+    options = ["--dry-run", "--scale", 0.5, "--tile", 64]
+    result = run("translate", tiny_run, pair[0], "-o", tmp_path / "out.tif", *options)
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(
+        rf"{re.escape(str(pair[0]))}: 160×128, 8 bits per channel; 6 tiles of 64 pixels, the "
+        r"network at 80×64; at most [\d.]+ [MG]B of memory, [\d.]+ MB of disk "
+        r"\([\d.]+ [MG]B free\), \d+ s\n",
+        result.stdout,
+    )
+    result = run("translate", tiny_run, pair[0], "-o", tmp_path / "out.tif", *options, "--json")
+    plan = json.loads(result.stdout)
+    assert (plan["event"], plan["working"], plan["tiles"]) == ("plan", [80, 64], 6)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_interrupted_says_how_to_go_on(
+    pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sincut.translation.translate_bands", stop)
+    result = run("translate", tiny_run, pair[0], "-o", tmp_path / "out.png")
+    assert result.exit_code == 130
+    assert result.stderr == (
+        f"Interrupted: {tmp_path / 'out.png'} was not written: no part of it was finished.\n"
+    )
 
 
 def test_quiet_says_nothing(pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path) -> None:
@@ -310,13 +344,6 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"{tmp_path / 'demo'} holds a demo already; try --force or another -o"
     )
     assert run("demo", "-o", tmp_path / "demo", "--steps", 1, "--force", "-q").exit_code == 0
-
-
-def test_durations_and_sizes_for_people() -> None:
-    assert [duration(s) for s in (0.4, 59, 95, 3700, 90000)] == [
-        "0 s", "59 s", "1 min 35 s", "1 h 1 min", "1 d 1 h",
-    ]  # fmt: skip
-    assert [size(b) for b in (674e6, 2.34e9)] == ["674 MB", "2.3 GB"]
 
 
 def test_progress_on_a_terminal(tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:

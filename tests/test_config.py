@@ -177,5 +177,23 @@ def test_translate_config() -> None:
         "border must be one of reflect, zero, got mirror; try --border reflect"
     )
     assert message(TranslateConfig, max_pixels=0) == (
-        "max_pixels must be at least 1, got 0; try --max-pixels 1000000000"
+        "max_pixels must be at least 1, got 0; try --max-pixels 20000000000"
+    )
+    assert message(TranslateConfig, max_memory="lots") == (
+        "max_memory must be an amount such as 1GB or auto, got lots; try --max-memory 1GB"
+    )
+    assert TranslateConfig(max_memory="1.5GB").memory_bytes(7) == 1_500_000_000
+    assert TranslateConfig().memory_bytes(7) == 7
+    assert message(TranslateConfig, scale=0.5, working_width=700) == (
+        "working_width and scale say the same in two ways, got both; try only --working-width 700"
+    )
+    assert message(TranslateConfig, scale=0.5, verify=3) == (
+        "verify compares tiles of the network at the image's own size, got --verify 3 with another "
+        "size; try it without"
+    )
+    assert message(TranslateConfig, strength=1.5) == (
+        "strength must be from 0 to 1, got 1.5; try --strength 1.0"
+    )
+    assert message(TranslateConfig, depth="12") == (
+        "depth must be one of auto, 8, 16, float, got 12; try --depth auto"
     )

@@ -16,6 +16,7 @@ import sincut
 from sincut import evaluation, quality
 from sincut.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
 from sincut.config import TranslateConfig
+from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.evaluation import (
     Evaluation,
@@ -27,7 +28,7 @@ from sincut.evaluation import (
 )
 from sincut.example import render_content, render_style
 from sincut.quality import Comparison, Figures
-from sincut.translation import load_generator, translate_pixels
+from sincut.translation import load_generator
 
 CONTENT = render_content(160, 128)
 STYLE = render_style(151, 130)

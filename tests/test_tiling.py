@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sincut.tiling import reflected, spans, tiles
+from sincut.tiling import Tile, bands, halved, reflected, spans, tiles
 
 BORDERS = st.sampled_from(["reflect", "zero"])
 
@@ -73,3 +73,65 @@ def test_few_tile_shapes() -> None:
 @pytest.mark.parametrize(("tile", "first"), [(250, 250), (333, 332), (1, 2)])
 def test_tile_is_rounded_down_to_the_alignment(tile: int, first: int) -> None:
     assert spans(1000, tile, 30, 2, "reflect")[0].stop == first
+
+
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 200),
+    band=st.integers(1, 40).map(lambda n: 2 * n),
+    tile=st.integers(1, 200),
+    border=BORDERS,
+)
+def test_bands_write_once_and_need_one_pass(
+    height: int, width: int, band: int, tile: int, border: str
+) -> None:
+    cut = bands(height, width, band, tile, 30, 2, border)
+    written = np.zeros((height, width), int)
+    for each in cut:
+        for part in each.tiles:
+            rows, columns = part.rows, part.columns
+            assert each.start <= rows.start < rows.stop <= each.stop
+            written[rows.start : rows.stop, columns.start : columns.stop] += 1
+            needed = reflected(rows.read_start, rows.read_stop, height)
+            assert each.first <= min(needed)
+            assert max(needed) < each.last
+    assert (written == 1).all()
+    assert [cut[0].start, cut[-1].stop] == [0, height]
+    for before, after in itertools.pairwise(cut):
+        assert before.stop == after.start
+        assert before.first <= after.first  # what was let go is never needed again
+        assert before.last <= after.last
+
+
+def test_tiles_of_a_band_are_alike() -> None:
+    """A band of 512 rows with tiles of 500 has two rows of 256, not one of 500 and one of 12."""
+    assert {t.rows.stop - t.rows.start for t in bands(512, 80, 512, 500, 30, 2)[0].tiles} == {256}
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    tile=st.integers(2, 80),
+    power=st.integers(0, 3),
+    border=BORDERS,
+)
+def test_halves_are_tiles_of_their_own(
+    height: int, width: int, tile: int, power: int, border: str
+) -> None:
+    alignment = 2**power
+    for whole in tiles(height, width, tile, 30, alignment, border):
+        halves = halved(whole, height, width, 30, alignment, border)
+        longest = max(span.stop - span.start for span in (whole.rows, whole.columns))
+        if halves is None:
+            assert longest <= alignment
+            continue
+        written = np.zeros((height, width), int)
+        for half in halves:
+            assert isinstance(half, Tile)
+            for span, outer in ((half.rows, whole.rows), (half.columns, whole.columns)):
+                assert outer.read_start <= span.read_start < span.read_stop <= outer.read_stop
+            rows, columns = half.rows, half.columns
+            written[rows.start : rows.stop, columns.start : columns.stop] += 1
+        rows, columns = whole.rows, whole.columns
+        assert written[rows.start : rows.stop, columns.start : columns.stop].all()
+        assert written.sum() == (rows.stop - rows.start) * (columns.stop - columns.start)

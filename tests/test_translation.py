@@ -1,165 +1,36 @@
-"""The law: tiles give the same image as one piece. And what translate does with files."""
+"""What translate does with files: depth, tags, plans, interruption, batches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 import sincut
-from sincut.checkpoint import load_model
-from sincut.config import TranslateConfig
-from sincut.errors import SincutError
+from sincut.batch import planned_outputs
+from sincut.checkpoint import load_model, save_model
+from sincut.depth import WHITE
+from sincut.errors import Interrupted, SincutError
 from sincut.networks import Generator
-from sincut.tiling import tiles
-from sincut.translation import (
-    Progress,
-    load_generator,
-    plan_outputs,
-    plan_tiles,
-    translate,
-    translate_pixels,
-    translate_tile,
-    verify_tiles,
-)
+from sincut.outputs import Writer
+from sincut.plan import Plan
+from sincut.translation import Progress, load_generator, translate
 from tests.conftest import size_of
+from tests.test_images import WIDE as WIDE_GAMUT
 
-SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]
-
-
-def trained_like(downsamplings: int = 1, channels: int = 4) -> Generator:
-    """A generator whose noise and biases are not zero."""
-    torch.manual_seed(1)
-    generator = Generator(channels, downsamplings=downsamplings).eval().requires_grad_(False)
-    for name, parameter in generator.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.2)
-        if name.endswith("noise_weight"):
-            torch.nn.init.constant_(parameter, 0.3)
-    return generator
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng(height + width).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def in_tiles(generator: Generator, rgb: np.ndarray, config: TranslateConfig) -> np.ndarray:
-    """Unrounded translation, tile by tile."""
-    output = np.full(rgb.shape, np.nan)
-    for tile in plan_tiles(generator, rgb, config):
-        place = np.s_[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop]
-        output[place] = translate_tile(generator, rgb, tile, config).numpy()
-    return output
-
-
-@pytest.fixture(scope="module")
-def whole() -> Iterator[dict[Any, np.ndarray]]:
-    """Translations in one piece, made once per size and border."""
-    return {}
-
-
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("border", ["reflect", "zero"])
-@pytest.mark.parametrize("tile", ["16", "64", "96", "250", "333", "512"])
-def test_tiles_equal_the_whole(
-    size: tuple[int, int], border: str, tile: str, whole: dict[Any, np.ndarray]
-) -> None:
-    generator, rgb = trained_like(), picture(*size)
-    if (size, border) not in whole:
-        whole[size, border] = in_tiles(generator, rgb, TranslateConfig(tile="whole", border=border))
-    expected = whole[size, border]
-    got = in_tiles(generator, rgb, TranslateConfig(tile=tile, border=border))
-    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize("tile", ["64", "100", "122"])
-def test_tiles_equal_the_whole_with_two_downsamplings(tile: str) -> None:
-    generator, rgb = trained_like(downsamplings=2), picture(131, 150)
-    expected = in_tiles(generator, rgb, TranslateConfig(tile="whole"))
-    got = in_tiles(generator, rgb, TranslateConfig(tile=tile))
-    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
-
-
-@pytest.mark.parametrize(("missing", "equal"), [(0, True), (4, False)])
-def test_the_halo_is_needed_whole(missing: int, equal: bool) -> None:
-    """In float64, where nothing but a missing pixel can make a difference."""
-    generator, rgb = trained_like().double(), picture(150, 170)
-    config = TranslateConfig()
-    expected = in_tiles(generator, rgb, TranslateConfig(tile="whole"))
-    worst = 0.0
-    for tile in tiles(150, 170, 64, generator.halo - missing, generator.alignment):
-        place = np.s_[tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop]
-        got = translate_tile(generator, rgb, tile, config).numpy()
-        # Pixels at the image's border may differ: its reflection is shorter then, too.
-        worst = max(worst, np.abs(got - expected[place]).max())
-    if equal:
-        assert worst < 1e-12
-    else:
-        assert worst > 1e-9
-
-
-def test_reflect_is_the_mirrored_image_cut_back() -> None:
-    """What "whole image" means: mirrored by the halo, in one piece, the margin cut off."""
-    generator, rgb = trained_like(), picture(40, 56)
-    margin = generator.halo
-    wide = np.pad(rgb, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
-    image = torch.from_numpy(wide).permute(2, 0, 1)[None] / 127.5 - 1
-    noise = generator.position_noise(5, -margin, -margin, *wide.shape[:2], torch.device("cpu"))
-    expected = generator(image, noise)[0, :, margin:-margin, margin:-margin].permute(1, 2, 0)
-    got = in_tiles(generator, rgb, TranslateConfig(seed=5))
-    assert np.abs(got - expected.numpy()).max() < 1e-5
-
-
-def test_zero_is_the_network_as_it_is() -> None:
-    generator, rgb = trained_like(), picture(40, 56)
-    image = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 127.5 - 1
-    noise = generator.position_noise(5, 0, 0, 40, 56, torch.device("cpu"))
-    expected = generator(image, noise)[0].permute(1, 2, 0)
-    got = in_tiles(generator, rgb, TranslateConfig(seed=5, border="zero", tile="16"))
-    assert np.abs(got - expected.numpy()).max() < 1e-5
-
-
-def test_pixels_are_clamped_and_rounded() -> None:
-    generator, rgb = trained_like(), picture(33, 47)
-    generator.to_rgb.weight.mul_(20)  # out of [-1, 1] on both sides
-    output = translate_pixels(generator, rgb, TranslateConfig(tile="16"))
-    exact = in_tiles(generator, rgb, TranslateConfig())
-    assert output.dtype == np.uint8
-    assert output.shape == rgb.shape
-    assert exact.min() < -1
-    assert exact.max() > 1
-    assert np.abs(output - ((exact + 1) * 127.5).clip(0, 255)).max() <= 0.501
-
-
-def test_noise_depends_on_the_seed_and_nothing_else() -> None:
-    generator, rgb = trained_like(), picture(64, 64)
-    one, again, other = (
-        translate_pixels(generator, rgb, TranslateConfig(seed=s)) for s in (1, 1, 2)
-    )
-    assert np.array_equal(one, again)
-    assert not np.array_equal(one, other)
-
-
-def test_bf16_stays_close_to_fp32() -> None:
-    generator, rgb = trained_like(), picture(64, 64)
-    half, full = (
-        translate_pixels(generator, rgb, TranslateConfig(precision=p)) for p in ("bf16", "fp32")
-    )
-    difference = np.abs(half.astype(int) - full)
-    assert 0 < difference.mean() < 2
-
-
-def test_verify_reports_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator, rgb = trained_like(), picture(150, 170)
-    config = TranslateConfig(tile="64", verify=9)
-    assert verify_tiles(generator, rgb, config) < 2e-3
-    monkeypatch.setattr(Generator, "halo", 10)
-    assert verify_tiles(generator, rgb, config) > 0.1
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def test_a_file_keeps_size_and_profile(
@@ -245,8 +116,8 @@ def test_wrong_outputs_are_refused_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_plan_outputs_names(tmp_path: Path) -> None:
-    one = plan_outputs([tmp_path / "x.gif"], tmp_path, force=False)
+def test_output_names(tmp_path: Path) -> None:
+    one = planned_outputs([tmp_path / "x.gif"], tmp_path, force=False)
     assert one == [(tmp_path / "x.gif", tmp_path / "x.gif.png")]
 
 
@@ -268,15 +139,464 @@ def test_real_painting(tiny_run: Path, real_pair: tuple[Path, Path], tmp_path: P
         assert after.info.get("icc_profile") == before.info.get("icc_profile")
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("tile", ["96", "250", "512"])
-def test_tiles_equal_the_whole_on_cuda(tile: str) -> None:
-    rgb, config = picture(257, 333), TranslateConfig(tile="whole")
-    on_cpu = in_tiles(trained_like(), rgb, config)
-    generator = trained_like().cuda()
-    for chosen in (config, TranslateConfig(tile=tile)):
-        output = np.full(rgb.shape, np.nan)
-        for each in plan_tiles(generator, rgb, chosen):
-            place = np.s_[each.rows.start : each.rows.stop, each.columns.start : each.columns.stop]
-            output[place] = translate_tile(generator, rgb, each, chosen).cpu().numpy()
-        assert np.abs(output - on_cpu).max() <= 1e-5 * np.abs(on_cpu).max()
+@pytest.fixture(scope="module")
+def noisy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random generator whose noise counts."""
+    torch.manual_seed(3)
+    generator = Generator(4).eval().requires_grad_(False)
+    for layer in generator.upsampling:
+        torch.nn.init.constant_(layer.noise_weight, 0.3)
+    path = tmp_path_factory.mktemp("models") / "noisy.safetensors"
+    save_model(path, generator, None, {"config": {"channels": 4}, "step": 0})
+    return path
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Whether files are streamed in small bands, as huge ones are, or decoded at once."""
+
+    def set_to(on: bool) -> None:
+        monkeypatch.setattr("sincut.sources.STREAM_ABOVE", 0 if on else 10**12)
+        monkeypatch.setattr("sincut.plan._BAND_BYTES", 1 if on else 10**12)
+
+    return set_to
+
+
+def tiff(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    options = {"photometric": "rgb", "iccprofile": WIDE_GAMUT, **options}
+    if pixels.shape[-1] == 4:
+        options["extrasamples"] = ["unassalpha"]
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+def sample(height: int, width: int, dtype: Any, channels: int = 3) -> np.ndarray:
+    """Smooth colours with a little noise, every corner of the range in it."""
+    random = np.random.default_rng(height * width)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    planes = [np.sin(7 * x), np.cos(5 * y), np.sin(4 * (x + y)), np.cos(9 * x * y)][:channels]
+    values = np.stack(planes, -1) / 2 + 0.5 + random.normal(0, 0.03, (height, width, channels))
+    values = values.clip(0, 1)
+    white = WHITE[np.dtype(dtype)]
+    return (values * white).astype(dtype) if white == 1 else (values * white).round().astype(dtype)
+
+
+def read(path: Path) -> np.ndarray:
+    """Pixels of a result as they stand in the file, by another reader than ours."""
+    if path.suffix == ".tif":
+        return tifffile.imread(path)
+    if path.suffix == ".png" and png_depth(path) == 16:
+        return imagecodecs().png_decode(path.read_bytes())
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def imagecodecs() -> Any:
+    return pytest.importorskip("imagecodecs")
+
+
+def png_depth(path: Path) -> int:
+    return path.read_bytes()[24]
+
+
+CASES = [
+    (".tif", np.uint8, 3),
+    (".tif", np.uint8, 4),
+    (".tif", np.uint16, 3),
+    (".tif", np.float32, 3),
+    (".tif", np.float32, 4),
+    (".png", np.uint8, 4),
+    (".png", np.uint16, 3),
+    (".jpg", np.uint8, 3),
+    (".webp", np.uint8, 3),
+]
+
+
+@pytest.mark.parametrize("size", [(601, 43), (257, 333)], ids=str)
+@pytest.mark.parametrize(("ending", "dtype", "channels"), CASES)
+def test_the_law_holds_through_files(
+    noisy_model: Path,
+    tmp_path: Path,
+    streaming: Any,
+    ending: str,
+    dtype: Any,
+    channels: int,
+    size: tuple[int, int],
+) -> None:
+    """Streamed in bands and tiles, in one piece, and interrupted in between: the same files."""
+    source = tiff(tmp_path / "in.tif", sample(*size, dtype, channels), iccprofile=SRGB)
+    whole, tiled, resumed = (tmp_path / f"{name}{ending}" for name in ("whole", "tiled", "resumed"))
+    streaming(False)
+    translate(noisy_model, source, whole, tile="whole")
+    streaming(True)
+    translate(noisy_model, source, tiled, tile="96")
+    expected, got = read(whole).astype(float), read(tiled).astype(float)
+    assert got.shape == (*size, channels)
+    most = {".jpg": 20.0}.get(ending, 2e-5 if dtype == np.float32 else 1.0)  # JPEG amplifies
+    assert np.abs(got - expected).max() <= most
+    assert np.abs(got - expected).mean() <= most / 100
+
+    total = {(601, 43): 7, (257, 333): 16}[size]
+    for stop in (total - 2, total):
+        with pytest.raises(Interrupted):
+            translate(noisy_model, source, resumed, tile="96", resume=True, on_tile=stop_at(stop))
+        assert (tmp_path / f".resumed{ending}.journal").exists()
+    translate(noisy_model, source, resumed, tile="96", resume=True)
+    assert resumed.read_bytes() == tiled.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+    if dtype != np.uint8 and ending != ".jpg":
+        assert len(np.unique(got)) > 3000  # not a step through 8 bits
+
+
+def stop_at(tile: int) -> Callable[[Progress], None]:
+    """Ctrl-C after so many tiles of the image."""
+
+    def on_tile(progress: Progress) -> None:
+        if progress.done >= tile:
+            raise KeyboardInterrupt
+
+    return on_tile
+
+
+def test_what_stands_beside_the_pixels_comes_through(
+    noisy_model: Path, tmp_path: Path, streaming: Any
+) -> None:
+    tags = [(33550, 12, 3, (0.5, 0.5, 0.0), True), (33922, 12, 6, (0.0,) * 6, True)]
+    source = tiff(
+        tmp_path / "in.tif",
+        sample(601, 43, np.uint16),
+        iccprofile=SRGB,
+        resolution=(300, 300),
+        extratags=[*tags, (315, 2, 0, "Someone", True)],
+    )
+    streaming(True)
+    translate(noisy_model, source, tmp_path / "out.tif")
+    with tifffile.TiffFile(source) as before, tifffile.TiffFile(tmp_path / "out.tif") as after:
+        for tag in (33550, 33922, 34675, 282, 283, 296, 315):
+            assert after.pages[0].tags[tag].value == before.pages[0].tags[tag].value, tag
+        assert after.pages[0].is_tiled
+    translate(noisy_model, source, tmp_path / "bare.tif", strip_metadata=True)
+    with tifffile.TiffFile(tmp_path / "bare.tif") as bare:
+        assert {34675} == set(bare.pages[0].tags.keys()) & {33550, 33922, 34675, 282, 315}
+
+
+def test_no_strength_gives_back_the_input(
+    noisy_model: Path, tmp_path: Path, streaming: Any
+) -> None:
+    """Also where its colours lie outside sRGB, which the network cannot see."""
+    pixels = sample(301, 43, np.uint8, 4)
+    source = tiff(tmp_path / "in.tif", pixels)
+    for on in (False, True):
+        streaming(on)
+        (done,) = translate(noisy_model, source, tmp_path / f"{on}.tif", strength=0.0)
+        assert any("outside sRGB" in notice for notice in done.notices)
+        assert np.array_equal(read(tmp_path / f"{on}.tif"), pixels)
+
+
+def test_a_mask_limits_the_translation_to_the_pixel(
+    noisy_model: Path, tmp_path: Path, streaming: Any
+) -> None:
+    pixels = sample(601, 143, np.uint8)
+    source = tiff(tmp_path / "in.tif", pixels)
+    mask = np.zeros((601, 143), np.uint8)
+    mask[100:300, 30:], mask[300:, 30:] = 255, 128
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    streaming(True)
+    options = {"tile": "64", "mask": str(tmp_path / "mask.png")}
+    translate(noisy_model, source, tmp_path / "masked.tif", **options)
+    translate(noisy_model, source, tmp_path / "full.tif", tile="64")
+    masked, full = read(tmp_path / "masked.tif"), read(tmp_path / "full.tif")
+    assert np.array_equal(masked[mask == 0], pixels[mask == 0])
+    assert np.array_equal(masked[mask == 255], full[mask == 255])
+    middle = masked[mask == 128].astype(int)
+    ends = np.stack([pixels[mask == 128], full[mask == 128]]).astype(int)
+    between = (middle >= ends.min(0) - 6) & (middle <= ends.max(0) + 6)
+    assert between.mean() > 0.99
+
+    Image.fromarray(mask[:-1]).save(tmp_path / "small.png")
+    small = tmp_path / "small.png"
+    assert refusal(noisy_model, source, tmp_path / "x.tif", mask=str(small)) == (
+        f"the mask {small} has 143×600 pixels, and {source} 143×601; try one of the image's size"
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_at_a_working_width_tiles_equal_the_whole(
+    noisy_model: Path, tmp_path: Path, streaming: Any, dtype: Any
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(601, 443, dtype), iccprofile=None)
+    plans: list[Plan] = []
+    for name, options in {
+        "whole": {"tile": "whole", "working_width": 150},
+        "tiled": {"tile": "96", "working_width": 150},
+        "scaled": {"tile": "64", "scale": 150 / 443},
+        "own": {"tile": "64", "working_width": 443},
+        "plain": {"tile": "64"},
+    }.items():
+        streaming(name != "whole")
+        translate(noisy_model, source, tmp_path / f"{name}.tif", on_plan=plans.append, **options)
+    assert [plan.working for plan in plans] == [*[(150, 203)] * 3, None, None]
+    whole, tiled, scaled, own, plain = (
+        read(tmp_path / f"{name}.tif").astype(int)
+        for name in ("whole", "tiled", "scaled", "own", "plain")
+    )
+    assert np.abs(tiled - whole).max() <= 1
+    assert np.abs(scaled - whole).max() <= 1
+    assert np.array_equal(own, plain)
+    assert np.abs(whole - plain).mean() > WHITE[np.dtype(dtype)] / 255  # another scale of the look
+
+
+def test_a_much_larger_image_than_the_model_has_seen_is_told(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with Image.open(pair[0]) as image:
+        image.resize((400, 320)).save(tmp_path / "large.png")
+    (done,) = translate(tiny_run, tmp_path / "large.png", tmp_path / "out.png")
+    assert done.notices == (
+        "the model learned at widths up to 160 pixels, so that its textures are small here; try "
+        "--working-width 160 for larger ones",
+    )
+    assert not translate(tiny_run, pair[0], tmp_path / "small.png")[0].notices
+
+
+def test_a_dry_run_plans_and_writes_nothing(
+    noisy_model: Path, tmp_path: Path, streaming: Any
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(601, 343, np.uint16, 4), iccprofile=SRGB)
+    plans: list[Plan] = []
+    options: dict[str, Any] = {"tile": "96", "compression": "none", "on_plan": plans.append}
+    streaming(True)
+    before = sorted(tmp_path.iterdir())
+    assert translate(noisy_model, source, tmp_path / "out.tif", dry_run=True, **options) == []
+    assert sorted(tmp_path.iterdir()) == before
+    translate(noisy_model, source, tmp_path / "out.tif", **options)
+    dry, real = plans
+    assert (dry.width, dry.height, dry.depth) == (343, 601, "16 bits per channel")
+    assert (dry.tile, dry.tiles, dry.band, dry.bands) == (96, 28, 256, 3)
+    assert dry.seconds is not None
+    assert dry.seconds > 0
+    assert real.seconds is None  # too few tiles to time one first
+    size = (tmp_path / "out.tif").stat().st_size
+    assert size <= dry.disk_bytes < 2 * size + 2**21
+    assert dry.host_bytes > 601 * 343 * 8
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png"])
+def test_too_little_memory_is_told_before_the_work(
+    noisy_model: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sincut.plan.memory_in_use", lambda: 500_000_000)
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    told = refusal(noisy_model, source, tmp_path / f"out{ending}", max_memory="300MB")
+    assert re.fullmatch(
+        rf"translating {re.escape(str(source))} needs about \d+ MB of memory, allowed are 300 MB; "
+        r"try --max-memory 0\.\dGB",
+        told,
+    )
+    again = told.rsplit(" ", 1)[1]
+    translate(noisy_model, source, tmp_path / f"out{ending}", max_memory=again)
+
+
+def test_a_small_budget_makes_small_tiles(noisy_model: Path, tmp_path: Path) -> None:
+    source = tiff(tmp_path / "in.tif", sample(1601, 1543, np.uint8))
+    plans: list[Plan] = []
+
+    def plan(amount: str) -> None:
+        options = {"max_memory": amount, "dry_run": True, "on_plan": plans.append}
+        translate(noisy_model, source, tmp_path / "out.tif", **options)
+
+    plan("10GB")
+    plan("auto")
+    plan(f"{plans[0].host_bytes // 10**6 - 15}MB")
+    assert [plan.tile for plan in plans][:2] == [512, 512]
+    assert (plans[2].tile, plans[2].band) < (512, 1601)
+    assert plans[2].host_bytes < plans[0].host_bytes
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(
+    noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100_000))
+    assert refusal(noisy_model, source, tmp_path / "out.tif", compression="none") == (
+        f"{tmp_path / 'out.tif'} needs 0.2 MB of disk, 0.1 MB are free there; try another place "
+        "for the output"
+    )
+
+
+def test_a_disk_that_runs_full_keeps_what_is_done(
+    noisy_model: Path, tmp_path: Path, streaming: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(901, 43, np.uint8))
+    streaming(True)
+    translate(noisy_model, source, tmp_path / "expected.tif", tile="256")
+    real, appended = Writer.append, []
+
+    def full(self: Writer, encoded: Any) -> None:
+        if len(appended) == 2:
+            raise SincutError("the disk is full")
+        appended.append(encoded.index)
+        real(self, encoded)
+
+    monkeypatch.setattr(Writer, "append", full)
+    assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == "the disk is full"
+    monkeypatch.setattr(Writer, "append", real)
+    assert appended == [0, 1]
+    assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == (
+        f"{tmp_path / 'out.tif'} was begun before and is 2 of 4 bands done; try --resume, or "
+        "--force to start anew"
+    )
+    plans: list[Plan] = []
+    out = tmp_path / "out.tif"
+    translate(noisy_model, source, out, resume=True, tile="256", on_plan=plans.append)
+    assert plans[0].done == 2
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "expected.tif").read_bytes()
+
+
+def test_going_on_with_something_else_is_refused(
+    noisy_model: Path, tiny_run: Path, tmp_path: Path, streaming: Any
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(601, 43, np.uint8))
+    out = tmp_path / "out.tif"
+    streaming(True)
+    with pytest.raises(Interrupted) as caught:
+        translate(noisy_model, source, out, on_tile=stop_at(3), tile="256")
+    assert str(caught.value) == (
+        f"{out} is 2 of 3 bands done; the same command with --resume goes on"
+    )
+    for options, what in (
+        ({"seed": 1, "tile": "256"}, "--seed"),
+        ({"tile": "128"}, "--tile"),
+        ({"tile": "256", "strength": 0.5}, "--strength"),
+    ):
+        assert refusal(noisy_model, source, out, resume=True, **options) == (
+            f"{out} was begun with another {what}; try the same as before, or --force to start anew"
+        )
+    assert "another model" in refusal(tiny_run, source, out, resume=True, tile="256")
+    source.touch()
+    assert "another input image" in refusal(noisy_model, source, out, resume=True, tile="256")
+
+
+def test_ctrl_c_before_anything_is_done_leaves_nothing(noisy_model: Path, tmp_path: Path) -> None:
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    with pytest.raises(Interrupted) as caught:
+        translate(noisy_model, source, tmp_path / "out.tif", on_tile=stop_at(1))
+    assert str(caught.value) == (
+        f"{tmp_path / 'out.tif'} was not written: no part of it was finished"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_depth_can_be_chosen_and_what_is_lost_is_told(noisy_model: Path, tmp_path: Path) -> None:
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint16), iccprofile=None)
+    (done,) = translate(noisy_model, source, tmp_path / "out.jpg")
+    assert done.notices == ("16 bits per channel become 8: JPEG holds no more",)
+    assert not translate(noisy_model, source, tmp_path / "8.tif", depth="8")[0].notices
+    assert read(tmp_path / "8.tif").dtype == np.uint8
+    translate(noisy_model, source, tmp_path / "float.tif", depth="float")
+    translate(noisy_model, source, tmp_path / "16.tif")
+    floats, deep = read(tmp_path / "float.tif"), read(tmp_path / "16.tif")
+    assert np.abs(floats * 65535 - deep).max() <= 0.51
+    assert np.abs(deep / 257 - read(tmp_path / "8.tif")).max() <= 0.51
+    assert refusal(noisy_model, source, tmp_path / "out.jpg", depth="16", force=True) == (
+        f"{tmp_path / 'out.jpg'} cannot be written: JPEG cannot hold 16 bits per channel, at most "
+        "8 bits per channel; try out.tif"
+    )
+    assert refusal(noisy_model, source, tmp_path / "b.tif", precision="bf16") == (
+        f"{tmp_path / 'b.tif'} gets 16 bits per channel, and bf16 keeps about 8 bits; try "
+        "--precision fp32, or --depth 8"
+    )
+
+
+def test_what_is_not_a_number_stays_so(noisy_model: Path, tmp_path: Path, streaming: Any) -> None:
+    pixels = sample(300, 43, np.float32)
+    pixels[100:110, 5:9, 1] = np.nan
+    source = tiff(tmp_path / "in.tif", pixels, iccprofile=None)
+    streaming(True)
+    translate(noisy_model, source, tmp_path / "out.tif")
+    result = read(tmp_path / "out.tif")
+    missing = np.zeros((300, 43), bool)
+    missing[100:110, 5:9] = True
+    assert np.array_equal(result[missing], pixels[missing], equal_nan=True)
+    assert np.isfinite(result[~missing]).all()
+
+
+def test_a_batch_lists_what_failed_and_goes_on(noisy_model: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a", "c"):
+        tiff(folder / f"{name}.tif", sample(20, 23, np.uint8), iccprofile=None)
+    (folder / "b.png").write_bytes(b"no image")
+    (folder / "d.jpg").write_bytes(b"")
+    told = refusal(noisy_model, folder, out)
+    assert told.startswith("2 of 4 images failed: ")
+    assert f"{folder / 'b.png'} is not an image" in told
+    assert f"{folder / 'd.jpg'} is not an image" in told
+    assert sorted(path.name for path in out.iterdir()) == ["a.tif", "c.tif"]
+    for option in ("skip_existing", "resume"):
+        told = refusal(noisy_model, folder, out, **{option: True})
+        assert told.startswith("2 of 2 images failed: ")
+    (folder / "b.png").unlink()
+    (folder / "d.jpg").unlink()
+    assert translate(noisy_model, folder, out, skip_existing=True) == []
+
+
+def test_a_deep_zoom_result_has_a_page(noisy_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyvips")
+    source = tiff(tmp_path / "in.tif", sample(300, 343, np.uint16))
+    translate(noisy_model, source, tmp_path / "out.dzi")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "in.tif", "out-content.dzi", "out-content_files", "out.dzi", "out.html", "out_files",
+    ]  # fmt: skip
+    page = (tmp_path / "out.html").read_text()
+    assert "out_files" in page
+    assert "out-content_files" in page
+    for name in ("out", "out-content"):
+        with Image.open(tmp_path / f"{name}_files" / "9" / "0_0.jpg") as tile:
+            assert tile.size == (255, 255)
+    assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
+        f"{tmp_path / 'out.dzi'} exists already; try --force or another output"
+    )
+    (tmp_path / "out.dzi").unlink()
+    assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
+        f"{tmp_path / 'out.html'} exists already; try --force or another output"
+    )
+
+
+KILLS = 10
+
+
+def test_killed_at_random_moments_and_resumed_the_bytes_are_the_same(
+    noisy_model: Path, tmp_path: Path
+) -> None:
+    """With SIGKILL, through the command line."""
+    source = tiff(tmp_path / "in.tif", sample(2600, 700, np.uint8))
+    streaming = (
+        "import sincut.plan, sincut.sources; sincut.sources.STREAM_ABOVE = 0; "
+        "sincut.plan._BAND_BYTES = 1; import sincut.cli; sincut.cli.main()"
+    )
+    command = [sys.executable, "-c", streaming, "translate", str(noisy_model), str(source)]
+    command += ["--tile", "128", "--pyramid", "-o"]
+    subprocess.run([*command, str(tmp_path / "expected.tif")], check=True, capture_output=True)
+
+    random, out = np.random.default_rng(5), tmp_path / "out.tif"
+    part = tmp_path / ".out.tif.part"
+    kills, reached = 0, 0
+    while kills < KILLS:
+        process = subprocess.Popen([*command, str(out), "--resume"], stdout=subprocess.DEVNULL)
+        while process.poll() is None and not part.exists():
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(random.uniform(0, 0.4))
+        if process.poll() is not None:
+            break  # it was faster than ten kills
+        process.kill()
+        process.wait()
+        kills += 1
+        reached = max(reached, part.stat().st_size if part.exists() else 0)
+    if not out.exists():
+        subprocess.run([*command, str(out), "--resume"], check=True, capture_output=True)
+    assert kills >= 3
+    assert reached > 0
+    assert out.read_bytes() == (tmp_path / "expected.tif").read_bytes()
+    assert not list(tmp_path.glob(".*"))

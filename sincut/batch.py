@@ -1,0 +1,108 @@
+"""Which files a command means: folders and patterns as inputs, and an output for each. No torch."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sincut.errors import SincutError
+from sincut.images import OUTPUT_FORMATS
+
+# What is taken from a folder; a file that is named is opened whatever its ending is.
+INPUT_ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".webp", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".pnm"),
+)
+
+
+def found_inputs(inputs: Sequence[Path | str], output: Path) -> list[Path]:
+    """The image files that paths, folders and patterns (``*``, ``?``, ``[…]``, ``**``) name.
+
+    From a folder all images in it are taken, not those of its subfolders; hidden files never. What
+    folders and patterns find inside the output's folder is left out: those are earlier results.
+
+    Raises:
+        SincutError: a folder or pattern holds no image.
+    """
+    result: list[Path] = []
+    for given in inputs:
+        path = Path(given)
+        pattern = glob.has_magic(str(given)) and not path.exists()
+        if not (pattern or path.is_dir()):
+            result.append(path)
+            continue
+        # Path.glob takes no absolute pattern.
+        names = glob.glob(str(given), recursive=True) if pattern else path.iterdir()  # noqa: PTH207
+        images = sorted(
+            each
+            for each in map(Path, names)
+            if each.suffix.lower() in INPUT_ENDINGS
+            and not each.name.startswith(".")
+            and each.is_file()
+        )
+        inside = [each for each in images if not _lies_in(each, output)]
+        if not inside and images and path.is_dir() and _same(path, output):
+            inside = images  # refused later, by name: the outputs would be inputs
+        if not inside:
+            raise SincutError(
+                f"{given} holds no image to translate; allowed endings: {', '.join(INPUT_ENDINGS)}"
+            )
+        result += inside
+    return list(dict.fromkeys(result))
+
+
+def planned_outputs(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    force: bool,
+    skip: Callable[[Path], bool] = lambda target: False,
+) -> list[tuple[Path, Path]]:
+    """Where each input goes, without those whose output exists and is to be skipped.
+
+    Raises:
+        SincutError: two inputs go to one output, an output exists (without ``force``) or is an
+            input.
+    """
+    if not inputs:
+        raise SincutError("there is nothing to translate; give at least one image")
+    to_file = len(inputs) == 1 and not output.is_dir() and output.suffix != ""
+    if to_file:
+        pairs = [(inputs[0], output)]
+    else:
+        if output.exists() and not output.is_dir():
+            raise SincutError(f"{output} is a file; several inputs go into a folder")
+        pairs = [(path, output / _output_name(path)) for path in inputs]
+    taken: dict[Path, Path] = {}
+    kept = []
+    for source, target in pairs:
+        if target in taken:
+            raise SincutError(
+                f"{taken[target]} and {source} would both be written to {target}; "
+                "translate them into different folders"
+            )
+        taken[target] = source
+        if any(target.exists() and path.exists() and target.samefile(path) for path in inputs):
+            raise SincutError(f"{target} is an input; choose another output")
+        there = target.exists() and not target.is_dir()
+        if there and skip(target):
+            continue
+        if there and not force:
+            raise SincutError(f"{target} exists already; try --force or another output")
+        kept.append((source, target))
+    return kept
+
+
+def _output_name(path: Path) -> str:
+    """An input's own name, so that ``a.jpg`` and ``a.png`` do not meet; where it names no format
+    that can be written, with an ending behind it."""
+    return path.name if path.suffix.lower() in OUTPUT_FORMATS else f"{path.name}.png"
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)

@@ -1,0 +1,87 @@
+"""Beside a Deep Zoom result: the content in the same form, and a page that shows both. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sincut.depth import as_depth
+from sincut.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
+from sincut.errors import SincutError
+from sincut.images import write_atomically
+from sincut.metadata import Carried
+from sincut.outputs import BAND_STEP, Layout, Writer
+from sincut.pipeline import in_srgb
+from sincut.sources import Source
+from sincut.viewer import Pane, page_text
+
+
+def is_deep_zoom(target: Path) -> bool:
+    """Whether a file's name asks for a Deep Zoom image."""
+    return target.suffix.lower() == ".dzi"
+
+
+def check_page(target: Path, *, force: bool) -> None:
+    """Refuse, before the work, what lies in the way of the page.
+
+    Raises:
+        SincutError: the page or the content's image exists.
+    """
+    for path in (page_of(target), content_of(target)):
+        if path.exists() and not force:
+            raise SincutError(f"{path} exists already; try --force or another output")
+
+
+def page_of(target: Path) -> Path:
+    """The page beside a Deep Zoom image."""
+    return target.with_suffix(".html")
+
+
+def content_of(target: Path) -> Path:
+    """The content's Deep Zoom image beside that of the result."""
+    return target.with_name(f"{target.stem}-content.dzi")
+
+
+def write_page(target: Path, layout: Layout, open_content: Callable[[], Source]) -> None:
+    """Write the content's Deep Zoom image and the page.
+
+    Args:
+        target: the result's, which is there.
+        layout: of the result; the content's image gets the same.
+    """
+    with (
+        open_content() as source,
+        Writer.open(
+            content_of(target),
+            layout,
+            Carried(),
+            band_rows=BAND_STEP,
+            identity={"input image": source.path.name},
+            force=True,
+        ) as writer,
+    ):
+        for index, start in enumerate(range(0, layout.height, BAND_STEP)):
+            rows = source.rows(start, min(start + BAND_STEP, layout.height))
+            band = as_depth(in_srgb(source, rows), layout.dtype)
+            if layout.channels == 4:
+                alpha = as_depth(rows[..., 3:], layout.dtype)
+                band = np.concatenate([band, alpha], axis=-1)
+            writer.append(writer.encode(index, band))
+        writer.finish()
+        name = source.path.name
+    panes = [
+        Pane(
+            title,
+            deep_zoom_folder(path).name,
+            layout.width,
+            layout.height,
+            TILE_SIZE,
+            OVERLAP,
+            "png" if layout.channels == 4 else "jpg",
+        )
+        for title, path in ((name, content_of(target)), (target.name, target))
+    ]
+    with write_atomically(page_of(target)) as file:
+        file.write(page_text(*panes).encode())

@@ -1,0 +1,254 @@
+"""Bands of an image from its source through the engine to its writer: read ahead, write behind."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sincut.depth import WHITE, as_depth
+from sincut.engine import Engine, Network, Pending, as_network, window_of
+from sincut.outputs import Encoded, Writer
+from sincut.profiles import Colours
+from sincut.sources import Source
+from sincut.tiling import Band, Span, Tile, align_up, reflected
+
+Array = npt.NDArray[Any]
+
+# Tiles on their way at once: while the device computes one, the next one's pixels travel to it and
+# the last one's back. On a CPU a tile is done when it has been started.
+_IN_FLIGHT = {"cpu": 1, "cuda": 3}
+# Bands that are encoded at once, each by a thread.
+ENCODERS = {"cpu": 1, "cuda": 4}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Rows of an image that a band needs.
+
+    ``raw`` holds rows ``top …`` as the source gives them, ``rgb`` the same in sRGB without
+    not-a-numbers, ``mask`` float32 weights of the band's own rows, or nothing.
+    """
+
+    band: Band
+    top: int
+    raw: Array
+    rgb: Array
+    mask: Array | None
+
+    @property
+    def own(self) -> Array:
+        """The band's own rows as the source gives them."""
+        return self.raw[self.band.start - self.top : self.band.stop - self.top]
+
+    @property
+    def own_srgb(self) -> Array:
+        """The same in sRGB."""
+        return self.rgb[self.band.start - self.top : self.band.stop - self.top]
+
+
+class Rows:
+    """Reads each row of a source once, and keeps it as long as a later band needs it."""
+
+    def __init__(self, source: Source, mask: Source | None = None) -> None:
+        self.source, self.mask = source, mask
+        self.last: Loaded | None = None
+
+    def load(self, band: Band) -> Loaded:
+        """The rows of the next band; bands come in their order, from any first one on."""
+        start, kept = band.first, []
+        if self.last is not None:
+            bottom = self.last.top + len(self.last.raw)
+            start = max(bottom, band.first)
+            kept = [self.last.raw[band.first - self.last.top :]]
+        new = self.source.rows(start, band.last) if start < band.last else None
+        raw = _joined(kept, new)
+        rgb = raw[..., :3]
+        if self.source.colours.converted or raw.dtype == np.float32:
+            kept = [] if self.last is None else [self.last.rgb[band.first - self.last.top :]]
+            rgb = _joined(kept, None if new is None else in_srgb(self.source, new))
+        mask = None
+        if self.mask is not None:
+            mask = weights_of(self.mask.rows(band.start, band.stop))
+        self.last = Loaded(band, band.first, raw, rgb, mask)
+        return self.last
+
+
+def translate_bands(
+    rows: Rows,
+    engine: Engine,
+    writer: Writer,
+    todo: Sequence[tuple[int, Band]],
+    colours: Colours,
+    on_tile: Callable[[], None],
+) -> None:
+    """Translate numbered bands and hand them to the writer, in order.
+
+    Three things go on at once: the next band is read, this one computed, earlier ones encoded and
+    written. No more bands are in memory than that.
+
+    Args:
+        colours: into what the output's sRGB is turned.
+        on_tile: called after every tile.
+    """
+    kind = engine.device.type
+    failed = False
+
+    def append(encoded: Future[Encoded]) -> None:
+        nonlocal failed
+        if failed:  # what follows a band that was lost must not be written behind its predecessor
+            return
+        try:
+            writer.append(encoded.result())
+        except BaseException:
+            failed = True
+            raise
+
+    with (
+        ThreadPoolExecutor(1) as reader,
+        ThreadPoolExecutor(ENCODERS[kind]) as encoder,
+        ThreadPoolExecutor(1) as appender,
+    ):
+        behind: deque[Future[None]] = deque()
+        ahead = reader.submit(rows.load, todo[0][1])
+        for place, (index, _) in enumerate(todo):
+            loaded = ahead.result()
+            if place + 1 < len(todo):
+                ahead = reader.submit(rows.load, todo[place + 1][1])
+            output = _computed(engine, loaded, on_tile)
+            while len(behind) >= ENCODERS[kind]:
+                behind.popleft().result()
+            own = loaded.own
+            if (
+                colours != rows.source.colours
+            ):  # the output is sRGB, whatever the file's colours are
+                own = np.concatenate([loaded.own_srgb, own[..., 3:]], axis=-1)
+            finish = partial(finished, output, own, loaded.mask, engine.strength, colours)
+            encoded = encoder.submit(_encoded, writer, index, finish)
+            behind.append(appender.submit(append, encoded))
+            del (
+                loaded,
+                output,
+                own,
+                finish,
+                encoded,
+            )  # or a band more would be held while the next is read
+        for each in behind:
+            each.result()
+
+
+def in_srgb(source: Source, rows: Array) -> Array:
+    """(rows, columns, 3 or 4) of a source as (rows, columns, 3) sRGB; floats within 0 … 1, with 0
+    for what is not a number."""
+    rgb = source.colours.to_srgb(rows[..., :3])
+    if rgb.dtype != np.float32:
+        return rgb
+    clipped: Array = np.nan_to_num(rgb, posinf=1.0, neginf=0.0).clip(0, 1)
+    return clipped
+
+
+def tile_difference(network: Network, source: Source, tile: Tile) -> float:
+    """Largest difference of a tile's output to that with twice the halo, of [-1, 1]."""
+    outputs = []
+    height, width = source.height, source.width
+    reach = align_up(network.halo, network.alignment)
+    wide = Tile(
+        *(
+            _wider(span, reach, network.border, n, network.alignment)
+            for span, n in ((tile.rows, height), (tile.columns, width))
+        )
+    )
+    needed = reflected(wide.rows.read_start, wide.rows.read_stop, height)
+    top = min(needed)
+    rgb = in_srgb(source, source.rows(top, max(needed) + 1))
+    for each in (tile, wide):
+        window = torch.from_numpy(np.ascontiguousarray(window_of(rgb, each, top, height)))
+        with torch.inference_mode():
+            outputs.append(network(as_network(window.to(network.device)), each).clone())
+    return (outputs[0] - outputs[1]).abs().max().item()
+
+
+def _wider(span: Span, by: int, border: str, length: int, alignment: int) -> Span:
+    start, stop = span.read_start - by, span.read_stop + by
+    if border == "zero":
+        start, stop = max(start, 0), min(stop, align_up(length, alignment))
+    return replace(span, read_start=start, read_stop=stop)
+
+
+def weights_of(rows: Array) -> Array:
+    """(rows, columns, 3 or 4) of a mask as (rows, columns) float32 of 0 … 1.
+
+    Grey is the mean of the three channels; where the mask is transparent, nothing is translated.
+    """
+    scale = np.float32(WHITE[rows.dtype])
+    grey = rows[..., :3].mean(axis=-1, dtype=np.float32) / scale
+    if rows.shape[-1] == 4:
+        grey *= rows[..., 3].astype(np.float32) / scale
+    weights: Array = np.nan_to_num(grey).clip(0, 1)
+    return weights
+
+
+def finished(
+    output: Array, own: Array, mask: Array | None, strength: float, colours: Colours
+) -> Array:
+    """The band as it is written: the file's colours, what stays untouched, alpha.
+
+    Args:
+        output: (rows, columns, 3) sRGB in the output's depth.
+        own: (rows, columns, 3 or 4) as they were read. Where the translation has no weight they
+            are copied, and where they are not numbers they stay so.
+    """
+    rgb = colours.from_srgb(output)
+    untouched = np.full(own.shape[:2], strength == 0)
+    if mask is not None:
+        untouched |= mask == 0
+    if own.dtype == output.dtype == np.float32:
+        untouched |= np.isnan(own[..., :3]).any(axis=-1)
+    if untouched.any():
+        rgb = np.where(untouched[..., None], as_depth(own[..., :3], output.dtype), rgb)
+    if own.shape[-1] == 3:
+        return rgb
+    return np.concatenate([rgb, as_depth(own[..., 3:], output.dtype)], axis=-1)
+
+
+def _encoded(writer: Writer, index: int, finish: Callable[[], Array]) -> Encoded:
+    return writer.encode(index, finish())
+
+
+def _computed(engine: Engine, loaded: Loaded, on_tile: Callable[[], None]) -> Array:
+    band = loaded.band
+    output = np.empty((band.stop - band.start, engine.width, 3), engine.dtype)
+    flying: deque[tuple[Tile, Pending]] = deque()
+
+    def land() -> None:
+        tile, pending = flying.popleft()
+        rows, columns = tile.rows, tile.columns
+        place = slice(rows.start - band.start, rows.stop - band.start)
+        output[place, columns.start : columns.stop] = pending.wait()
+        on_tile()
+
+    for tile in band.tiles:
+        rows, columns = tile.rows, tile.columns
+        mask = None
+        if loaded.mask is not None:
+            place = slice(rows.start - band.start, rows.stop - band.start)
+            mask = loaded.mask[place, columns.start : columns.stop]
+        window = window_of(loaded.rgb, tile, loaded.top, engine.height)
+        flying.append((tile, engine.start(window, tile, mask)))
+        if len(flying) >= _IN_FLIGHT[engine.device.type]:
+            land()
+    while flying:
+        land()
+    return output
+
+
+def _joined(kept: list[Array], new: Array | None) -> Array:
+    parts = [part for part in (*kept, new) if part is not None and len(part)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

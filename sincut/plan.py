@@ -1,0 +1,209 @@
+"""What translating a file will take, and how it is cut so that memory stays within its bounds."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sincut.config import TranslateConfig
+from sincut.devices import free_memory, memory_in_use
+from sincut.engine import Engine, Network, Operator, device_bytes, window_bytes
+from sincut.errors import SincutError
+from sincut.outputs import BAND_STEP, Layout, disk_bytes, memory_bytes
+from sincut.pipeline import ENCODERS
+from sincut.sources import Source
+from sincut.tiling import Band, align_up, bands
+from sincut.units import byte_text
+
+_BAND_BYTES = 48_000_000  # of pixels that are written together, about, whatever the image's size
+_FALLBACK_MEMORY = 4_000_000_000  # where the machine does not tell how much is free
+_DEVICE_SHARE, _DEVICE_BYTES = 0.6, 3_000_000_000  # of what is free on CUDA, and at most
+# Sides of tiles to choose from. Larger ones repeat less work at their halos, and need more memory.
+_SIDES = {"cpu": (512, 256, 128, 64), "cuda": (2048, 1024, 512, 256, 128, 64)}
+# Copies of a band while it is encoded.
+_ENCODING = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What translating one file takes, known before the work.
+
+    ``tile`` and ``band`` are a tile's side and a band's rows in pixels, ``done`` of ``bands`` are
+    there already. ``host_bytes`` and ``device_bytes`` are expected peaks, ``disk_bytes`` is needed
+    at most, ``free_bytes`` the room there is. ``seconds`` is what is left to do as one tile's time
+    tells, where it was taken. ``working`` is the size (width, height) at which the network works,
+    where that is not the image's own.
+    """
+
+    input: Path
+    output: Path
+    width: int
+    height: int
+    depth: str
+    tile: int
+    tiles: int
+    band: int
+    bands: int
+    done: int
+    host_bytes: int
+    device_bytes: int
+    disk_bytes: int
+    free_bytes: int
+    seconds: float | None = None
+    working: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an image is cut: a tile's side, a band's rows, and the peaks that follow in bytes."""
+
+    tile: int
+    band: int
+    host_bytes: int
+    device_bytes: int
+
+
+def memory_limit(config: TranslateConfig) -> int:
+    """Host memory to stay below, in bytes."""
+    free = free_memory()
+    in_use = memory_in_use()
+    return config.memory_bytes(_FALLBACK_MEMORY if free is None else in_use + free // 2)
+
+
+def cut(
+    source: Source,
+    layout: Layout,
+    operator: Operator,
+    config: TranslateConfig,
+    *,
+    target: Path,
+    held: int = 0,
+    mask: Source | None = None,
+) -> Cut:
+    """Choose tile and band: the largest tile that memory allows, and bands of about 48 MB.
+
+    Args:
+        held: bytes that are held all the time beside what reading, computing and writing take.
+
+    Raises:
+        SincutError: not even the smallest fit into ``max_memory``.
+    """
+    kind, limit = operator.device.type, memory_limit(config)
+    whole = align_up(max(layout.height, layout.width), BAND_STEP)
+    finishing = memory_bytes(target, layout)
+    sides: Sequence[int] = _SIDES[kind]
+    if config.tile != "auto":
+        sides = (config.tile_pixels(0, whole),)
+    elif kind == "cuda" and isinstance(operator, Network):
+        sides = _sides_that_fit(operator, sides)
+    base = memory_in_use() + source.resident_bytes + held
+    base += mask.resident_bytes if mask is not None else 0
+    found = Cut(0, 0, 0, 0)
+    for side in sides:
+        step = align_up(side, BAND_STEP) if side >= BAND_STEP else BAND_STEP
+        if config.tile != "auto" and side < whole:
+            step = max(side // BAND_STEP, 1) * BAND_STEP
+        row = layout.width * layout.pixel_bytes
+        count = max(1, _BAND_BYTES // (row * step))
+        for band in dict.fromkeys((count * step, step, BAND_STEP)):
+            rows = min(band, layout.height)
+            working = _band_bytes(source, layout, operator, rows, kind, mask)
+            working += _computing_bytes(operator, layout, min(side, whole), kind)
+            peak = base + max(working, finishing)
+            found = Cut(side, band, peak, 0)
+            if peak <= limit:
+                on_device = 0
+                if kind == "cuda" and isinstance(operator, Network):
+                    on_device = device_bytes(operator, min(side, whole))
+                return Cut(side, band, peak, on_device)
+    raise SincutError(
+        f"translating {source.path} needs about {byte_text(found.host_bytes)} of memory, allowed "
+        f"are {byte_text(limit)}; try --max-memory {_rounded(found.host_bytes)}"
+    )
+
+
+def cut_bands(chosen: Cut, layout: Layout, operator: Operator) -> list[Band]:
+    """The bands and tiles of an image that is cut so."""
+    side, height, width = chosen.tile, layout.height, layout.width
+    return bands(
+        height, width, chosen.band, side, operator.halo, operator.alignment, operator.border
+    )
+
+
+def seconds_left(engine: Engine, todo: Sequence[Band]) -> float:
+    """How long computing these bands will take, from the time of one tile of noise."""
+    tiles = [tile for band in todo for tile in band.tiles]
+    areas = [_area(tile.rows) * _area(tile.columns) for tile in tiles]
+    typical = tiles[int(np.argsort(areas)[len(areas) // 2])]
+    shape = _area(typical.rows), _area(typical.columns), 3
+    window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    times = []
+    for _ in range(2):  # the first finds out how to compute this shape
+        started = time.perf_counter()
+        engine.start(window, typical).wait()
+        times.append(time.perf_counter() - started)
+    return min(times) * sum(areas) / (shape[0] * shape[1])
+
+
+def check_disk(target: Path, layout: Layout, config: TranslateConfig) -> tuple[int, int]:
+    """Bytes of disk needed at most, and free; refuses where even the least does not fit."""
+    certain, at_most = disk_bytes(target, layout, config.compression, config.pyramid)
+    free = shutil.disk_usage(target.parent).free
+    if certain > free:
+        raise SincutError(
+            f"{target} needs {byte_text(certain)} of disk, {byte_text(free)} are free there; try "
+            "another place for the output"
+        )
+    return at_most, free
+
+
+def _band_bytes(
+    source: Source, layout: Layout, operator: Operator, rows: int, kind: str, mask: Source | None
+) -> int:
+    """Host memory of the bands that are read, computed, encoded and written at the same time."""
+    width, into = layout.width, layout.dtype.itemsize
+    halo = 2 * align_up(operator.halo, operator.alignment)
+    read = width * source.channels * source.dtype.itemsize * (rows + halo)
+    if source.colours.converted or source.dtype == np.float32:
+        read += width * 3 * source.dtype.itemsize * (rows + halo)
+    if mask is not None:
+        read += width * rows * (4 + mask.channels * mask.dtype.itemsize)
+    computed = width * 3 * into * rows
+    # A band on its way out: with alpha, as differences, cut into tiles, compressed.
+    encoded = _ENCODING * width * layout.channels * into * rows
+    # Two bands read, and the new rows of one before they are joined; one computed.
+    return (3 + ENCODERS[kind]) * read + computed + ENCODERS[kind] * (computed + encoded)
+
+
+def _computing_bytes(operator: Operator, layout: Layout, side: int, kind: str) -> int:
+    """Host memory of a tile at work."""
+    reach = 2 * align_up(operator.halo, operator.alignment)
+    rows, columns = min(side, layout.height) + reach, min(side, layout.width) + reach
+    if kind == "cuda":
+        return 3 * rows * columns * 3 * 8  # pinned, on their way
+    if isinstance(operator, Network):
+        return window_bytes(operator.generator, rows, columns)
+    return rows * columns * 3 * 4 * 12
+
+
+def _sides_that_fit(network: Network, sides: Sequence[int]) -> Sequence[int]:
+    free, _ = torch.cuda.mem_get_info(network.device)
+    limit = min(_DEVICE_SHARE * free, _DEVICE_BYTES)
+    fitting = [side for side in sides if device_bytes(network, side) <= limit]
+    return fitting or sides[-1:]
+
+
+def _area(span: Any) -> int:
+    return int(span.read_stop - span.read_start)
+
+
+def _rounded(count: int) -> str:
+    """An amount to type that is surely enough."""
+    return f"{-(-count * 11 // 10**9) / 10:g}GB"
