@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def time_to_quality(
     """Figures of quality against seconds of training: rows, a plot, the last translations."""
     from benchmarks.time_to_quality import Moments, write
     from benchmarks.train_step import example_pair
-    from sincut.images import read_picture
+    from sincut.sources import read_picture
 
     if content is not None and style is not None:
         pair = read_picture(content).rgb, read_picture(style).rgb
@@ -173,6 +174,49 @@ def time_to_quality(
 
 
 @main.command()
+@device_option
+@click.option(
+    "--channels",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Of the generator; repeatable.  [default: 4 and 16; on CUDA 40]",
+)
+@click.option(
+    "--largest",
+    type=click.IntRange(1),
+    help="Largest image in megapixels: 1, 4, 16, 100, 400, 1074.  [default: 16; on CUDA 1074]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    help="Turns of every method, up to 100 megapixels.  [default: 2; on CUDA 1]",
+)
+@click.option("--bits", type=click.Choice(["8", "16"]), default="8", show_default=True)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where images are written and removed again.  [default: the system's]",
+)
+@json_option
+def translate(
+    device: str,
+    channels: tuple[int, ...],
+    largest: int | None,
+    rounds: int | None,
+    bits: str,
+    folder: Path | None,
+    target: Path | None,
+) -> None:
+    """Translating files: sincut against the bare network and against one forward of the whole."""
+    from benchmarks.translate import CHANNELS, LARGEST, ROUNDS, Settings, report, sides_up_to
+
+    sides = sides_up_to(largest or LARGEST[device])
+    place = folder or Path(tempfile.gettempdir())
+    settings = Settings(device, place, sides, rounds or ROUNDS[device], bits=int(bits), tell=_tell)
+    report(channels or CHANNELS[device], settings, target)
+
+
+@main.command()
 @click.argument("result", type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file.")
 def plot(result: Path, output: Path) -> None:
@@ -190,6 +234,7 @@ def everything(context: click.Context, device: str, output: Path) -> None:
     """Run every measurement and write one JSON file each."""
     from benchmarks.time_to_quality import write
     from benchmarks.train_step import example_pair
+    from benchmarks.translate import FEWER_SIDES, ROUNDS, Settings, report, sides_up_to
 
     output.mkdir(parents=True, exist_ok=True)
     context.invoke(aot, target=output / "aot.json")
@@ -197,6 +242,10 @@ def everything(context: click.Context, device: str, output: Path) -> None:
     context.invoke(crops, device=device, target=output / "crops.json")
     context.invoke(plot, result=output / "patch-nce.json", output=output / "patch-nce.png")
     on_cuda = device == "cuda"
+    sides = FEWER_SIDES if on_cuda else sides_up_to(16)
+    place = Path(tempfile.gettempdir())
+    settings = Settings(device, place, sides, ROUNDS[device], tell=_tell)
+    report([40 if on_cuda else 16], settings, output / "translate.json")
     context.invoke(train_step, device=device, target=output / "train-step.json")
     context.invoke(
         train_step,
