@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 # Tiles on their way at once: while the device computes one, the next one's pixels travel to it and
 # the last one's back. On a CPU a tile is done when it has been started.
 _IN_FLIGHT = {"cpu": 1, "cuda": 3}
+_SLAB_BYTES = 4_000_000  # of rows that are read at a time
 # Bands that are encoded at once, each by a thread.
 ENCODERS = {"cpu": 1, "cuda": 4}
 
@@ -63,20 +64,28 @@ class Rows:
 
     def load(self, band: Band) -> Loaded:
         """The rows of the next band; bands come in their order, from any first one on."""
-        start, kept = band.first, []
+        source, count = self.source, band.last - band.first
+        raw = np.empty((count, source.width, source.channels), source.dtype)
+        apart = source.colours.converted or source.dtype == np.float32
+        rgb = np.empty((count, source.width, 3), source.dtype) if apart else raw[..., :3]
+        known = 0
         if self.last is not None:
-            bottom = self.last.top + len(self.last.raw)
-            start = max(bottom, band.first)
-            kept = [self.last.raw[band.first - self.last.top :]]
-        new = self.source.rows(start, band.last) if start < band.last else None
-        raw = _joined(kept, new)
-        rgb = raw[..., :3]
-        if self.source.colours.converted or raw.dtype == np.float32:
-            kept = [] if self.last is None else [self.last.rgb[band.first - self.last.top :]]
-            rgb = _joined(kept, None if new is None else in_srgb(self.source, new))
+            kept = slice(band.first - self.last.top, None)
+            known = len(self.last.raw[kept])
+            raw[:known], rgb[:known] = self.last.raw[kept], self.last.rgb[kept]
+        slab = max(1, _SLAB_BYTES // (source.width * raw.itemsize * raw.shape[-1]))
+        for start in range(known, count, slab):  # in slabs, or new rows would be there twice
+            stop = min(start + slab, count)
+            raw[start:stop] = source.rows(band.first + start, band.first + stop)
+            if apart:
+                rgb[start:stop] = in_srgb(source, raw[start:stop])
         mask = None
         if self.mask is not None:
-            mask = weights_of(self.mask.rows(band.start, band.stop))
+            mask = np.empty((band.stop - band.start, source.width), np.float32)
+            for start in range(band.start, band.stop, slab):
+                stop = min(start + slab, band.stop)
+                rows = slice(start - band.start, stop - band.start)
+                mask[rows] = weights_of(self.mask.rows(start, stop))
         self.last = Loaded(band, band.first, raw, rgb, mask)
         return self.last
 
@@ -196,16 +205,18 @@ def weights_of(rows: Array) -> Array:
 
 
 def finished(
-    output: Array, own: Array, mask: Array | None, strength: float, colours: Colours
+    output: Array, own: Array | None, mask: Array | None, strength: float, colours: Colours
 ) -> Array:
     """The band as it is written: the file's colours, what stays untouched, alpha.
 
     Args:
         output: (rows, columns, 3) sRGB in the output's depth.
         own: (rows, columns, 3 or 4) as they were read. Where the translation has no weight they
-            are copied, and where they are not numbers they stay so.
+            are copied, and where they are not numbers they stay so. Absent where neither can be.
     """
     rgb = colours.from_srgb(output)
+    if own is None:
+        return rgb
     untouched = np.full(own.shape[:2], strength == 0)
     if mask is not None:
         untouched |= mask == 0
@@ -249,6 +260,7 @@ def _computed(engine: Engine, loaded: Loaded, on_tile: Callable[[], None]) -> Ar
     return output
 
 
-def _joined(kept: list[Array], new: Array | None) -> Array:
-    parts = [part for part in (*kept, new) if part is not None and len(part)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _needs_input(rows: Rows, engine: Engine) -> bool:
+    """Whether the output holds something of the input, which then has to be kept for it."""
+    floats = rows.source.dtype == np.float32
+    return rows.source.channels == 4 or rows.mask is not None or engine.strength == 0 or floats

@@ -23,7 +23,7 @@ from sincut.crops import zoom_range
 from sincut.deepzoom import check_page, is_deep_zoom, write_page
 from sincut.depth import as_depth
 from sincut.detail import CarriedLook, ReducedRows, working_size
-from sincut.devices import chosen_device, memory_in_use
+from sincut.devices import chosen_device, limit_threads, memory_in_use
 from sincut.engine import AUTOMATIC_TILE, Carry, Engine, Network, Operator, translate_pixels
 from sincut.errors import Interrupted, SincutError
 from sincut.images import file_digest
@@ -135,6 +135,7 @@ def translate(
     generator, learned = trained.generator, learned_width(trained.header)
     if pairs[0][1] != output and not config.dry_run:
         _make_folder(output)
+    limit_threads()
     generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = file_digest(model_file(Path(model)))
 
