@@ -147,7 +147,12 @@ class Engine:
         self.most = height * width + 1  # pixels of a tile that memory is known not to forbid
         self.splits = 0
         self.device = operator.device
-        self._copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        # Up and down beside the work: the next tile's pixels and the last one's travel meanwhile.
+        self._ups: torch.cuda.Stream | None = None
+        self._downs: torch.cuda.Stream | None = None
+        if self.device.type == "cuda":
+            self._ups = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self._downs = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def start(self, window: Array, tile: Tile, mask: Array | None = None) -> Pending:
         """Begin with a tile. On CUDA this returns before the result is there.
@@ -159,24 +164,27 @@ class Engine:
         pixels = self._on_device(window)
         weights = None if mask is None else self._on_device(mask[..., None])
         result = self._translated(pixels, tile, weights)
-        if self._copies is None:
+        if self._downs is None:
             return Pending(result)
-        # The copy waits for the result on a stream of its own, so that the next tile does not wait
-        # for the copy.
-        self._copies.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._copies):
+        self._downs.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._downs):
             there = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
             there.copy_(result, non_blocking=True)
-            result.record_stream(self._copies)
+            result.record_stream(self._downs)
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            ready.record(self._copies)
+            ready.record(self._downs)
         return Pending(there, ready)
 
     def _on_device(self, array: Array) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if self._copies is None:
+        if self._ups is None:
             return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        with torch.cuda.stream(self._ups):
+            there = tensor.pin_memory().to(self.device, non_blocking=True)
+        here = torch.cuda.current_stream(self.device)
+        here.wait_stream(self._ups)
+        there.record_stream(here)
+        return there
 
     def _translated(self, window: Tensor, tile: Tile, weights: Tensor | None) -> Tensor:
         """The tile's (rows, columns, 3) in the output's depth, in halves where memory ends."""

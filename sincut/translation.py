@@ -237,9 +237,9 @@ class _Job:
                     if isinstance(operator, Carry):
                         operator.look = self._look(layout, working)
                     translate_bands(Rows(source, mask), engine, writer, todo, colours, on_tile)
-                lost = writer.finish()
-                if is_deep_zoom(target):
+                if is_deep_zoom(target):  # first: the result's name says that all is there
                     write_page(target, layout, lambda: self._opened(self.source))
+                lost = writer.finish()
             except KeyboardInterrupt:
                 raise Interrupted(self._interrupted(writer.done, len(parts))) from None
             told = (*source.notices, *notices, *self._hints(layout, working), *lost)

@@ -14,6 +14,7 @@ from sincut.depth import as_depth
 from sincut.engine import (
     Engine,
     Network,
+    device_bytes,
     plan_tiles,
     translate_pixels,
     translate_tile,
@@ -21,6 +22,7 @@ from sincut.engine import (
 )
 from sincut.errors import SincutError
 from sincut.networks import Generator
+from sincut.replay import own_stream
 from sincut.tiling import tiles
 
 SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]
@@ -254,3 +256,35 @@ def test_tiles_equal_the_whole_on_cuda(tile: str) -> None:
             place = np.s_[each.rows.start : each.rows.stop, each.columns.start : each.columns.stop]
             output[place] = translate_tile(generator, rgb, each, chosen).cpu().numpy()
         assert np.abs(output - on_cpu).max() <= 1e-5 * np.abs(on_cpu).max()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("record", [False, True])
+def test_tiles_in_flight_on_cuda_are_those_of_the_cpu(dtype: type, record: bool) -> None:
+    """Uploads, graphs and downloads overlap; every tile still gets its own pixels."""
+    rgb = as_depth(picture(700, 900), np.dtype(dtype))
+    expected = translate_pixels(trained_like(), rgb, TranslateConfig())
+    network = Network(trained_like().cuda(), TranslateConfig(), record=record)
+    output, flying = np.empty_like(rgb), []
+    with own_stream("cuda"):
+        engine = Engine(network, 700, 900, rgb.dtype)
+        for tile in tiles(700, 900, 128, network.halo, network.alignment):
+            flying.append((tile, engine.start(window_of(rgb, tile, 0, 700), tile)))
+        for tile, pending in flying:
+            rows, columns = tile.rows, tile.columns
+            output[rows.start : rows.stop, columns.start : columns.stop] = pending.wait()
+    most = {np.uint8: 1.0, np.uint16: 2.0, np.float32: 2e-5}[dtype]
+    assert np.abs(output.astype(float) - expected.astype(float)).max() <= most
+
+
+@pytest.mark.gpu
+def test_memory_of_tiles_on_cuda_is_foreseen() -> None:
+    network = Network(trained_like(channels=40).cuda(), TranslateConfig())
+    rgb = picture(1100, 1100)
+    foreseen = device_bytes(network, 1024)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    (tile, *_) = tiles(1100, 1100, 1024, network.halo, network.alignment)
+    Engine(network, 1100, 1100, rgb.dtype).start(window_of(rgb, tile, 0, 1100), tile).wait()
+    assert 0.7 < foreseen / (torch.cuda.max_memory_allocated() - before) < 1.5

@@ -600,3 +600,17 @@ def test_killed_at_random_moments_and_resumed_the_bytes_are_the_same(
     assert reached > 0
     assert out.read_bytes() == (tmp_path / "expected.tif").read_bytes()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_files_on_cuda_are_those_of_the_cpu(
+    noisy_model: Path, tmp_path: Path, streaming: Any, dtype: Any
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(1601, 743, dtype), iccprofile=None)
+    streaming(True)
+    for device in ("cpu", "cuda"):
+        translate(noisy_model, source, tmp_path / f"{device}.tif", device=device, tile="128")
+    cpu, cuda = (read(tmp_path / f"{device}.tif").astype(float) for device in ("cpu", "cuda"))
+    allowed = {np.uint8: 1.0, np.uint16: 2.0, np.float32: 2e-5}[dtype]
+    assert np.abs(cpu - cuda).max() <= allowed
