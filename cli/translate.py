@@ -14,8 +14,9 @@ from sincut.config import TranslateConfig
 from sincut.units import byte_text, duration
 
 if TYPE_CHECKING:
+    from sincut.job import Translated
     from sincut.plan import Plan
-    from sincut.translation import Progress, Translated
+    from sincut.translation import Progress
 
 
 @click.command()
@@ -80,6 +81,7 @@ def translate(
             on_plan=lambda plan: tell_plan(console, plan),
             on_tile=on_tile,
             on_image=lambda done: tell(console, done),
+            on_skip=lambda target: tell_skipped(console, target),
             **options,
         )
 
@@ -102,6 +104,12 @@ def tell_plan(console: Console, plan: Plan) -> None:
         f"{plan.input}: {plan.width}×{plan.height}, {plan.depth}; {tiles}; at most {memory}, "
         f"{byte_text(plan.disk_bytes)} of disk ({byte_text(plan.free_bytes)} free){time}"
     )
+
+
+def tell_skipped(console: Console, target: Path) -> None:
+    """One line, or record, per output that is left as it is."""
+    console.record({"event": "skipped", "output": str(target)})
+    console.line(f"{target} is there already; skipped.")
 
 
 def tell(console: Console, done: Translated) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sincut.errors import SincutError
@@ -20,36 +21,38 @@ def found_inputs(inputs: Sequence[Path | str], output: Path) -> list[Path]:
     """The image files that paths, folders and patterns (``*``, ``?``, ``[…]``, ``**``) name.
 
     From a folder all images in it are taken, not those of its subfolders; hidden files never. What
-    folders and patterns find inside the output's folder is left out: those are earlier results.
+    folders and patterns find in the output's folder is left out: those are earlier results.
 
     Raises:
         SincutError: a folder or pattern holds no image.
     """
     result: list[Path] = []
     for given in inputs:
-        path = Path(given)
-        pattern = glob.has_magic(str(given)) and not path.exists()
-        if not (pattern or path.is_dir()):
-            result.append(path)
-            continue
-        # Path.glob takes no absolute pattern.
-        names = glob.glob(str(given), recursive=True) if pattern else path.iterdir()  # noqa: PTH207
-        images = sorted(
-            each
-            for each in map(Path, names)
-            if each.suffix.lower() in INPUT_ENDINGS
-            and not each.name.startswith(".")
-            and each.is_file()
-        )
-        inside = [each for each in images if not _lies_in(each, output)]
-        if not inside and images and path.is_dir() and _same(path, output):
-            inside = images  # refused later, by name: the outputs would be inputs
-        if not inside:
-            raise SincutError(
-                f"{given} holds no image to translate; allowed endings: {', '.join(INPUT_ENDINGS)}"
-            )
-        result += inside
+        with _told(given):
+            result += _found(given, output)
     return list(dict.fromkeys(result))
+
+
+def _found(given: Path | str, output: Path) -> list[Path]:
+    path = Path(given)
+    pattern = glob.has_magic(str(given)) and not path.exists()
+    if not (pattern or path.is_dir()):
+        return [path]
+    # Path.glob takes no absolute pattern.
+    names = glob.glob(str(given), recursive=True) if pattern else path.iterdir()  # noqa: PTH207
+    images = sorted(
+        each
+        for each in map(Path, names)
+        if each.suffix.lower() in INPUT_ENDINGS and not each.name.startswith(".") and each.is_file()
+    )
+    found = [each for each in images if not _same(each.parent, output)]
+    if not found and images and path.is_dir():
+        return images  # refused later, by name: the outputs would be inputs
+    if not found:
+        raise SincutError(
+            f"{given} holds no image to translate; allowed endings: {', '.join(INPUT_ENDINGS)}"
+        )
+    return found
 
 
 def planned_outputs(
@@ -58,8 +61,11 @@ def planned_outputs(
     *,
     force: bool,
     skip: Callable[[Path], bool] = lambda target: False,
+    protected: Sequence[Path] = (),
 ) -> list[tuple[Path, Path]]:
     """Where each input goes, without those whose output exists and is to be skipped.
+
+    ``protected`` are more files that no output may replace.
 
     Raises:
         SincutError: two inputs go to one output, an output exists (without ``force``) or is an
@@ -67,6 +73,17 @@ def planned_outputs(
     """
     if not inputs:
         raise SincutError("there is nothing to translate; give at least one image")
+    with _told(output):
+        return _planned(inputs, output, force, skip, protected)
+
+
+def _planned(
+    inputs: Sequence[Path],
+    output: Path,
+    force: bool,
+    skip: Callable[[Path], bool],
+    protected: Sequence[Path],
+) -> list[tuple[Path, Path]]:
     to_file = len(inputs) == 1 and not output.is_dir() and output.suffix != ""
     if to_file:
         pairs = [(inputs[0], output)]
@@ -83,7 +100,10 @@ def planned_outputs(
                 "translate them into different folders"
             )
         taken[target] = source
-        if any(target.exists() and path.exists() and target.samefile(path) for path in inputs):
+        if any(
+            target.exists() and path.exists() and target.samefile(path)
+            for path in (*inputs, *protected)
+        ):
             raise SincutError(f"{target} is an input; choose another output")
         there = target.exists() and not target.is_dir()
         if there and skip(target):
@@ -100,9 +120,17 @@ def _output_name(path: Path) -> str:
     return path.name if path.suffix.lower() in OUTPUT_FORMATS else f"{path.name}.png"
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    return folder.is_dir() and path.resolve().is_relative_to(folder.resolve())
-
-
 def _same(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
+
+
+@contextlib.contextmanager
+def _told(about: Path | str) -> Iterator[None]:
+    """What the system says of a path, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SincutError(
+            f"cannot look at {error.filename or about} ({error.strerror}); check the place, its "
+            "name and its permissions"
+        ) from None

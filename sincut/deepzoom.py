@@ -29,7 +29,8 @@ def check_page(target: Path, *, force: bool) -> None:
     Raises:
         SincutError: the page or the content's image exists.
     """
-    for path in (page_of(target), content_of(target)):
+    content = content_of(target)
+    for path in (page_of(target), content, deep_zoom_folder(content)):
         if path.exists() and not force:
             raise SincutError(f"{path} exists already; try --force or another output")
 
@@ -58,11 +59,13 @@ def write_page(target: Path, layout: Layout, open_content: Callable[[], Source])
             layout,
             Carried(),
             band_rows=BAND_STEP,
-            identity={"input image": source.path.name},
+            identity={"input image": [source.path.name, source.path.stat().st_mtime_ns]},
+            resume=True,
             force=True,
         ) as writer,
     ):
-        for index, start in enumerate(range(0, layout.height, BAND_STEP)):
+        for index in range(writer.done, writer.bands):
+            start = index * BAND_STEP
             rows = source.rows(start, min(start + BAND_STEP, layout.height))
             band = as_depth(in_srgb(source, rows), layout.dtype)
             if layout.channels == 4:

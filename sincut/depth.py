@@ -20,6 +20,8 @@ NAMES: dict[str, np.dtype[Any]] = {
     "float": np.dtype(np.float32),
 }
 
+_BLOCK = 1 << 21  # values
+
 
 def as_depth(pixels: Array, dtype: np.dtype[Any]) -> Array:
     """The same brightness in another depth, rounded to the nearest; floats outside 0 … 1 clipped.
@@ -30,6 +32,12 @@ def as_depth(pixels: Array, dtype: np.dtype[Any]) -> Array:
     """
     if pixels.dtype == dtype:
         return pixels
+    if pixels.ndim > 1 and pixels.size > _BLOCK:  # in blocks: the floats between take much memory
+        result = np.empty(pixels.shape, dtype)
+        rows = max(1, _BLOCK * len(pixels) // pixels.size)
+        for start in range(0, len(pixels), rows):
+            result[start : start + rows] = as_depth(pixels[start : start + rows], dtype)
+        return result
     if pixels.dtype == np.uint8 and dtype == np.uint16:
         return pixels.astype(np.uint16) * np.uint16(257)
     scaled = pixels.astype(np.float32) * np.float32(WHITE[dtype] / WHITE[pixels.dtype])

@@ -28,8 +28,9 @@ Array = npt.NDArray[Any]
 # Sides of automatic tiles in memory: a halo of 30 then adds 25 % of work on a CPU, 12 % on a GPU.
 AUTOMATIC_TILE = {"cpu": 512, "cuda": 1024}
 _SMALLEST = 32  # pixels: a tile of this side that does not fit will not fit in halves either
-# Bytes that a window takes at the peak, by pixel and channel of G; measured on CPUs, with a margin.
-_BYTES_PER_CHANNEL = 26
+# Bytes that a window takes at the peak, by pixel and channel of G, and what does not grow with it;
+# measured on a CPU for 4 to 80 channels, with a margin of about a tenth.
+_BYTES_PER_CHANNEL, _BYTES_ONCE = 22, 40_000_000
 
 
 class Operator(Protocol):
@@ -79,6 +80,8 @@ class Network:
         else:
             self._inputs[shape] = given
         output = self._replayed(shape)["image"]
+        if not self._replayed.record:
+            del self._inputs[shape]
         return output[..., rows.core, columns.core]
 
     def forget(self) -> None:
@@ -256,9 +259,14 @@ def as_pixels(image: Tensor, dtype: np.dtype[Any]) -> Tensor:
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ended, on the device or, as PyTorch tells it, on the host."""
     told = "DefaultCPUAllocator", "not enough memory", "CUDNN_STATUS_ALLOC_FAILED"
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or any(
-        text in str(error) for text in told
-    )
+    found: BaseException | None = error
+    while found is not None:  # a recording that breaks off raises an error of its own over it
+        if isinstance(found, (torch.cuda.OutOfMemoryError, MemoryError)):
+            return True
+        if any(text in str(found) for text in told):
+            return True
+        found = found.__context__
+    return False
 
 
 def window_of(rgb: Array, tile: Tile, top: int, height: int) -> Array:
@@ -270,9 +278,10 @@ def window_of(rgb: Array, tile: Tile, top: int, height: int) -> Array:
     rows, columns, width = tile.rows, tile.columns, rgb.shape[1]
     down = _indices(rows, height, top)
     across = _indices(columns, width, 0)
-    if isinstance(down, slice) and isinstance(across, slice):
-        return rgb[down, across]
-    return rgb[down][:, across]
+    # Columns first where they are a slice: it takes no copy, and rows of the whole width would.
+    if isinstance(across, slice):
+        return rgb[:, across][down]
+    return rgb[down][:, across] if isinstance(down, slice) else rgb[np.ix_(down, across)]
 
 
 def translate_pixels(
@@ -315,7 +324,8 @@ def translate_tile(generator: Generator, rgb: Array, tile: Tile, config: Transla
 
 def window_bytes(generator: Generator, rows: int, columns: int) -> int:
     """Host memory that a window of rows × columns takes at the peak, on a CPU, about."""
-    return int((_BYTES_PER_CHANNEL * generator.channels + 40) * rows * columns)
+    per_channel = _BYTES_PER_CHANNEL + (8 if generator.correction else 0)
+    return int(_BYTES_ONCE + (100 + per_channel * generator.channels) * rows * columns)
 
 
 def device_bytes(network: Network, side: int) -> int:

@@ -82,7 +82,8 @@ def depth_notice(path: Path, dtype: np.dtype[Any]) -> str | None:
     given, kept = _depth(dtype), _depth(output_dtype(path, dtype))
     if given == kept:
         return None
-    return f"{_SPOKEN[given]} become {kept}: {_kind(path)} holds no more"
+    spoken = _SPOKEN[kept] if given == "float" else kept
+    return f"{_SPOKEN[given]} become {spoken}: {_kind(path)} holds no more"
 
 
 def check(path: Path, layout: Layout) -> None:
@@ -125,8 +126,9 @@ def disk_bytes(
     if kind == "JPEG":  # libjpeg-turbo's bound: twice the pixels of whole blocks
         blocks = -(-layout.height // 8) * -(-layout.width // 8)
         return blocks * 3 // 4, blocks * 64 * 6 + _METADATA_BYTES
-    if kind == "DZI":  # of its pyramid a third is above the base; PNG tiles may not compress
-        return raw, raw + raw * 4 // 3 * 9 // 8 + _METADATA_BYTES
+    if kind == "DZI":  # of a pyramid a third is above its base; PNG tiles may not compress
+        pyramid_bytes = raw * 4 // 3 * 9 // 8  # of the content, too, for the page
+        return raw, raw + 2 * pyramid_bytes + _METADATA_BYTES
     return raw, 2 * raw + raw // 8 + _METADATA_BYTES
 
 

@@ -277,14 +277,23 @@ class Encoder(abc.ABC):
         """End the file and publish it."""
 
 
-def begun(target: Path) -> bool:
-    """Whether there are finished bands of a target that one may go on with."""
+def begun(target: Path) -> Entry | None:
+    """What was said of a target when it was begun, if there are finished bands to go on with.
+
+    A target that is younger than its part file was finished; a process was killed between
+    bringing it under its name and clearing up.
+    """
+    part = beside(target, "part")
     try:
         lines = list(_good_lines(beside(target, "journal").read_bytes()))
-        size = beside(target, "part").stat().st_size
+        status = part.stat()
+        if target.exists() and target.stat().st_mtime_ns >= status.st_mtime_ns:
+            return None
     except OSError:
-        return False
-    return len(lines) > 1 and lines[1][0]["length"] <= size
+        return None
+    if len(lines) < 2 or lines[1][0]["length"] > status.st_size:
+        return None
+    return dict(lines[0][0]["identity"])
 
 
 def beside(target: Path, ending: str) -> Path:

@@ -22,7 +22,7 @@ from sincut.sources import Source
 from sincut.tiling import Band, align_up, bands
 from sincut.units import byte_text
 
-_BAND_BYTES = 48_000_000  # of pixels that are written together, about, whatever the image's size
+_BAND_BYTES = 64_000_000  # of pixels that are written together, about, whatever the image's size
 _FALLBACK_MEMORY = 4_000_000_000  # where the machine does not tell how much is free
 _DEVICE_SHARE, _DEVICE_BYTES = 0.6, 3_000_000_000  # of what is free on CUDA, and at most
 # Sides of tiles to choose from. Larger ones repeat less work at their halos, and need more memory.
@@ -86,12 +86,16 @@ def cut(
     *,
     target: Path,
     held: int = 0,
+    preparing: int = 0,
     mask: Source | None = None,
+    before: Cut | None = None,
 ) -> Cut:
-    """Choose tile and band: the largest tile that memory allows, and bands of about 48 MB.
+    """Choose tile and band: the largest tile that memory allows, and bands of about 64 MB.
 
     Args:
         held: bytes that are held all the time beside what reading, computing and writing take.
+        preparing: bytes that are needed at the peak before the first band.
+        before: how the image was cut when its output was begun, to go on so.
 
     Raises:
         SincutError: not even the smallest fit into ``max_memory``.
@@ -107,17 +111,21 @@ def cut(
     base = memory_in_use() + source.resident_bytes + held
     base += mask.resident_bytes if mask is not None else 0
     found = Cut(0, 0, 0, 0)
+    if before is not None:
+        sides = (before.tile,)
     for side in sides:
         step = align_up(side, BAND_STEP) if side >= BAND_STEP else BAND_STEP
         if config.tile != "auto" and side < whole:
-            step = max(side // BAND_STEP, 1) * BAND_STEP
+            step = max(side // BAND_STEP, 1) * BAND_STEP  # not above what was asked for
         row = layout.width * layout.pixel_bytes
         count = max(1, _BAND_BYTES // (row * step))
-        for band in dict.fromkeys((count * step, step, BAND_STEP)):
+        choices = (count * step, step, BAND_STEP) if before is None else (before.band,)
+        for band in dict.fromkeys(choices):
             rows = min(band, layout.height)
             working = _band_bytes(source, layout, operator, rows, kind, mask)
             working += _computing_bytes(operator, layout, min(side, whole), kind)
-            peak = base + max(working, finishing)
+            # Finishing begins before all that bands took is given back.
+            peak = base + max(working, finishing + working // 3, preparing - held)
             found = Cut(side, band, peak, 0)
             if peak <= limit:
                 on_device = 0
@@ -157,7 +165,10 @@ def seconds_left(engine: Engine, todo: Sequence[Band]) -> float:
 def check_disk(target: Path, layout: Layout, config: TranslateConfig) -> tuple[int, int]:
     """Bytes of disk needed at most, and free; refuses where even the least does not fit."""
     certain, at_most = disk_bytes(target, layout, config.compression, config.pyramid)
-    free = shutil.disk_usage(target.parent).free
+    folder = target.parent
+    while not folder.exists():  # a plan is made before the folder is
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
     if certain > free:
         raise SincutError(
             f"{target} needs {byte_text(certain)} of disk, {byte_text(free)} are free there; try "

@@ -111,6 +111,23 @@ def interpreted(
     return Colours(profile, converted=True), None, notices
 
 
+def require_depth(path: Path, colours: Colours, dtype: npt.DTypeLike) -> None:
+    """Refuse an output of ``dtype`` in these colours where the package for it is absent.
+
+    Raises:
+        SincutError: one line about the output at ``path``.
+    """
+    if not colours.converted or np.dtype(dtype) == np.uint8:
+        return
+    try:
+        importlib.import_module("imagecodecs")
+    except ImportError:
+        raise SincutError(
+            f"{path} gets more than 8 bits per channel in an ICC profile other than sRGB, which "
+            "takes an extra package; try pip install 'sincut[big]' or --depth 8"
+        ) from None
+
+
 def rgb_of(pixels: Array, mode: str, device: bytes | None) -> Array:
     """(..., 1) grey or (..., 4) CMYK of any kind to (..., 3) sRGB of the same kind, by the profile
     that ``interpreted`` gave. CMYK has 8 bits."""

@@ -48,6 +48,8 @@ class Replayed(Generic[Kind]):
     def _recorded(self, kind: Kind) -> tuple[torch.cuda.CUDAGraph, Terms]:
         """Recording does not compute: the replay that follows is the step itself."""
         graph = torch.cuda.CUDAGraph()
+        # A recording has a pool of its own; what eager calls left in the common one is not for it.
+        torch.cuda.empty_cache()
         # Graphs are replayed one at a time, so they can share one pool of memory.
         others = [other.pool() for other, _ in self.graphs.values()]
         with torch.cuda.graph(

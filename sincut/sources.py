@@ -102,8 +102,8 @@ class Source:
         """Lines for the person who gave the file; complete when all rows are read."""
         return (*self._notices, *self._seen.notices("stay so"))
 
-    def told_of_eight_bits(self) -> tuple[str, ...]:
-        """The same where the pixels are brought to 8 bits, which know no NaN."""
+    def told_of_integers(self) -> tuple[str, ...]:
+        """The same where the pixels are brought to integers, which know no NaN."""
         return (*self._notices, *self._seen.notices("become black"))
 
     def close(self) -> None:
@@ -195,7 +195,7 @@ def read_picture(
             exif=source.carried.exif,
             dpi=source.carried.dpi,
             geo=source.carried.geo,
-            notices=source.told_of_eight_bits(),
+            notices=source.told_of_integers(),
         )
 
 

@@ -59,6 +59,27 @@ def test_earlier_results_are_no_inputs(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_results_may_go_into_a_parent_folder(folder: Path) -> None:
+    inputs = found_inputs([folder], folder.parent)
+    assert [target.name for _, target in planned_outputs(inputs, folder.parent, force=False)] == [
+        "a.jpg", "a.png", "b.PNG",
+    ]  # fmt: skip
+
+
+def test_a_name_that_the_system_refuses_is_one_line(folder: Path) -> None:
+    name = folder / ("x" * 300 + ".png")
+    assert refusal(found_inputs, [name], folder / "out") == (
+        f"cannot look at {name} (File name too long); check the place, its name and its permissions"
+    )
+
+
+def test_other_files_are_protected(folder: Path) -> None:
+    mask = folder / "b.PNG"
+    assert refusal(planned_outputs, [folder / "a.jpg"], mask, force=True, protected=[mask]) == (
+        f"{mask} is an input; choose another output"
+    )
+
+
 def test_a_folder_into_itself_is_refused(folder: Path) -> None:
     inputs = found_inputs([folder], folder)
     assert refusal(planned_outputs, inputs, folder, force=True) == (

@@ -15,6 +15,7 @@ from sincut.engine import (
     Engine,
     Network,
     device_bytes,
+    out_of_memory,
     plan_tiles,
     translate_pixels,
     translate_tile,
@@ -233,6 +234,14 @@ def test_memory_that_is_never_enough_is_told(monkeypatch: pytest.MonkeyPatch) ->
     assert str(caught.value) == (
         "there is not enough memory even for a tile of 32×16 pixels; free some"
     )
+
+
+def test_memory_that_ended_beneath_another_error_is_found() -> None:
+    """A recording that breaks off raises an error of its own over the first."""
+    over = RuntimeError("capture failed")
+    assert not out_of_memory(over)
+    over.__context__ = torch.cuda.OutOfMemoryError("CUDA out of memory")
+    assert out_of_memory(over)
 
 
 def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,7 +277,7 @@ def test_an_interrupted_file_becomes_the_same(tmp_path: Path, ending: str) -> No
     expected = write(tmp_path / f"a{ending}", pixels, carried).read_bytes()
     path = tmp_path / f"b{ending}"
     for until in range(1, 6):
-        assert begun(path) == (until > 1)
+        assert (begun(path) is not None) == (until > 1)
         with opened(path, pixels, carried, resume=True) as writer:
             assert writer.done == until - 1
             add(writer, pixels, until)
@@ -615,7 +615,9 @@ def test_what_each_format_holds() -> None:
     for depth, dtype in (("8", U8), ("16", U16), ("float", F32)):
         assert output_dtype(Path("a.tif"), U8, depth) == dtype
     assert depth_notice(Path("a.jpg"), U16) == "16 bits per channel become 8: JPEG holds no more"
-    assert depth_notice(Path("a.png"), F32) == "floats become 16: PNG holds no more"
+    assert (
+        depth_notice(Path("a.png"), F32) == "floats become 16 bits per channel: PNG holds no more"
+    )
 
 
 def test_a_depth_that_a_format_cannot_hold_is_refused() -> None:

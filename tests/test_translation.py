@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -23,9 +24,11 @@ from sincut.batch import planned_outputs
 from sincut.checkpoint import load_model, save_model
 from sincut.depth import WHITE
 from sincut.errors import Interrupted, SincutError
+from sincut.job import Job
 from sincut.networks import Generator
 from sincut.outputs import Writer
 from sincut.plan import Plan
+from sincut.sources import Source
 from sincut.translation import Progress, load_generator, translate
 from tests.conftest import size_of
 from tests.test_images import WIDE as WIDE_GAMUT
@@ -439,7 +442,9 @@ def test_a_disk_that_runs_full_keeps_what_is_done(
         real(self, encoded)
 
     monkeypatch.setattr(Writer, "append", full)
-    assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == "the disk is full"
+    assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == (
+        "the disk is full; 2 of 4 bands are kept: --resume goes on with them, --force starts anew"
+    )
     monkeypatch.setattr(Writer, "append", real)
     assert appended == [0, 1]
     assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == (
@@ -561,6 +566,203 @@ def test_a_deep_zoom_result_has_a_page(noisy_model: Path, tmp_path: Path) -> Non
     assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
         f"{tmp_path / 'out.html'} exists already; try --force or another output"
     )
+
+
+def test_what_was_begun_goes_on_as_it_was_cut(
+    noisy_model: Path, tmp_path: Path, streaming: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An automatic tile depends on the memory of the moment; the bytes must not."""
+    source = tiff(tmp_path / "in.tif", sample(2001, 943, np.uint8))
+    out = tmp_path / "out.tif"
+    translate(noisy_model, source, tmp_path / "expected.tif")
+    streaming(True)
+    monkeypatch.setattr("sincut.plan._SIDES", {"cpu": (256,)})
+    with pytest.raises(Interrupted):
+        translate(noisy_model, source, out, on_tile=stop_at(18))
+    monkeypatch.undo()
+    plans: list[Plan] = []
+    translate(noisy_model, source, out, resume=True, on_plan=plans.append)
+    assert (plans[0].tile, plans[0].band) == (256, 256)
+    assert plans[0].done > 0
+    difference = read(out).astype(int) - read(tmp_path / "expected.tif")
+    assert np.abs(difference).max() <= 1
+
+
+def test_resume_leaves_what_is_finished_and_force_makes_it_anew(
+    noisy_model: Path, tmp_path: Path
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    out, skipped = tmp_path / "out.tif", []
+    translate(noisy_model, source, out)
+    before = out.read_bytes()
+    assert translate(noisy_model, source, out, seed=5, resume=True, on_skip=skipped.append) == []
+    assert skipped == [out]
+    assert out.read_bytes() == before
+    assert len(translate(noisy_model, source, out, seed=5, resume=True, force=True)) == 1
+    assert out.read_bytes() != before
+
+
+def test_an_input_that_breaks_off_says_what_is_kept(
+    noisy_model: Path, tmp_path: Path, streaming: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(1201, 43, np.uint8))
+    streaming(True)
+    real = Source.rows
+
+    def broken(self: Source, start: int, stop: int) -> Any:
+        if stop > 1000:
+            raise SincutError(f"{self.path} is broken")
+        return real(self, start, stop)
+
+    monkeypatch.setattr(Source, "rows", broken)
+    told = refusal(noisy_model, source, tmp_path / "out.tif", tile="256")
+    assert told == (
+        f"{source} is broken; 3 of 5 bands are kept: --resume goes on with them, --force starts "
+        "anew"
+    )
+
+
+def test_one_that_ends_the_memory_does_not_stop_the_others(
+    noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [
+        tiff(tmp_path / f"{name}.tif", sample(20, 23, np.uint8), iccprofile=None) for name in "abc"
+    ]
+    real = Job.run
+
+    def scarce(self: Job, *args: Any) -> Any:
+        if self.source == sources[0]:
+            raise MemoryError
+        if self.source == sources[1]:
+            raise PermissionError(13, "Permission denied")
+        return real(self, *args)
+
+    monkeypatch.setattr(Job, "run", scarce)
+    assert refusal(noisy_model, sources, tmp_path / "out") == (
+        f"2 of 3 images failed: {sources[0]} could not be translated: memory ended; try "
+        f"--max-memory or a smaller --tile; {sources[1]} could not be translated (Permission "
+        "denied); check the place and its permissions"
+    )
+    assert (tmp_path / "out" / "c.tif").exists()
+
+
+def test_a_mask_is_not_overwritten(noisy_model: Path, tmp_path: Path) -> None:
+    source = tiff(tmp_path / "in.tif", sample(20, 23, np.uint8), iccprofile=None)
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.zeros((20, 23), np.uint8)).save(mask)
+    assert refusal(noisy_model, source, mask, mask=str(mask), force=True) == (
+        f"{mask} is an input; choose another output"
+    )
+
+
+def test_what_is_not_a_number_becomes_black_in_integers(noisy_model: Path, tmp_path: Path) -> None:
+    pixels = sample(60, 43, np.float32)
+    pixels[:30] = np.nan
+    source = tiff(tmp_path / "in.tif", pixels, iccprofile=None)
+    for name, notice in (
+        ("out.tif", "50.0% of its pixels are not numbers and stay so"),
+        ("out.png", "50.0% of its pixels are not numbers and become black"),
+    ):
+        (done,) = translate(noisy_model, source, tmp_path / name)
+        assert notice in done.notices
+
+
+def test_a_deep_output_in_another_profile_needs_the_package(
+    noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert refusal(noisy_model, source, tmp_path / "out.tif", depth="16") == (
+        f"{tmp_path / 'out.tif'} gets more than 8 bits per channel in an ICC profile other than "
+        "sRGB, which takes an extra package; try pip install 'sincut[big]' or --depth 8"
+    )
+    translate(noisy_model, source, tmp_path / "out.tif")
+
+
+def test_a_dry_run_plans_for_a_folder_that_is_not_there_and_over_what_is(
+    noisy_model: Path, tmp_path: Path
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    plans: list[Plan] = []
+    options: dict[str, Any] = {"dry_run": True, "on_plan": plans.append}
+    translate(noisy_model, source, tmp_path / "none" / "deep", **options)
+    (tmp_path / "out.tif").write_bytes(b"precious")
+    translate(noisy_model, source, tmp_path / "out.tif", **options)
+    assert len(plans) == 2
+    assert not (tmp_path / "none").exists()
+    assert (tmp_path / "out.tif").read_bytes() == b"precious"
+
+
+def test_a_page_does_not_replace_a_folder_of_its_content_s_name(
+    noisy_model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyvips")
+    source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
+    folder = tmp_path / "out-content_files"
+    folder.mkdir()
+    (folder / "precious.txt").write_text("mine")
+    assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
+        f"{folder} exists already; try --force or another output"
+    )
+    assert (folder / "precious.txt").read_text() == "mine"
+
+
+def test_a_deep_zoom_result_interrupted_at_its_page_gets_it(
+    noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyvips")
+    source = tiff(tmp_path / "in.tif", sample(300, 43, np.uint8))
+
+    def stop(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sincut.deepzoom.page_text", stop)
+    with pytest.raises(Interrupted, match="1 of 1 bands done; the same command with --resume"):
+        translate(noisy_model, source, tmp_path / "out.dzi")
+    monkeypatch.undo()
+    assert not (tmp_path / "out.dzi").exists()
+    translate(noisy_model, source, tmp_path / "out.dzi", resume=True)
+    assert (tmp_path / "out.html").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are told by Linux")
+@pytest.mark.parametrize(
+    ("ending", "dtype", "channels", "options"),
+    [
+        (".tif", np.uint16, 4, []),
+        (".webp", np.uint8, 3, []),
+        (".tif", np.uint8, 3, ["--working-width", "900"]),
+    ],
+    ids=["deep", "webp", "working width"],
+)
+def test_memory_stays_below_the_plan(
+    noisy_model: Path,
+    tmp_path: Path,
+    ending: str,
+    dtype: Any,
+    channels: int,
+    options: list[str],
+) -> None:
+    """What the plan calls "at most", against the peak that Linux tells of the process."""
+    pixels = np.tile(sample(500, 450, dtype, channels), (4, 4, 1))
+    source = tiff(tmp_path / "in.tif", pixels, iccprofile=None)
+    code = (
+        "import sys, sincut.cli\n"
+        "try: sincut.cli.main()\n"
+        "finally: print([l for l in open('/proc/self/status') if l.startswith('VmHWM')][0])"
+    )
+    command = ["translate", str(noisy_model), str(source), "-o", str(tmp_path / f"out{ending}")]
+    output = subprocess.run(
+        [sys.executable, "-c", code, *command, "--json", *options],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    planned = json.loads(output[0])["host_bytes"]
+    real = int(next(line for line in output if "VmHWM" in line).split()[1]) * 1024
+    assert real <= planned
+    assert planned <= 3 * real
 
 
 KILLS = 10

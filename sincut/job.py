@@ -1,0 +1,425 @@
+"""One input on its way to one output: opened, planned, translated, and what was interrupted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sincut import __version__
+from sincut.config import TrainConfig, TranslateConfig
+from sincut.crops import zoom_range
+from sincut.deepzoom import check_page, is_deep_zoom, write_page
+from sincut.depth import as_depth
+from sincut.detail import CarriedLook, ReducedRows, working_size
+from sincut.devices import memory_in_use
+from sincut.engine import Carry, Engine, Network, Operator, translate_pixels, window_bytes
+from sincut.errors import Interrupted, SincutError
+from sincut.metadata import Carried
+from sincut.networks import Generator
+from sincut.outputs import (
+    BAND_STEP,
+    Layout,
+    Writer,
+    begun,
+    check,
+    depth_notice,
+    output_dtype,
+)
+from sincut.pipeline import Rows, in_srgb, tile_difference, translate_bands
+from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left
+from sincut.profiles import Colours, require_depth
+from sincut.sources import Source, open_source
+from sincut.tiling import Band, align_up, bands
+
+Array = npt.NDArray[Any]
+
+# An image this many times as wide as what the model learned on has textures that look small.
+_MUCH_LARGER = 2.0
+_WORTH_TIMING = 40  # tiles: with fewer, timing one first takes longer than it tells
+_SMALL_SIDES = (512, 256, 128, 64)  # of the network's tiles at a working size
+# Bytes per pixel of the working size: kept while carrying, and at the peak before, as measured;
+# the system gets little of it back between reducing, translating and fitting.
+_CARRIED_BYTES, _PREPARING_BYTES = 60, 290
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A written output. ``difference`` is that of ``verify`` in units of 1/255, or absent.
+
+    ``splits`` says how often a tile was halved because memory ended.
+    """
+
+    input: Path
+    output: Path
+    width: int
+    height: int
+    tiles: int
+    seconds: float
+    notices: tuple[str, ...] = ()
+    difference: float | None = None
+    splits: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator on its device with what translating asks about it.
+
+    ``digest`` is that of its file, ``learned`` the largest width in pixels at which training saw
+    the content, where that is known.
+    """
+
+    generator: Generator
+    digest: str
+    learned: int | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.generator.parameters()).device
+
+
+@dataclass(frozen=True)
+class Working:
+    """The size at which the network works where it is not the image's own, its tiles' side, and
+    the host memory in bytes that it takes: kept all the time, and at the peak before."""
+
+    height: int
+    width: int
+    tile: int
+    held: int
+    preparing: int
+
+
+def learned_width(header: Mapping[str, Any]) -> int | None:
+    """The largest width in pixels at which training saw the content, from a model's header.
+
+    ``None`` where that is not known: of an imported generator.
+    """
+    content = header.get("content") or {}
+    if "width" not in content or "zoom" not in header.get("config", {}):
+        return None
+    config = TrainConfig.from_dict(header["config"])
+    width = int(content["width"])
+    return round(width * zoom_range(width, config)[1])
+
+
+class Job:
+    """One input on its way to one output."""
+
+    def __init__(self, model: Model, source: Path, target: Path, config: TranslateConfig) -> None:
+        self.model, self.source, self.target, self.config = model, source, target, config
+
+    def run(
+        self, on_plan: Callable[[Plan], None], on_tile: Callable[[int, int], None]
+    ) -> Translated | None:
+        """Translate it, or with ``dry_run`` only plan it."""
+        started = time.monotonic()
+        with ExitStack() as stack:
+            source = stack.enter_context(self._opened(self.source))
+            mask = self._mask(source, stack)
+            layout, carried, colours, notices = self._output(source)
+            self._check_place(layout)
+            working = self._working(layout)
+            operator = self._operator(working)
+            chosen = self._cut(source, layout, operator, working, mask)
+            parts = cut_bands(chosen, layout, operator)
+            engine = Engine(
+                operator, layout.height, layout.width, layout.dtype, self.config.strength
+            )
+            plan = self._plan(layout, chosen, parts, working)
+            if self.config.dry_run:
+                on_plan(replace(plan, seconds=self._seconds(engine, parts, working)))
+                return None
+            writer = stack.enter_context(self._writer(layout, carried, chosen, mask))
+            try:
+                todo = list(enumerate(parts))[writer.done :]
+                on_plan(self._of_the_rest(plan, engine, writer, todo, working))
+                if todo:
+                    if isinstance(operator, Carry) and working is not None:
+                        operator.look = self._look(layout, working)
+                    counted = _Counter(plan.tiles, todo, on_tile)
+                    translate_bands(Rows(source, mask), engine, writer, todo, colours, counted)
+                if is_deep_zoom(self.target):  # first: the result's name says that all is there
+                    write_page(self.target, layout, lambda: self._opened(self.source))
+                lost = writer.finish()
+            except KeyboardInterrupt:
+                raise Interrupted(self._interrupted(writer)) from None
+            except SincutError as error:
+                raise self._failed(error, writer) from None
+            deep = layout.dtype == np.float32
+            told = source.notices if deep else source.told_of_integers()
+        return Translated(
+            input=self.source,
+            output=self.target,
+            width=layout.width,
+            height=layout.height,
+            tiles=plan.tiles,
+            seconds=time.monotonic() - started,
+            notices=tuple(dict.fromkeys((*told, *notices, *self._hints(layout, working), *lost))),
+            difference=self._verified(parts) if self.config.verify else None,
+            splits=engine.splits,
+        )
+
+    def _mask(self, source: Source, stack: ExitStack) -> Source | None:
+        if not self.config.mask:
+            return None
+        mask = stack.enter_context(self._opened(Path(self.config.mask)))
+        if (mask.width, mask.height) != (source.width, source.height):
+            raise SincutError(
+                f"the mask {mask.path} has {mask.width}×{mask.height} pixels, and {source.path} "
+                f"{source.width}×{source.height}; try one of the image's size"
+            )
+        return mask
+
+    def _check_place(self, layout: Layout) -> None:
+        config, target = self.config, self.target
+        if not (config.dry_run and not target.parent.exists()):  # it would be created
+            check(target, layout)
+        if is_deep_zoom(target):
+            going_on = config.resume and begun(target) is not None
+            check_page(target, force=config.force or config.dry_run or going_on)
+
+    def _working(self, layout: Layout) -> Working | None:
+        config = self.config
+        wanted = config.working_width or round(config.scale * layout.width)
+        height, width = working_size(layout.height, layout.width, max(wanted, 1))
+        if (height, width) == (layout.height, layout.width):
+            return None
+        generator, pixels = self.model.generator, height * width
+        reach = 2 * align_up(generator.halo, generator.alignment)
+        room = memory_limit(config) - memory_in_use() - _PREPARING_BYTES * pixels
+        for side in _SMALL_SIDES:
+            window = window_bytes(generator, min(side, height) + reach, min(side, width) + reach)
+            if window <= room:
+                break
+        if self.model.device.type == "cuda":
+            window = 0
+        held, preparing = _CARRIED_BYTES * pixels, _PREPARING_BYTES * pixels + window
+        return Working(height, width, side, held, preparing)
+
+    def _operator(self, working: Working | None) -> Operator:
+        if working is not None:
+            return Carry(self.model.device)
+        return Network(self.model.generator, self.config, record=True)
+
+    def _cut(
+        self,
+        source: Source,
+        layout: Layout,
+        operator: Operator,
+        working: Working | None,
+        mask: Source | None,
+    ) -> Cut:
+        """How it is cut; what was begun with an automatic tile goes on as it was cut then."""
+        before = None
+        if self.config.resume and self.config.tile == "auto" and (said := begun(self.target)):
+            before = Cut(said.get("--tile", 0), said.get("band height", 0), 0, 0)
+        return cut(
+            source,
+            layout,
+            operator,
+            self.config,
+            target=self.target,
+            held=working.held if working else 0,
+            preparing=working.preparing if working else 0,
+            mask=mask,
+            before=before if before and before.tile and before.band else None,
+        )
+
+    def _of_the_rest(
+        self,
+        plan: Plan,
+        engine: Engine,
+        writer: Writer,
+        todo: Sequence[tuple[int, Band]],
+        working: Working | None,
+    ) -> Plan:
+        """The plan with what is done already, and the time of what is left."""
+        left = [band for _, band in todo]
+        seconds = None
+        if sum(len(band.tiles) for band in left) >= _WORTH_TIMING:
+            seconds = self._seconds(engine, left, working)
+        return replace(plan, done=writer.done, seconds=seconds)
+
+    def _opened(self, path: Path) -> Source:
+        room = max(memory_limit(self.config) - memory_in_use(), 0)
+        return open_source(path, max_pixels=self.config.max_pixels, max_memory=room)
+
+    def _output(self, source: Source) -> tuple[Layout, Carried, Colours, list[str]]:
+        """What the output holds and carries, into which colours it goes, and what is lost."""
+        dtype = output_dtype(self.target, source.dtype, self.config.depth)
+        notice = depth_notice(self.target, source.dtype) if self.config.depth == "auto" else None
+        if dtype != np.uint8 and self.config.precision == "bf16":
+            raise SincutError(
+                f"{self.target} gets {_depth_text(dtype)}, and bf16 keeps about 8 bits; try "
+                "--precision fp32, or --depth 8"
+            )
+        carried, colours = source.carried, source.colours
+        if not is_deep_zoom(self.target):
+            require_depth(self.target, colours, dtype)
+        if is_deep_zoom(self.target):  # web pages take every tile for sRGB
+            carried, colours = Carried(), Colours()
+        layout = Layout(source.height, source.width, source.channels, dtype)
+        return layout, carried, colours, [notice] if notice else []
+
+    def _look(self, layout: Layout, working: Working) -> CarriedLook:
+        """The image reduced to the working size, and its translation."""
+        small = ReducedRows(layout.height, layout.width, working.height, working.width)
+        with self._opened(self.source) as source:
+            for start in range(0, layout.height, BAND_STEP):
+                rows = source.rows(start, min(start + BAND_STEP, layout.height))
+                small.add(as_depth(in_srgb(source, rows), np.dtype(np.float32)) * 2 - 1)
+        content = small.result()
+        config = self.config.replaced(tile=str(working.tile), working_width=0, scale=1.0)
+        look = translate_pixels(self.model.generator, (content + 1) / 2, config) * 2 - 1
+        return self._carried(content, look, layout)
+
+    def _carried(self, content: Array, look: Array, layout: Layout) -> CarriedLook:
+        content_planes, look_planes = (
+            torch.from_numpy(each).permute(2, 0, 1).contiguous().to(self.model.device)
+            for each in (content, look)
+        )
+        return CarriedLook(content_planes, look_planes, layout.height, layout.width)
+
+    def _writer(self, layout: Layout, carried: Carried, chosen: Cut, mask: Source | None) -> Writer:
+        config = self.config
+        identity = {
+            "version of sincut": __version__,
+            "model": self.model.digest,
+            "input image": _file_identity(self.source),
+            "mask": _file_identity(mask.path) if mask is not None else None,
+            "--tile": chosen.tile,
+            "--border": config.border,
+            "--seed": config.seed,
+            "--precision": config.precision,
+            "--strength": config.strength,
+            "--scale": config.scale,
+            "--working-width": config.working_width,
+            "device": self.model.device.type,
+        }
+        return Writer.open(
+            self.target,
+            layout,
+            carried,
+            band_rows=chosen.band,
+            identity=identity,
+            compression=config.compression,
+            pyramid=config.pyramid,
+            strip_metadata=config.strip_metadata,
+            resume=config.resume,
+            force=config.force,
+        )
+
+    def _plan(
+        self,
+        layout: Layout,
+        chosen: Cut,
+        parts: Sequence[Band],
+        working: Working | None,
+    ) -> Plan:
+        at_most, free = check_disk(self.target, layout, self.config)
+        return Plan(
+            input=self.source,
+            output=self.target,
+            width=layout.width,
+            height=layout.height,
+            depth=_depth_text(layout.dtype),
+            tile=min(chosen.tile, max(layout.height, layout.width)),
+            tiles=sum(len(band.tiles) for band in parts),
+            band=min(chosen.band, layout.height),
+            bands=len(parts),
+            done=0,
+            host_bytes=chosen.host_bytes,
+            device_bytes=chosen.device_bytes,
+            disk_bytes=at_most,
+            free_bytes=free,
+            working=(working.width, working.height) if working else None,
+        )
+
+    def _seconds(self, engine: Engine, todo: Sequence[Band], working: Working | None) -> float:
+        """How long computing takes; with a working size, in the network and in carrying."""
+        if working is None:
+            return seconds_left(engine, todo)
+        network = Network(self.model.generator, self.config)
+        height, width = working.height, working.width
+        small = Engine(network, height, width, np.dtype(np.float32))
+        reach = network.halo, network.alignment, network.border
+        cuts = bands(height, width, align_up(height, BAND_STEP), working.tile, *reach)
+        carry = Carry(self.model.device)
+        nothing = np.zeros((height, width, 3), np.float32)
+        layout = Layout(engine.height, engine.width, 3, engine.dtype)
+        carry.look = self._carried(nothing, nothing, layout)
+        carrying = Engine(carry, engine.height, engine.width, engine.dtype, engine.strength)
+        return seconds_left(small, cuts) + seconds_left(carrying, todo)
+
+    def _hints(self, layout: Layout, working: Working | None) -> list[str]:
+        """That the image is much larger than what the model has seen, where it is."""
+        if working is not None or layout.width < _MUCH_LARGER * (
+            self.model.learned or layout.width
+        ):
+            return []
+        return [
+            f"the model learned at widths up to {self.model.learned} pixels, so that its textures "
+            f"are small here; try --working-width {self.model.learned} for larger ones"
+        ]
+
+    def _interrupted(self, writer: Writer) -> str:
+        if not writer.done:
+            return f"{self.target} was not written: no part of it was finished"
+        return (
+            f"{self.target} is {writer.done} of {writer.bands} bands done; the same command with "
+            "--resume goes on"
+        )
+
+    def _failed(self, error: SincutError, writer: Writer) -> SincutError:
+        """The error, with what it leaves behind where it does not say so itself."""
+        if not writer.done or "are kept" in str(error):
+            return error
+        return SincutError(
+            f"{error}; {writer.done} of {writer.bands} bands are kept: --resume goes on with them, "
+            "--force starts anew"
+        )
+
+    def _verified(self, parts: Sequence[Band]) -> float | None:
+        """Largest difference of some tiles to the same with twice the halo, in 1/255."""
+        network = Network(self.model.generator, self.config)
+        tiles = [tile for band in parts for tile in band.tiles]
+        count = min(self.config.verify, len(tiles))
+        chosen = np.linspace(0, len(tiles) - 1, count).round().astype(int)
+        differences = []
+        for tile in (tiles[i] for i in chosen):
+            with self._opened(self.source) as source:
+                differences.append(tile_difference(network, source, tile))
+        return 127.5 * max(differences)
+
+
+class _Counter:
+    """Counts tiles for whoever wants to know how far it is."""
+
+    def __init__(
+        self, total: int, todo: Sequence[tuple[int, Band]], tell: Callable[[int, int], None]
+    ) -> None:
+        self.total, self.tell = total, tell
+        self.done = total - sum(len(band.tiles) for _, band in todo)
+
+    def __call__(self) -> None:
+        self.done += 1
+        self.tell(self.done, self.total)
+
+
+def _depth_text(dtype: np.dtype[Any]) -> str:
+    return "floats" if dtype == np.float32 else f"{8 * dtype.itemsize} bits per channel"
+
+
+def _file_identity(path: Path) -> list[Any]:
+    """A huge file's name, size and time of change tell it apart; reading all of it takes long."""
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
