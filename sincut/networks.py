@@ -82,7 +82,8 @@ class ConvLayer(nn.Module):
             image = F.conv2d(image, weight, bias, padding=self.kernel // 2)
         else:
             image = F.conv2d(self.blur(image), weight, bias, stride=self.stride)
-        return F.leaky_relu(image, NEGATIVE_SLOPE) if self.activate else image
+        # In place: what a convolution gives is needed by nobody else, forwards or backwards.
+        return F.leaky_relu_(image, NEGATIVE_SLOPE) if self.activate else image
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """The inputs that outputs ``first … last`` of one axis depend on (both inclusive)."""
@@ -144,7 +145,7 @@ class UpsamplingLayer(nn.Module):
         shift = (self.bias * ACTIVATION_GAIN)[:, None, None]
         if noise is not None:
             shift = shift + self.noise_weight * ACTIVATION_GAIN * noise
-        return F.leaky_relu(image + shift.to(image.dtype), NEGATIVE_SLOPE)
+        return F.leaky_relu_(image.add_(shift.to(image.dtype)), NEGATIVE_SLOPE)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As :meth:`ConvLayer.reads`: the blur reads [j − 1, j + 2], j = 2i + (0 … 2)."""

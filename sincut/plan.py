@@ -23,11 +23,12 @@ from sincut.tiling import Band, align_up, bands
 from sincut.units import byte_text
 
 _BAND_BYTES = 64_000_000  # of pixels that are written together, about, whatever the image's size
+_BANDS = 4  # where an image is large enough for them
 _FALLBACK_MEMORY = 4_000_000_000  # where the machine does not tell how much is free
 _DEVICE_SHARE, _DEVICE_BYTES = 0.6, 3_000_000_000  # of what is free on CUDA, and at most
 # Sides of tiles to choose from. Larger ones repeat less work at their halos, and need more memory.
 _SIDES = {"cpu": (512, 256, 128, 64), "cuda": (2048, 1024, 512, 256, 128, 64)}
-_TIMING_SECONDS = 2.0
+_TIMING_SECONDS = 0.5
 # Copies of a band while it is encoded.
 _ENCODING = 4
 
@@ -118,7 +119,9 @@ def cut(
         if config.tile != "auto" and side < whole:
             step = max(side // BAND_STEP, 1) * BAND_STEP  # not above what was asked for
         row = layout.width * layout.pixel_bytes
-        count = max(1, _BAND_BYTES // (row * step))
+        # Some bands at least, or nothing could go on at once.
+        count = min(_BAND_BYTES // (row * step), -(-layout.height // (_BANDS * step)))
+        count = max(1, count)
         choices = (count * step, step, BAND_STEP) if before is None else (before.band,)
         for band in dict.fromkeys(choices):
             rows = min(band, layout.height)
@@ -155,7 +158,7 @@ def seconds_left(engine: Engine, todo: Sequence[Band]) -> float:
     window = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     times: list[float] = []
     # The first finds out how to compute this shape; some may meet another program's work.
-    while len(times) < 3 or (sum(times) < _TIMING_SECONDS and len(times) < 10):
+    while len(times) < 2 or (sum(times) < _TIMING_SECONDS and len(times) < 10):
         started = time.perf_counter()
         engine.start(window, typical).wait()
         times.append(time.perf_counter() - started)
