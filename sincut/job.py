@@ -143,10 +143,14 @@ class Job:
                 todo = list(enumerate(parts))[writer.done :]
                 on_plan(self._of_the_rest(plan, engine, writer, todo, working))
                 if todo:
+                    reading = source
                     if isinstance(operator, Carry) and working is not None:
-                        operator.look = self._look(layout, working)
+                        operator.look = self._look(source, layout, working)
+                        source.close()  # it may be a whole image in memory
+                        reading = stack.enter_context(self._opened(self.source))
                     counted = _Counter(plan.tiles, todo, on_tile)
-                    translate_bands(Rows(source, mask), engine, writer, todo, colours, counted)
+                    translate_bands(Rows(reading, mask), engine, writer, todo, colours, counted)
+                    reading.close()
                 if is_deep_zoom(self.target):  # first: the result's name says that all is there
                     write_page(self.target, layout, lambda: self._opened(self.source))
                 lost = writer.finish()
@@ -263,20 +267,18 @@ class Job:
                 "--precision fp32, or --depth 8"
             )
         carried, colours = source.carried, source.colours
-        if not is_deep_zoom(self.target):
-            require_depth(self.target, colours, dtype)
         if is_deep_zoom(self.target):  # web pages take every tile for sRGB
             carried, colours = Carried(), Colours()
+        require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
         return layout, carried, colours, [notice] if notice else []
 
-    def _look(self, layout: Layout, working: Working) -> CarriedLook:
-        """The image reduced to the working size, and its translation."""
+    def _look(self, source: Source, layout: Layout, working: Working) -> CarriedLook:
+        """The image reduced to the working size, and its translation. Reads all rows."""
         small = ReducedRows(layout.height, layout.width, working.height, working.width)
-        with self._opened(self.source) as source:
-            for start in range(0, layout.height, BAND_STEP):
-                rows = source.rows(start, min(start + BAND_STEP, layout.height))
-                small.add(as_depth(in_srgb(source, rows), np.dtype(np.float32)) * 2 - 1)
+        for start in range(0, layout.height, BAND_STEP):
+            rows = source.rows(start, min(start + BAND_STEP, layout.height))
+            small.add(as_depth(in_srgb(source, rows), np.dtype(np.float32)) * 2 - 1)
         content = small.result()
         config = self.config.replaced(tile=str(working.tile), working_width=0, scale=1.0)
         look = translate_pixels(self.model.generator, (content + 1) / 2, config) * 2 - 1

@@ -59,7 +59,8 @@ class Source:
     ``height`` and ``width`` are those of the upright image. ``dtype`` is ``uint8``, ``uint16`` or
     ``float32``, and ``channels`` 3 or 4: RGB, or RGB and straight alpha. The RGB is in the file's
     own colours; ``colours`` brings it to sRGB and back. ``carried`` is what the output keeps.
-    ``resident_bytes`` is the host memory that reading holds beside the rows it returns.
+    ``resident_bytes`` is the host memory that reading holds beside the rows it returns;
+    ``decoded`` says whether the whole image is held, as ``picture``, until it is closed.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class Source:
         picture: Picture | None = None,
     ) -> None:
         """``size`` is (H, W); ``picture`` the image if it is decoded already."""
-        self.path, self.carried, self.colours, self.picture = path, carried, colours, picture
+        self.path, self.carried, self.colours = path, carried, colours
+        self.picture, self.decoded = picture, picture is not None
         self.height, self.width = size
         self.dtype, self.channels = np.dtype(layout.dtype), 3 + layout.alpha
         self.resident_bytes = rows.resident_bytes
@@ -93,7 +95,7 @@ class Source:
         with reading(self.path):
             pixels = self._layout(self._rows.read(start, stop))
         self._next = stop
-        if self.picture is None:
+        if not self.decoded:
             self._seen.add(pixels[..., :3], start)
         return np.ascontiguousarray(pixels)
 
@@ -109,6 +111,7 @@ class Source:
     def close(self) -> None:
         """Let go of the file and of what is decoded."""
         self._rows.close()
+        self.picture = None
 
     def __enter__(self) -> Self:
         return self
@@ -504,4 +507,5 @@ class _PictureRows:
         return np.concatenate((rgb, self._alpha[start:stop, :, None]), axis=-1)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Let go of the pixels."""
+        self._rgb, self._alpha = self._rgb[:0].copy(), None

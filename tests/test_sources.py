@@ -66,10 +66,10 @@ def geo_of(source: Source) -> dict[int, Any] | None:
 def equal_to_whole(path: Path, tolerance: int = 0) -> Source:
     """Streamed, in chunks too, it is what Pillow reads: pixels, colours, metadata, notices."""
     whole, first = everything(path, stream=False)
-    assert first.picture is not None
+    assert first.decoded
     for chunks in (0, 5):
         rows, second = everything(path, chunks)
-        assert second.picture is None, "not streamed"
+        assert not second.decoded, "not streamed"
         assert rows.shape == whole.shape
         assert np.abs(rows.astype(int) - whole).max() <= tolerance
         for name in ("profile", "exif", "dpi"):
@@ -200,7 +200,7 @@ def test_other_kinds_of_tiff_are_decoded_whole(tmp_path: Path, name: str) -> Non
     else:
         tiff(path, tiff_tags(2, 2, 4, photometric=1), b"\x12\x34")
     rows, source = everything(path)
-    assert source.picture is not None
+    assert source.decoded
     np.testing.assert_array_equal(rows, read_whole(path).rgb)
     message = refusal(opened, path, memory=10)
     assert message.startswith(f"{path} has {source.width}×{source.height} pixels, which takes 0.1 ")
@@ -247,7 +247,7 @@ def test_segments_of_every_kind(
         )  # fmt: skip
         for chunks in (0, 1, 9):
             rows, source = everything(path, chunks)
-            assert source.picture is None
+            assert not source.decoded
             assert rows.dtype == dtype
             np.testing.assert_array_equal(rows, expected)
 
@@ -629,7 +629,7 @@ def test_without_the_extra_it_is_decoded_whole_or_refused(
     monkeypatch.setitem(sys.modules, "pyvips", None)
     path = saved(tmp_path / "in.png", np.zeros((1000, 2000, 3), np.uint8))
     _, source = everything(path)
-    assert source.picture is not None
+    assert source.decoded
     assert refusal(opened, path, memory=10_000_000) == (
         f"{path} has 2000×1000 pixels, which takes 24.0 MB of memory to decode, allowed are "
         "10.0 MB; try pip install 'sincut[big]', a TIFF copy, --max-memory 24.0MB"
