@@ -149,25 +149,21 @@ class CarriedLook:
                 f"{self.columns.large} columns, got {tuple(content.shape)} at {top}, {left}"
             )
         result = torch.empty_like(content)
+        across = []
+        for start in range(left, right, _BLOCK):
+            first, weights = self.columns.interpolation(start, min(start + _BLOCK, right))
+            across.append((first, weights.T.to(self.planes)))
         for start in range(top, bottom, _BLOCK):
             stop = min(start + _BLOCK, bottom)
             first, weights = self.rows.interpolation(start, stop)
-            planes = self._across(self.planes[:, first : first + weights.shape[1]], left, right)
+            near = self.planes[:, first : first + weights.shape[1]]
+            planes = torch.cat([near[:, :, at : at + len(by)] @ by for at, by in across], dim=2)
             planes = weights.to(planes) @ planes
             here = slice(start - top, stop - top)
             detail = content[:, here] - planes[3:6]
             maps = planes[6:].view(3, 3, *planes.shape[1:])
             result[:, here] = maps.mul_(detail).sum(1).add_(planes[:3])
         return result
-
-    def _across(self, planes: Tensor, left: int, right: int) -> Tensor:
-        """(C, k, w) → (C, k, right − left): interpolated along the rows."""
-        blocks = []
-        for start in range(left, right, _BLOCK):
-            first, weights = self.columns.interpolation(start, min(start + _BLOCK, right))
-            part = planes[:, :, first : first + weights.shape[1]]
-            blocks.append(part @ weights.T.to(planes))
-        return torch.cat(blocks, dim=2)
 
 
 def colour_maps(content: Tensor, look: Tensor) -> Tensor:

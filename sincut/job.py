@@ -254,8 +254,12 @@ class Job:
         return replace(plan, done=writer.done, seconds=seconds)
 
     def _opened(self, path: Path) -> Source:
-        room = max(memory_limit(self.config) - memory_in_use(), 0)
-        return open_source(path, max_pixels=self.config.max_pixels, max_memory=room)
+        return open_source(
+            path,
+            max_pixels=self.config.max_pixels,
+            max_memory=memory_limit(self.config),
+            held=memory_in_use(),
+        )
 
     def _output(self, source: Source) -> tuple[Layout, Carried, Colours, list[str]]:
         """What the output holds and carries, into which colours it goes, and what is lost."""

@@ -126,14 +126,20 @@ class Source:
 
 
 def open_source(
-    path: Path, *, max_pixels: int, max_memory: int, stream_above: int | None = None
+    path: Path,
+    *,
+    max_pixels: int,
+    max_memory: int,
+    held: int = 0,
+    stream_above: int | None = None,
 ) -> Source:
     """Open an image, to be closed again.
 
     Args:
         path: a file of one of ``INPUT_FORMATS``.
         max_pixels: compared with the header before anything is decoded.
-        max_memory: bytes that an image may take to decode which cannot be read by rows.
+        max_memory: bytes that an image may take to decode which cannot be read by rows, and
+        held: what the process takes already of them.
         stream_above: an image of 8 bits is decoded at once up to this many bytes of pixels; if not
             given, ``STREAM_ABOVE``.
 
@@ -143,7 +149,7 @@ def open_source(
     """
     if stream_above is None:
         stream_above = STREAM_ABOVE
-    limits = _Limits(path, max_pixels, max_memory, stream_above)
+    limits = _Limits(path, max_pixels, max_memory - held, held, stream_above)
     with reading(path), open(path, "rb") as file:
         magic = file.read(4)
     if magic in MAGIC and (source := _tiff_source(path, limits)):
@@ -210,16 +216,18 @@ class _Limits:
     path: Path
     max_pixels: int
     max_memory: int
+    held: int
     stream_above: int
 
 
 def _too_much(
-    path: Path, size: tuple[int, int], needed: int, most: int, others: str
+    path: Path, size: tuple[int, int], needed: int, most: int, others: str, held: int = 0
 ) -> SincutError:
-    """``others`` is what to try besides ``--max-memory``, with a comma on its sides."""
+    """``others`` is what to try besides ``--max-memory``, with a comma at its end."""
+    enough = _amount(needed + held, up=True)
     return SincutError(
         f"{path} has {size[1]}×{size[0]} pixels, which takes {_amount(needed)} of memory to "
-        f"decode, allowed are {_amount(most)}; try {others}--max-memory {_amount(needed, up=True)}"
+        f"decode, allowed are {_amount(max(most, 0))}; try {others}--max-memory {enough}"
     )
 
 
@@ -251,7 +259,7 @@ def _source(
                 f"{path} is turned by its orientation {header.orientation}: its "
                 f"{size[1]}×{size[0]} pixels take {_amount(rows.resident_bytes)} of memory to "
                 f"turn, allowed are {_amount(limits.max_memory)}; try a copy turned upright or "
-                f"--max-memory {_amount(rows.resident_bytes, up=True)}"
+                f"--max-memory {_amount(rows.resident_bytes + limits.held, up=True)}"
             )
         colours, device, more = interpreted(path, header.profile, layout.mode, layout.dtype)
     except SincutError:
@@ -274,7 +282,7 @@ def _decoded(path: Path, limits: _Limits, image: ImageFile.ImageFile | None = No
         extra = image.format in _STREAMED_BY_VIPS and not libvips()
         others = "pip install 'sincut[big]', a TIFF copy, " if extra else "a TIFF copy, "
         size = (image.height, image.width)
-        raise _too_much(path, size, needed, limits.max_memory, others)
+        raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
     picture = read_whole(path, limits.max_pixels, as_stored=True)
     return Source(
         path,
@@ -332,10 +340,9 @@ def _tiff_rows(path: Path, tiff: Tiff, limits: _Limits) -> Rows:
         return rows
     if tiff.resident_bytes > limits.max_memory:
         others = "pip install 'sincut[big]', " if tiff.read_by_lines else ""
-        size = (tiff.height, tiff.width)
-        raise _too_much(
-            path, size, tiff.resident_bytes, limits.max_memory, f"{others}a copy in tiles, "
-        )
+        others += "a copy in tiles, "
+        size, needed = (tiff.height, tiff.width), tiff.resident_bytes
+        raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
     return tiff
 
 

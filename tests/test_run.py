@@ -16,10 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import torch
 from PIL import Image
 from safetensors import safe_open
 
 import sincut
+from sincut.checkpoint import load_model
+from sincut.depth import as_depth
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.images import read_picture
@@ -85,6 +89,21 @@ def test_files_of_a_run(tiny_run: Path) -> None:
         assert preview.size == (64, 51)
     first, last = (read_picture(tiny_run / f"previews/{n}.png").rgb for n in ("000000", "000006"))
     assert not np.array_equal(first, last)
+
+
+def test_what_can_be_translated_can_be_trained_on(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A pair of 16 bits, of the same pictures: the same run, as training sees 8 bits."""
+    deep = []
+    for path in pair:
+        deep.append(tmp_path / f"{path.stem}.tif")
+        pixels = read_picture(path).rgb
+        tifffile.imwrite(deep[-1], as_depth(pixels, np.dtype(np.uint16)), photometric="rgb")
+    train((deep[0], deep[1]), tmp_path / "run")
+    of_eight, of_sixteen = (load_model(run).generator for run in (tiny_run, tmp_path / "run"))
+    for one, other in zip(of_eight.parameters(), of_sixteen.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("step", [-1, 0, 1, 3, 4, 5])

@@ -857,7 +857,7 @@ def test_a_streamed_picture_of_8_bits_is_that_of_images(
     path = saved(tmp_path / "in.tif", pixels(channels=4), icc_profile=WIDE, dpi=(300, 300))
     whole = read_whole(path)
     monkeypatch.setattr("sincut.sources.STREAM_ABOVE", 0)
-    monkeypatch.setattr("sincut.sources.open_source.__kwdefaults__", {"stream_above": 0})
+    monkeypatch.setattr("sincut.sources.STREAM_ABOVE", 0)
     same_pictures(read_picture(path), whole)
 
 
