@@ -16,10 +16,17 @@ setup(
     license="MIT AND BSD-3-Clause",  # the latter is the viewer's OpenSeadragon
     python_requires=">=3.11",
     # `kernels` and `cli` stand at the top of the repository and are linked into the package.
-    packages=["sincut", "sincut.cli", "sincut.example", "sincut.kernels", "sincut.viewer"],
+    packages=[
+        "sincut",
+        "sincut.cli",
+        "sincut.example",
+        "sincut.files",
+        "sincut.files.viewer",
+        "sincut.kernels",
+    ],
     package_data={
         "sincut": ["py.typed"],
-        "sincut.viewer": ["openseadragon.min.js", "OPENSEADRAGON-LICENSE.txt"],
+        "sincut.files.viewer": ["openseadragon.min.js", "OPENSEADRAGON-LICENSE.txt"],
     },
     install_requires=[
         "torch>=2.11",

@@ -20,8 +20,8 @@ from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
 from sincut.checkpoint import State
 from sincut.config import TrainConfig, train_config
+from sincut.files.images import Pixels, write_png
 from sincut.finish import finished, translated
-from sincut.images import Pixels, write_png
 from sincut.pace import fitted, measure
 from sincut.quality import Comparison
 from sincut.training import Record, new_state, resolved, train

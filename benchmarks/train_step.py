@@ -39,7 +39,7 @@ from sincut.crops import ResidentImage, draw_crops
 from sincut.devices import convolutions
 from sincut.draws import Draws
 from sincut.example import render_content, render_style
-from sincut.images import Pixels
+from sincut.files.images import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.replay import EAGER_CALLS
 from sincut.training import Record, resolved, train

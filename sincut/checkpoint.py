@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sincut import __version__
 from sincut.config import TrainConfig
 from sincut.errors import SincutError
-from sincut.images import write_atomically
+from sincut.files.images import write_atomically
 from sincut.networks import Discriminator, Generator, PatchProjector
 
 MODEL_FILE = "model.safetensors"

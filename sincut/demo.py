@@ -9,7 +9,7 @@ from typing import Any
 
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.images import write_png
+from sincut.files.images import write_png
 from sincut.run import Listener, train
 from sincut.translation import translate
 

@@ -19,9 +19,9 @@ from sincut.config import TranslateConfig
 from sincut.devices import chosen_device
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
-from sincut.images import check_output, write_atomically
+from sincut.files.images import check_output, write_atomically
+from sincut.files.sources import read_picture
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
-from sincut.sources import read_picture
 from sincut.translation import load_generator
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sincut.checkpoint import State
 from sincut.colour import affine_transfer
 from sincut.config import TrainConfig, TranslateConfig
 from sincut.engine import translate_pixels
-from sincut.images import Pixels
+from sincut.files.images import Pixels
 from sincut.networks import Generator
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at

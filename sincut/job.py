@@ -16,15 +16,14 @@ import torch
 from sincut import __version__
 from sincut.config import TrainConfig, TranslateConfig
 from sincut.crops import zoom_range
-from sincut.deepzoom import check_page, is_deep_zoom, write_page
 from sincut.depth import as_depth
 from sincut.detail import CarriedLook, ReducedRows, working_size
 from sincut.devices import memory_in_use
 from sincut.engine import Carry, Engine, Network, Operator, translate_pixels, window_bytes
 from sincut.errors import Interrupted, SincutError
-from sincut.metadata import Carried
-from sincut.networks import Generator
-from sincut.outputs import (
+from sincut.files.deepzoom import check_page, is_deep_zoom, write_page
+from sincut.files.metadata import Carried
+from sincut.files.outputs import (
     BAND_STEP,
     Layout,
     Writer,
@@ -33,10 +32,11 @@ from sincut.outputs import (
     depth_notice,
     output_dtype,
 )
-from sincut.pipeline import Rows, in_srgb, tile_difference, translate_bands
+from sincut.files.profiles import Colours, require_depth
+from sincut.files.sources import Source, in_srgb, open_source
+from sincut.networks import Generator
+from sincut.pipeline import Rows, tile_difference, translate_bands
 from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left
-from sincut.profiles import Colours, require_depth
-from sincut.sources import Source, open_source
 from sincut.tiling import Band, align_up, bands
 
 Array = npt.NDArray[Any]

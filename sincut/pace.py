@@ -13,8 +13,8 @@ from sincut.checkpoint import STATE_FILE, State, save_state
 from sincut.config import TrainConfig
 from sincut.devices import peak_memory
 from sincut.errors import SincutError
+from sincut.files.images import Pixels
 from sincut.finish import finished, reduced, translated
-from sincut.images import Pixels
 from sincut.quality import Comparison
 from sincut.replay import EAGER_CALLS
 from sincut.training import Kind, Record, kind_of, train

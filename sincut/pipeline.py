@@ -15,9 +15,9 @@ import torch
 
 from sincut.depth import WHITE, as_depth
 from sincut.engine import Engine, Network, Pending, as_network, window_of
-from sincut.outputs import Encoded, Writer
-from sincut.profiles import Colours
-from sincut.sources import Source
+from sincut.files.outputs import Encoded, Writer
+from sincut.files.profiles import Colours
+from sincut.files.sources import Source, in_srgb
 from sincut.tiling import Band, Span, Tile, align_up, reflected
 
 Array = npt.NDArray[Any]
@@ -151,16 +151,6 @@ def translate_bands(
             )  # or a band more would be held while the next is read
         for each in behind:
             each.result()
-
-
-def in_srgb(source: Source, rows: Array) -> Array:
-    """(rows, columns, 3 or 4) of a source as (rows, columns, 3) sRGB; floats within 0 … 1, with 0
-    for what is not a number."""
-    rgb = source.colours.to_srgb(rows[..., :3])
-    if rgb.dtype != np.float32:
-        return rgb
-    clipped: Array = np.nan_to_num(rgb, posinf=1.0, neginf=0.0).clip(0, 1)
-    return clipped
 
 
 def tile_difference(network: Network, source: Source, tile: Tile) -> float:

@@ -16,9 +16,9 @@ from sincut.config import TranslateConfig
 from sincut.devices import free_memory, memory_in_use
 from sincut.engine import Engine, Network, Operator, device_bytes, window_bytes
 from sincut.errors import SincutError
-from sincut.outputs import BAND_STEP, Layout, disk_bytes, memory_bytes
+from sincut.files.outputs import BAND_STEP, Layout, disk_bytes, memory_bytes
+from sincut.files.sources import Source
 from sincut.pipeline import ENCODERS
-from sincut.sources import Source
 from sincut.tiling import Band, align_up, bands
 from sincut.units import byte_text
 

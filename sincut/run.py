@@ -40,12 +40,12 @@ from sincut.checkpoint import (
 from sincut.config import TrainConfig, train_config
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
+from sincut.files.images import Picture, Pixels, file_digest, write_atomically, write_png
+from sincut.files.sources import read_picture
 from sincut.finish import finished, reduced, translated
-from sincut.images import Picture, Pixels, file_digest, write_atomically, write_png
 from sincut.networks import Generator
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
-from sincut.sources import read_picture
 from sincut.training import Record, new_state, resolved
 from sincut.training import train as train_loop
 

@@ -17,10 +17,10 @@ from sincut.checkpoint import load_model, model_file
 from sincut.config import TranslateConfig
 from sincut.devices import chosen_device, limit_threads
 from sincut.errors import SincutError
-from sincut.images import file_digest
+from sincut.files.images import file_digest
+from sincut.files.outputs import begun
 from sincut.job import Job, Model, Translated, learned_width
 from sincut.networks import Generator
-from sincut.outputs import begun
 from sincut.plan import Plan
 from sincut.replay import own_stream
 

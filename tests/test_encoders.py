@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sincut import encoders
-from sincut.bands import compressor, deflated_at_most
-from sincut.encoders import adler_joined
-from sincut.metadata import Carried
-from sincut.outputs import Writer
+from sincut.files import encoders
+from sincut.files.encoders import adler_joined
+from sincut.files.layout import compressor, deflated_at_most
+from sincut.files.metadata import Carried
+from sincut.files.outputs import Writer
 from tests.test_images import WIDE, exif_block, only, refusal
 from tests.test_outputs import U16, add, opened, picture, write
 

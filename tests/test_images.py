@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from sincut import images
 from sincut.errors import SincutError
-from sincut.images import (
+from sincut.files.images import (
     Picture,
     check_output,
     file_digest,

@@ -13,7 +13,7 @@ import torch
 import sincut
 from sincut.config import TrainConfig, train_config
 from sincut.errors import SincutError
-from sincut.images import read_picture
+from sincut.files.images import read_picture
 from sincut.pace import Pace, fitted, measure, of_length
 from sincut.training import Kind
 from tests.conftest import TINY

@@ -53,7 +53,9 @@ def test_the_map_of_files_is_true() -> None:
     mapped = re.findall(r"^\| `([\w/]+\.py|[\w/]+/)` \|", README, flags=re.MULTILINE)
     for path in mapped:
         assert (root / path).exists(), path
-    for path in [*root.glob("sincut/*.py"), *root.glob("kernels/*.py")]:
+    for path in (
+        p for folder in ("sincut", "sincut/files", "kernels") for p in root.glob(f"{folder}/*.py")
+    ):
         assert path.name == "__init__.py" or str(path.relative_to(root)) in mapped, path
 
 

@@ -26,7 +26,7 @@ from sincut.checkpoint import load_model
 from sincut.depth import as_depth
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.images import read_picture
+from sincut.files.images import read_picture
 from sincut.quality import Comparison
 from sincut.run import RunResult
 from tests.conftest import TINY

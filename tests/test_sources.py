@@ -17,9 +17,9 @@ import tifffile
 from PIL import Image
 
 from sincut.errors import SincutError
-from sincut.images import Picture
-from sincut.images import read_picture as read_whole
-from sincut.sources import Source, open_source, read_picture
+from sincut.files.images import Picture
+from sincut.files.images import read_picture as read_whole
+from sincut.files.sources import Source, open_source, read_picture
 from tests.test_images import (
     GEO,
     GREY,
@@ -257,7 +257,7 @@ def test_any_chunks_give_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """With small bands, so that chunks lie within, across and at their edges."""
-    monkeypatch.setattr("sincut.tiff_source._BAND_BYTES", 1000)
+    monkeypatch.setattr("sincut.files.tiff_source._BAND_BYTES", 1000)
     rng = np.random.default_rng(seed)
     array = values((int(rng.integers(1, 90)), int(rng.integers(1, 70)), 3), "uint16")
     options = {"rowsperstrip": int(rng.integers(1, 30))} if seed % 2 else {"tile": (16, 16)}
@@ -274,7 +274,7 @@ def test_any_chunks_give_the_same_rows(
 def test_every_segment_is_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("sincut.tiff_source._BAND_BYTES", 1000)
+    monkeypatch.setattr("sincut.files.tiff_source._BAND_BYTES", 1000)
     for orientation in (1, 4):
         path = tmp_path / "in.tif"
         tifffile.imwrite(
@@ -688,13 +688,13 @@ def test_a_tiff_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     array = values((300, 200, 3), "uint16")
     tifffile.imwrite(path, array, photometric="rgb", compression="deflate", rowsperstrip=300)
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    monkeypatch.setattr("sincut.sources._LARGEST_PIECE", 1000)
+    monkeypatch.setattr("sincut.files.sources._LARGEST_PIECE", 1000)
     message = refusal(opened, path, memory=100_000)
     assert message.startswith(f"{path} has 200×300 pixels, which takes ")
     assert ("; try pip install 'sincut[big]', a copy in tiles, --max-memory ") in message
     np.testing.assert_array_equal(everything(path, 3)[0], array)
     monkeypatch.undo()
-    monkeypatch.setattr("sincut.sources._LARGEST_PIECE", 1000)
+    monkeypatch.setattr("sincut.files.sources._LARGEST_PIECE", 1000)
     pytest.importorskip("pyvips")
     rows, source = everything(path, 3, memory=0)
     assert type(source._rows).__name__ == "VipsRows"
@@ -773,7 +773,7 @@ def test_without_codecs_the_extra_is_named(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 sys.modules["imagecodecs"] = sys.modules["pyvips"] = None
-from sincut.sources import open_source
+from sincut.files.sources import open_source
 for name, memory in (({str(deep)!r}, 10**9), ({str(eight)!r}, 0), ({str(eight)!r}, 10**9)):
     try:
         source = open_source(Path(name), max_pixels=9999, max_memory=memory, stream_above=0)
@@ -856,8 +856,8 @@ def test_a_streamed_picture_of_8_bits_is_that_of_images(
 ) -> None:
     path = saved(tmp_path / "in.tif", pixels(channels=4), icc_profile=WIDE, dpi=(300, 300))
     whole = read_whole(path)
-    monkeypatch.setattr("sincut.sources.STREAM_ABOVE", 0)
-    monkeypatch.setattr("sincut.sources.STREAM_ABOVE", 0)
+    monkeypatch.setattr("sincut.files.sources.STREAM_ABOVE", 0)
+    monkeypatch.setattr("sincut.files.sources.STREAM_ABOVE", 0)
     same_pictures(read_picture(path), whole)
 
 

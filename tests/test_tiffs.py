@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from sincut import tiffs
-from sincut.images import Picture, write_picture
-from sincut.metadata import Carried, tiff_exif
-from sincut.outputs import Layout
-from sincut.tiffs import halved, levels, tiles_bytes
+from sincut.files.images import Picture, write_picture
+from sincut.files.metadata import Carried, tiff_exif
+from sincut.files.outputs import Layout
+from sincut.files.tiffs import halved, levels, tiles_bytes
 from tests.test_images import exif_of, geo_of
 from tests.test_outputs import F32, U8, U16, add, everything, opened, picture, read, write
 

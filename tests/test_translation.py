@@ -24,11 +24,11 @@ from sincut.batch import planned_outputs
 from sincut.checkpoint import load_model, save_model
 from sincut.depth import WHITE
 from sincut.errors import Interrupted, SincutError
+from sincut.files.outputs import Writer
+from sincut.files.sources import Source
 from sincut.job import Job
 from sincut.networks import Generator
-from sincut.outputs import Writer
 from sincut.plan import Plan
-from sincut.sources import Source
 from sincut.translation import Progress, load_generator, translate
 from tests.conftest import size_of
 from tests.test_images import WIDE as WIDE_GAMUT
@@ -159,7 +159,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Whether files are streamed in small bands, as huge ones are, or decoded at once."""
 
     def set_to(on: bool) -> None:
-        monkeypatch.setattr("sincut.sources.STREAM_ABOVE", 0 if on else 10**12)
+        monkeypatch.setattr("sincut.files.sources.STREAM_ABOVE", 0 if on else 10**12)
         monkeypatch.setattr("sincut.plan._BAND_BYTES", 1 if on else 10**12)
 
     return set_to
@@ -716,7 +716,7 @@ def test_a_deep_zoom_result_interrupted_at_its_page_gets_it(
     def stop(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sincut.deepzoom.page_text", stop)
+    monkeypatch.setattr("sincut.files.deepzoom.page_text", stop)
     with pytest.raises(Interrupted, match="1 of 1 bands done; the same command with --resume"):
         translate(noisy_model, source, tmp_path / "out.dzi")
     monkeypatch.undo()
@@ -774,7 +774,7 @@ def test_killed_at_random_moments_and_resumed_the_bytes_are_the_same(
     """With SIGKILL, through the command line."""
     source = tiff(tmp_path / "in.tif", sample(2600, 700, np.uint8))
     streaming = (
-        "import sincut.plan, sincut.sources; sincut.sources.STREAM_ABOVE = 0; "
+        "import sincut.plan, sincut.files.sources; sincut.files.sources.STREAM_ABOVE = 0; "
         "sincut.plan._BAND_BYTES = 1; import sincut.cli; sincut.cli.main()"
     )
     command = [sys.executable, "-c", streaming, "translate", str(noisy_model), str(source)]

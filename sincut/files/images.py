@@ -22,7 +22,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError
-from sincut.metadata import (
+from sincut.files.metadata import (
     BITS,
     DAMAGE,
     EXTRA_SAMPLES,
@@ -37,8 +37,8 @@ from sincut.metadata import (
     tiff_exif,
     upright_exif,
 )
-from sincut.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
-from sincut.rows import tiff_directory
+from sincut.files.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
+from sincut.files.rows import tiff_directory
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from sincut.depth import as_depth
-from sincut.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
 from sincut.errors import SincutError
-from sincut.images import write_atomically
-from sincut.metadata import Carried
-from sincut.outputs import BAND_STEP, Layout, Writer
-from sincut.pipeline import in_srgb
-from sincut.sources import Source
-from sincut.viewer import Pane, page_text
+from sincut.files.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
+from sincut.files.images import write_atomically
+from sincut.files.metadata import Carried
+from sincut.files.outputs import BAND_STEP, Layout, Writer
+from sincut.files.sources import Source, in_srgb
+from sincut.files.viewer import Pane, page_text
 
 
 def is_deep_zoom(target: Path) -> bool:

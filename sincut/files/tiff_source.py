@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError
-from sincut.metadata import (
+from sincut.files.metadata import (
     DAMAGE,
     EXTRA_SAMPLES,
     GEO_TAGS,
@@ -30,7 +30,7 @@ from sincut.metadata import (
     one_line,
     tiff_exif,
 )
-from sincut.rows import BIG_ENDIAN_BIGTIFF, PlainRows, check_end, read_bytes, tiff_directory
+from sincut.files.rows import BIG_ENDIAN_BIGTIFF, PlainRows, check_end, read_bytes, tiff_directory
 
 Array = npt.NDArray[Any]
 

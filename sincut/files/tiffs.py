@@ -17,9 +17,9 @@ from itertools import accumulate
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.bands import Band, Encoded, Layout, Progress, compressor
-from sincut.metadata import Carried, save_options
-from sincut.partfile import Encoder, PartFile
+from sincut.files.layout import Band, Encoded, Layout, Progress, compressor
+from sincut.files.metadata import Carried, save_options
+from sincut.files.partfile import Encoder, PartFile
 
 TILE = 256
 # Above this many bytes of pixels it is a BigTIFF. The margin holds what deflate adds where it

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from sincut.errors import SincutError
-from sincut.metadata import one_line
+from sincut.files.metadata import one_line
 
 Array = npt.NDArray[Any]
 

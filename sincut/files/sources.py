@@ -25,7 +25,7 @@ from PIL import Image, ImageFile
 
 from sincut.depth import as_depth
 from sincut.errors import SincutError
-from sincut.images import (
+from sincut.files.images import (
     INPUT_FORMATS,
     Header,
     Picture,
@@ -38,12 +38,12 @@ from sincut.images import (
     reading,
     tiff_pages,
 )
-from sincut.images import read_picture as read_whole
-from sincut.metadata import DAMAGE, Carried, damage_told
-from sincut.profiles import Colours, interpreted
-from sincut.rows import PlainRows, Rows, Turned, VipsRows, libvips, upright
-from sincut.samples import BANDS, Layout, Seen
-from sincut.tiff_source import MAGIC, RGB, WHITE_IS_ZERO, YCBCR, Tiff
+from sincut.files.images import read_picture as read_whole
+from sincut.files.metadata import DAMAGE, Carried, damage_told
+from sincut.files.profiles import Colours, interpreted
+from sincut.files.rows import PlainRows, Rows, Turned, VipsRows, libvips, upright
+from sincut.files.samples import BANDS, Samples, Seen
+from sincut.files.tiff_source import MAGIC, RGB, WHITE_IS_ZERO, YCBCR, Tiff
 
 Array = npt.NDArray[Any]
 
@@ -67,7 +67,7 @@ class Source:
         self,
         path: Path,
         rows: Rows,
-        layout: Layout,
+        layout: Samples,
         size: tuple[int, int],
         carried: Carried,
         colours: Colours,
@@ -169,6 +169,16 @@ def open_source(
     return _source(path, rows, layout, (image.height, image.width), header, notices, damage, limits)
 
 
+def in_srgb(source: Source, rows: Array) -> Array:
+    """(rows, columns, 3 or 4) of a source as (rows, columns, 3) sRGB; floats within 0 … 1, with 0
+    for what is not a number."""
+    rgb = source.colours.to_srgb(rows[..., :3])
+    if rgb.dtype != np.float32:
+        return rgb
+    clipped: Array = np.nan_to_num(rgb, posinf=1.0, neginf=0.0).clip(0, 1)
+    return clipped
+
+
 def read_picture(
     path: Path, max_pixels: int = 1_000_000_000, max_memory: int | None = None
 ) -> Picture:
@@ -244,7 +254,7 @@ def _amount(count: int, *, up: bool = False) -> str:
 def _source(
     path: Path,
     rows: Rows,
-    layout: Layout,
+    layout: Samples,
     size: tuple[int, int],
     header: Header,
     notices: list[str],
@@ -287,7 +297,7 @@ def _decoded(path: Path, limits: _Limits, image: ImageFile.ImageFile | None = No
     return Source(
         path,
         _PictureRows(picture),
-        Layout("RGB", picture.alpha is not None),
+        Samples("RGB", picture.alpha is not None),
         (picture.height, picture.width),
         Carried(picture.profile, picture.exif, picture.dpi, picture.geo),
         Colours(picture.profile, picture.converted),
@@ -363,7 +373,7 @@ def _tiff_header(tiff: Tiff, file: IO[bytes]) -> tuple[Header, list[str]]:
     return header, notices
 
 
-def _tiff_layout(tiff: Tiff) -> tuple[Layout, list[str]]:
+def _tiff_layout(tiff: Tiff) -> tuple[Samples, list[str]]:
     mode = "RGB" if tiff.photometric in (RGB, YCBCR) else "L"
     beyond = tiff.samples - BANDS[mode]
     first = tiff.extra[0] if tiff.extra else (2 if beyond else 0)  # Pillow, too, without the tag
@@ -374,7 +384,7 @@ def _tiff_layout(tiff: Tiff) -> tuple[Layout, list[str]]:
     if beyond > alpha and 0 not in tiff.extra:
         notices.append("its channels beyond colour and alpha are not kept")
     dtype = tiff.dtype if tiff.dtype.kind == "u" else np.dtype(np.float32)
-    layout = Layout(
+    layout = Samples(
         mode,
         alpha,
         dtype,
@@ -410,17 +420,17 @@ def _no_deep(path: Path, image: ImageFile.ImageFile) -> SincutError:
     )
 
 
-def _rows_of(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Layout] | None:
+def _rows_of(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Samples] | None:
     """Rows of a file that is no TIFF, where there is a way to have them without the whole."""
     if image.format == "PPM":
         return _ppm_rows(path, image)
     if image.format in _STREAMED_BY_VIPS and (vips := libvips()):
         rows = VipsRows(vips, path, _kept_by_vips(image))
-        return rows, Layout(rows.mode, rows.alpha, rows.dtype)
+        return rows, Samples(rows.mode, rows.alpha, rows.dtype)
     return None
 
 
-def _ppm_rows(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Layout] | None:
+def _ppm_rows(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Samples] | None:
     """Rows of a binary PGM or PPM of 8 bits up to 255, or of 16 bits."""
     _, _, offset, arguments = image.tile[0]
     deep = is_deep(image)
@@ -437,8 +447,8 @@ def _ppm_rows(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Layout] | N
         stack.pop_all()
     mode = "L" if shape[2] == 1 else "RGB"
     if not deep:
-        return rows, Layout(mode)
-    return rows, Layout(mode, dtype=np.uint16, highest=highest)
+        return rows, Samples(mode)
+    return rows, Samples(mode, dtype=np.uint16, highest=highest)
 
 
 def _kept_by_vips(image: ImageFile.ImageFile) -> int:

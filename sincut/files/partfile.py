@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sincut.bands import Band, Encoded, Entry, Layout, Progress
 from sincut.errors import SincutError
+from sincut.files.layout import Band, Encoded, Entry, Layout, Progress
 
 if sys.platform != "win32":
     import fcntl

@@ -1,8 +1,8 @@
 """Big images written band by band, so that a killed process can go on where it was. No torch.
 
 The file is the same, byte for byte, whether it was interrupted or not. Lossless formats hold the
-pixels that :func:`sincut.images.write_picture` would write, JPEG decodes to the same pixels, and
-profile, EXIF, resolution and GeoTIFF tags are kept in the same way.
+pixels that :func:`sincut.files.images.write_picture` would write, JPEG decodes to the same pixels,
+and profile, EXIF, resolution and GeoTIFF tags are kept in the same way.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from sincut.bands import Band, Encoded, Layout, Progress, deflated_at_most
 from sincut.depth import NAMES
-from sincut.encoders import DeepZoom, Jpeg, Png, Webp, deep_zoom_folder, loaded_vips
 from sincut.errors import SincutError
-from sincut.images import OUTPUT_FORMATS, check_output
-from sincut.metadata import Carried
-from sincut.partfile import Encoder, PartFile, begun
-from sincut.tiffs import TILE, Tiff, tiles_bytes, tiles_count
+from sincut.files.encoders import DeepZoom, Jpeg, Png, Webp, deep_zoom_folder, loaded_vips
+from sincut.files.images import OUTPUT_FORMATS, check_output
+from sincut.files.layout import Band, Encoded, Layout, Progress, deflated_at_most
+from sincut.files.metadata import Carried
+from sincut.files.partfile import Encoder, PartFile, begun
+from sincut.files.tiffs import TILE, Tiff, tiles_bytes, tiles_count
 
 __all__ = [
     "BAND_STEP",
@@ -90,7 +90,7 @@ def check(path: Path, layout: Layout) -> None:
     """Refuse, before the work, an output that its format or place cannot hold.
 
     Raises:
-        SincutError: as :func:`sincut.images.check_output`; depth; ``.dzi`` without pyvips.
+        SincutError: as :func:`sincut.files.images.check_output`; depth; ``.dzi`` without pyvips.
     """
     if _kind(path) != "DZI":
         check_output(path, layout.height, layout.width, alpha=layout.channels == 4)

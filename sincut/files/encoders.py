@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sincut.bands import Band, Encoded, Entry, Layout, Progress, compressor
 from sincut.errors import SincutError
-from sincut.metadata import Carried, one_line, save_options
-from sincut.partfile import Encoder, PartFile, beside
+from sincut.files.layout import Band, Encoded, Entry, Layout, Progress, compressor
+from sincut.files.metadata import Carried, one_line, save_options
+from sincut.files.partfile import Encoder, PartFile, beside
 
 _CHUNK = 1 << 20  # bytes of rows that are filtered and compressed at a time
 _ADLER = 65_521

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError
-from sincut.profiles import Colours, clipping_told, rgb_of, sparse
+from sincut.files.profiles import Colours, clipping_told, rgb_of, sparse
 
 Array = npt.NDArray[Any]
 
@@ -18,7 +18,7 @@ BANDS = {"L": 1, "RGB": 3, "CMYK": 4}
 
 
 @dataclass(frozen=True)
-class Layout:
+class Samples:
     """How rows as they are stored become RGB, or RGB and straight alpha, of ``dtype``.
 
     ``mode`` is L, RGB or CMYK; samples beyond it and ``alpha`` are dropped. ``highest`` is the
