@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 import torch
 
 from sincut.errors import SincutError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_LARGEST_BLOCK, _KEPT_BYTES = 1 << 25, 1 << 30  # no larger block is allowed
 
 
 def chosen_device(name: str) -> str:
@@ -104,6 +108,21 @@ def peak_memory(device: str) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, kilobytes elsewhere
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed for the next tile's tensors.
+
+    By itself glibc gives blocks back to the system that are wanted again at once, and every page of
+    them is cleared anew: a tenth of the time of translating with a small network on a CPU. Blocks
+    above 32 MB still go that way.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def memory_in_use() -> int:

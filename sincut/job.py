@@ -47,7 +47,7 @@ _WORTH_TIMING = 40  # tiles: with fewer, timing one first takes longer than it t
 _SMALL_SIDES = (512, 256, 128, 64)  # of the network's tiles at a working size
 # Bytes per pixel of the working size: kept while carrying, and at the peak before, as measured;
 # the system gets little of it back between reducing, translating and fitting.
-_CARRIED_BYTES, _PREPARING_BYTES = 60, 290
+_CARRIED_BYTES, _PREPARING_BYTES = 60, 340
 
 
 @dataclass(frozen=True)

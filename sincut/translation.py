@@ -15,7 +15,7 @@ import torch
 from sincut.batch import found_inputs, planned_outputs
 from sincut.checkpoint import load_model, model_file
 from sincut.config import TranslateConfig
-from sincut.devices import chosen_device, limit_threads
+from sincut.devices import chosen_device, keep_freed_memory, limit_threads
 from sincut.errors import SincutError
 from sincut.files.images import file_digest
 from sincut.files.outputs import begun
@@ -101,6 +101,8 @@ def translate(
     if pairs[0][1] != output and not config.dry_run:
         _make_folder(output)
     limit_threads()
+    if device.type == "cpu":
+        keep_freed_memory()
     generator = trained.generator
     generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = file_digest(model_file(Path(model)))

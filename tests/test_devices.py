@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,3 +78,30 @@ def test_settings_of_convolutions_are_put_back() -> None:
             with convolutions(exact):
                 assert (backend.conv.fp32_precision, backend.benchmark) == ("ieee", False)
     assert (backend.conv.fp32_precision, backend.benchmark) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a matter of glibc")
+def test_freed_memory_is_kept_for_the_next_tile() -> None:
+    """A large block that is freed and taken again needs no new pages from the system."""
+    code = """
+import resource, sys, torch
+from sincut.devices import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(3):
+    [torch.ones(5_000_000) for _ in range(4)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    [torch.ones(5_000_000) for _ in range(4)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", code, how], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for how in ("keep", "as it is")
+    }
+    assert faults["keep"] < 1000 < faults["as it is"]
