@@ -40,8 +40,8 @@ class Plan:
     ``tile`` and ``band`` are a tile's side and a band's rows in pixels, ``done`` of ``bands`` are
     there already. ``host_bytes`` and ``device_bytes`` are expected peaks, ``disk_bytes`` is needed
     at most, ``free_bytes`` the room there is. ``seconds`` is what is left to compute as one tile's
-    time tells, where it was taken; on a CPU reading and writing take some of it away. ``working`` is the size (width, height) at which the network works,
-    where that is not the image's own.
+    time tells, where it was taken; on a CPU reading and writing add to it. ``working`` is the size
+    (width, height) at which the network works, where that is not the image's own.
     """
 
     input: Path

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from sincut import images
 from sincut.errors import SincutError
+from sincut.files import images
 from sincut.files.images import (
     Picture,
     check_output,

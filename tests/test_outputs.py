@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut import partfile
+from sincut.files import partfile
 from sincut.files.images import Picture, read_picture, write_picture
 from sincut.files.metadata import Carried
 from sincut.files.outputs import (
@@ -292,7 +292,7 @@ def test_an_interrupted_file_becomes_the_same(tmp_path: Path, ending: str) -> No
 KILLED = """
 import os, pickle, random, signal, sys
 from pathlib import Path
-from sincut import partfile, tiffs
+from sincut.files import partfile, tiffs
 from sincut.files.outputs import Writer
 folder, name, options = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 pixels, layout, carried = pickle.loads((folder / "in.pickle").read_bytes())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut import tiffs
+from sincut.files import tiffs
 from sincut.files.images import Picture, write_picture
 from sincut.files.metadata import Carried, tiff_exif
 from sincut.files.outputs import Layout
