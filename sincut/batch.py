@@ -92,6 +92,7 @@ def _planned(
             raise SincutError(f"{output} is a file; several inputs go into a folder")
         pairs = [(path, output / _output_name(path)) for path in inputs]
     taken: dict[Path, Path] = {}
+    guarded = {_identity(path) for path in (*inputs, *protected) if path.exists()}
     kept = []
     for source, target in pairs:
         if target in taken:
@@ -100,10 +101,7 @@ def _planned(
                 "translate them into different folders"
             )
         taken[target] = source
-        if any(
-            target.exists() and path.exists() and target.samefile(path)
-            for path in (*inputs, *protected)
-        ):
+        if target.exists() and _identity(target) in guarded:
             raise SincutError(f"{target} is an input; choose another output")
         there = target.exists() and not target.is_dir()
         if there and skip(target):
@@ -118,6 +116,12 @@ def _output_name(path: Path) -> str:
     """An input's own name, so that ``a.jpg`` and ``a.png`` do not meet; where it names no format
     that can be written, with an ending behind it."""
     return path.name if path.suffix.lower() in OUTPUT_FORMATS else f"{path.name}.png"
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What a file is, by whatever name."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _same(path: Path, other: Path) -> bool:

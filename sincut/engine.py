@@ -303,15 +303,12 @@ def translate_pixels(
     return output
 
 
-def plan_tiles(
-    generator: Generator, rgb: Array, config: TranslateConfig, halo_factor: int = 1
-) -> list[Tile]:
-    """The tiles of an image, with the generator's halo (times ``halo_factor``) around them."""
+def plan_tiles(generator: Generator, rgb: Array, config: TranslateConfig) -> list[Tile]:
+    """The tiles of an image, with the generator's halo around them."""
     automatic = AUTOMATIC_TILE[next(generator.parameters()).device.type]
     height, width = rgb.shape[:2]
     side = config.tile_pixels(automatic, whole=max(height, width) + generator.alignment)
-    halo = generator.halo * halo_factor
-    return list(tiles(height, width, side, halo, generator.alignment, config.border))
+    return list(tiles(height, width, side, generator.halo, generator.alignment, config.border))
 
 
 @torch.inference_mode()

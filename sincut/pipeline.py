@@ -134,21 +134,14 @@ def translate_bands(
             output = _computed(engine, loaded, on_tile)
             while len(behind) >= ENCODERS[kind]:
                 behind.popleft().result()
-            own = loaded.own
-            if (
-                colours != rows.source.colours
-            ):  # the output is sRGB, whatever the file's colours are
+            own = loaded.own if _needs_input(rows, engine) else None
+            if own is not None and colours != rows.source.colours:  # the output is sRGB
                 own = np.concatenate([loaded.own_srgb, own[..., 3:]], axis=-1)
             finish = partial(finished, output, own, loaded.mask, engine.strength, colours)
             encoded = encoder.submit(_encoded, writer, index, finish)
             behind.append(appender.submit(append, encoded))
-            del (
-                loaded,
-                output,
-                own,
-                finish,
-                encoded,
-            )  # or a band more would be held while the next is read
+            # Or a band more would be held while the next one is read.
+            del loaded, output, own, finish, encoded
         for each in behind:
             each.result()
 

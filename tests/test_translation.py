@@ -48,6 +48,23 @@ def test_a_file_keeps_size_and_profile(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_verify_reports_the_difference(
+    noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "in.png"
+    rgb = np.random.default_rng(320).integers(0, 256, (150, 170, 3), np.uint8)
+    Image.fromarray(rgb).save(source)
+    options: dict[str, Any] = {"tile": "64", "verify": 9, "force": True}
+    for border in ("reflect", "zero"):
+        (done,) = translate(noisy_model, source, tmp_path / "out.png", border=border, **options)
+        assert done.difference is not None
+        assert done.difference < 2e-3
+    monkeypatch.setattr(Generator, "halo", 10)
+    (done,) = translate(noisy_model, source, tmp_path / "out.png", **options)
+    assert done.difference is not None
+    assert done.difference > 0.1
+
+
 def test_several_inputs_go_into_a_folder(
     tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -26,6 +26,7 @@ from sincut.errors import SincutError
 from sincut.files.layout import Band, Encoded, Entry, Layout, Progress, compressor
 from sincut.files.metadata import Carried, one_line, save_options
 from sincut.files.partfile import Encoder, PartFile, beside
+from sincut.files.rows import libvips
 
 _CHUNK = 1 << 20  # bytes of rows that are filtered and compressed at a time
 _ADLER = 65_521
@@ -226,13 +227,12 @@ def deep_zoom_folder(target: Path) -> Path:
 
 def loaded_vips(path: Path) -> Any:
     """The module pyvips; SincutError where it or its library is missing."""
-    try:
-        import pyvips  # type: ignore[import-untyped,unused-ignore]
-    except (ImportError, OSError):  # OSError: the module without the library
+    vips = libvips()
+    if vips is None:
         raise SincutError(
             f"{path} needs pyvips, which is not installed; try pip install 'sincut[big]'"
-        ) from None
-    return pyvips
+        )
+    return vips
 
 
 def adler_joined(first: int, second: int, length: int) -> int:

@@ -117,15 +117,20 @@ def require_depth(path: Path, colours: Colours, dtype: npt.DTypeLike) -> None:
     Raises:
         SincutError: one line about the output at ``path``.
     """
-    if not colours.converted or np.dtype(dtype) == np.uint8:
-        return
-    try:
-        importlib.import_module("imagecodecs")
-    except ImportError:
+    if colours.converted and np.dtype(dtype) != np.uint8 and not has_imagecodecs():
         raise SincutError(
             f"{path} gets more than 8 bits per channel in an ICC profile other than sRGB, which "
             "takes an extra package; try pip install 'sincut[big]' or --depth 8"
-        ) from None
+        )
+
+
+def has_imagecodecs() -> bool:
+    """Whether the extra package is installed that deep profiles and rarer compressions take."""
+    try:
+        importlib.import_module("imagecodecs")
+    except ImportError:
+        return False
+    return True
 
 
 def rgb_of(pixels: Array, mode: str, device: bytes | None) -> Array:
@@ -152,14 +157,12 @@ def _opened(profile: object) -> ImageCms.ImageCmsProfile | None:
 
 
 def _require_imagecodecs(path: Path, dtype: npt.DTypeLike) -> None:
-    try:
-        importlib.import_module("imagecodecs")
-    except ImportError:
+    if not has_imagecodecs():
         depth = "16 bits" if np.dtype(dtype).kind == "u" else "float values"
         raise SincutError(
             f"{path} has {depth} per channel and an ICC profile other than sRGB, which takes an "
             "extra package; try pip install 'sincut[big]' or a copy converted to sRGB"
-        ) from None
+        )
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,7 +8,6 @@ package. What would take more memory than allowed is refused before it is decode
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import math
 import struct
@@ -40,7 +39,7 @@ from sincut.files.images import (
 )
 from sincut.files.images import read_picture as read_whole
 from sincut.files.metadata import DAMAGE, Carried, damage_told
-from sincut.files.profiles import Colours, interpreted
+from sincut.files.profiles import Colours, has_imagecodecs, interpreted
 from sincut.files.rows import PlainRows, Rows, Turned, VipsRows, libvips, upright
 from sincut.files.samples import BANDS, Samples, Seen
 from sincut.files.tiff_source import MAGIC, RGB, WHITE_IS_ZERO, YCBCR, Tiff
@@ -395,9 +394,7 @@ def _tiff_layout(tiff: Tiff) -> tuple[Samples, list[str]]:
 
 
 def _no_codec(path: Path, codec: str) -> SincutError:
-    try:
-        importlib.import_module("imagecodecs")
-    except ImportError:
+    if not has_imagecodecs():
         return SincutError(
             f"{path} has the compression {codec}, which takes an extra package; "
             "try pip install 'sincut[big]' or a copy with Deflate compression"
