@@ -13,7 +13,7 @@ setup(
     description="Translate one high-resolution image into the look of another (SinCUT)",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
-    license="MIT AND BSD-3-Clause",  # the latter is the viewer's OpenSeadragon
+    license="MIT AND BSD-3-Clause",  # the latter is OpenSeadragon's
     python_requires=">=3.11",
     # `kernels` and `cli` stand at the top of the repository and are linked into the package.
     packages=[
@@ -23,10 +23,12 @@ setup(
         "sincut.files",
         "sincut.files.viewer",
         "sincut.kernels",
+        "sincut.pages",
     ],
     package_data={
         "sincut": ["py.typed"],
         "sincut.files.viewer": ["openseadragon.min.js", "OPENSEADRAGON-LICENSE.txt"],
+        "sincut.pages": ["*.css", "*.js", "UPLOT-LICENSE.txt"],
     },
     install_requires=[
         "torch>=2.11",

@@ -1,15 +1,7 @@
 """A run folder: drives the loop and does on the way what has to be written.
 
-===========================  =======================================================
-``model.safetensors``        averaged generator and projection heads, self-describing
-``state.safetensors``        everything training needs to go on
-``config.json``              the resolved configuration, version and images
-``log.jsonl``                one record of losses every ``log_every`` steps
-``previews/STEP.png``        the content translated
-===========================  =======================================================
-
-Every file is written beside its place and renamed, the state before the model, so that whatever
-happens the folder holds the last saved point of a run.
+:mod:`sincut.runfolder` lists the files. Every one is written beside its place and renamed, the
+state before the model, so that whatever happens the folder holds the last saved point of a run.
 """
 
 from __future__ import annotations
@@ -46,12 +38,9 @@ from sincut.finish import finished, reduced, translated
 from sincut.networks import Generator
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
+from sincut.runfolder import CONFIG_FILE, LOG_FILE, PREVIEWS, whole_lines
 from sincut.training import Record, new_state, resolved
 from sincut.training import train as train_loop
-
-CONFIG_FILE = "config.json"
-LOG_FILE = "log.jsonl"
-PREVIEWS = "previews"
 
 # May change when a run is continued; everything else is the run.
 CHANGEABLE = ("steps", "device", "precision", "record_steps", "evaluate_every")
@@ -420,15 +409,7 @@ def _remove_leftovers(folder: Path, *, everything: bool) -> None:
 
 def _log_until(path: Path, step: int) -> list[str]:
     """The log's lines up to a step; what a power cut left of a line is dropped."""
-    lines = []
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
-        try:
-            kept = line.endswith("\n") and json.loads(line)["step"] <= step
-        except (ValueError, KeyError, TypeError):
-            kept = False
-        if kept:
-            lines.append(line)
-    return lines
+    return [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -1,0 +1,48 @@
+"""What the curves of a run show: its losses and figures, grouped by what belongs together."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from sincut.runfolder import RunRecord
+
+# Title, kind of record, names. Those a run has not are left out, and empty charts too.
+_CHARTS = (
+    ("Adversarial: G and D against each other", "losses", ("G_gan", "D_gan")),
+    ("PatchNCE and identity", "losses", ("NCE_x", "NCE_y", "identity")),
+    ("All of G's loss, all of D's", "losses", ("G", "D")),
+    ("R1 penalty of D", "losses", ("R1",)),
+    ("Warm start: L1 to the colour transfer", "losses", ("warm",)),
+    ("Colour and texture, lower is better", "figures", ("S1", "S2")),
+    ("Told apart from the style (0.5: not at all)", "figures", ("S3",)),
+    ("Structure of the content, higher is better", "figures", ("C1", "C2")),
+)
+_POINTS = 600  # of a curve at most: more cannot be seen
+
+
+def charts(run: RunRecord) -> list[dict[str, Any]]:
+    """The charts for ``sincutCurves``: title and series of name, steps and values.
+
+    Long runs are thinned out evenly; the first and last record always stay. Values that are not
+    finite are left out.
+    """
+    found = []
+    for title, kind, names in _CHARTS:
+        known = run.series(kind)
+        series = [_thinned(name, *known[name]) for name in names if name in known]
+        series = [each for each in series if each["steps"]]
+        if series:
+            found.append({"title": title, "series": series})
+    return found
+
+
+def _thinned(name: str, steps: list[int], values: list[float]) -> dict[str, Any]:
+    known = [(step, value) for step, value in zip(steps, values, strict=True) if isfinite(value)]
+    if len(known) > _POINTS:
+        known = [known[round(k * (len(known) - 1) / (_POINTS - 1))] for k in range(_POINTS)]
+    return {
+        "name": name,
+        "steps": [step for step, _ in known],
+        "values": [float(f"{value:.6g}") for _, value in known],
+    }
