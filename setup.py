@@ -27,7 +27,7 @@ setup(
     ],
     package_data={
         "sincut": ["py.typed"],
-        "sincut.files.viewer": ["openseadragon.min.js", "OPENSEADRAGON-LICENSE.txt"],
+        "sincut.files.viewer": ["*.css", "*.js", "OPENSEADRAGON-LICENSE.txt"],
         "sincut.pages": ["*.css", "*.js", "UPLOT-LICENSE.txt"],
     },
     install_requires=[
