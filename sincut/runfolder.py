@@ -6,6 +6,9 @@
 ``config.json``              the resolved configuration, version and images
 ``log.jsonl``                a record of losses every ``log_every`` steps, and of figures
 ``previews/STEP.png``        the content translated
+``index.html``, ``live.js``  the page that follows the training, and what it shows
+``README.md``                the model card, at the end or where the run was interrupted
+``tensorboard/``             event files, where they were asked for
 ===========================  =======================================================
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,11 @@ from sincut.files.images import file_digest
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 PREVIEWS = "previews"
+LIVE_PAGE = "index.html"
+LIVE_DATA = "live.js"
+CARD_FILE = "README.md"
+REPORT_FILE = "report.html"
+BOARD = "tensorboard"
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class RunRecord:
     ``log`` holds the records in the order of their steps: of losses (``step``, ``steps``,
     ``seconds`` since the start or the last resumption, ``steps_per_second``, ``learning_rate``,
     ``losses`` by name) and of figures (``step``, ``seconds``, ``figures`` by name). Steps of the
-    warm start are negative. ``previews`` are pairs of a step and a file, in order.
+    warm start are negative. ``previews`` are pairs of a step and a file, in order. ``environment``
+    says what the run was trained with: versions and the device, by name.
     """
 
     folder: Path
@@ -56,6 +65,7 @@ class RunRecord:
     style: RunImage
     log: tuple[dict[str, Any], ...]
     previews: tuple[tuple[int, Path], ...]
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -96,11 +106,14 @@ def read_run(folder: Path | str) -> RunRecord:
         images = {name: RunImage(**record[name]) for name in ("content", "style")}
         config = TrainConfig.from_dict(record["config"])
         version = str(record["sincut_version"])
+        environment = {str(k): str(v) for k, v in record.get("environment", {}).items()}
+    except SincutError as error:
+        raise SincutError(f"{path} does not fit this version of sincut: {error}") from None
     except OSError:
         raise SincutError(
             f"{folder} is not a run: it has no {CONFIG_FILE}; give a folder that sincut train wrote"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise SincutError(
             f"{path} is damaged or not of a run; give a folder that sincut train wrote"
         ) from None
@@ -111,19 +124,26 @@ def read_run(folder: Path | str) -> RunRecord:
         images["content"],
         images["style"],
         tuple(json.loads(line) for line in whole_lines(folder / LOG_FILE)),
-        tuple(sorted((int(p.stem), p) for p in folder.glob(f"{PREVIEWS}/[0-9]*.png"))),
+        tuple(sorted((int(p.stem), p) for p in folder.glob(f"{PREVIEWS}/*.png") if _is_step(p))),
+        environment,
     )
+
+
+def _is_step(path: Path) -> bool:
+    """Not what somebody else has put among the previews."""
+    return path.stem.isascii() and path.stem.isdigit()
 
 
 def whole_lines(path: Path) -> list[str]:
     """The log's lines with their ends; what a power cut left of a line is dropped."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []:
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines(keepends=True):
         try:
-            whole = line.endswith("\n") and "step" in json.loads(line)
-        except (ValueError, TypeError):
-            whole = False
-        if whole:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if line.endswith("\n") and isinstance(record, dict) and "step" in record:
             lines.append(line)
     return lines
 
@@ -139,13 +159,16 @@ def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
     """
     image: RunImage = getattr(run, role)
     places = [Path(), run.folder, run.folder.resolve().parent]
-    for path in [given] if given is not None else [place / image.name for place in places]:
-        if path.is_file() and file_digest(path) == image.sha256:
+    paths = [given] if given is not None else [place / image.name for place in places]
+    files = [path for path in paths if path.is_file()]
+    for path in files:
+        if file_digest(path) == image.sha256:
             return path
     described = f"{image.name} ({image.width}×{image.height})"
     if given is None:
+        other = f"; {files[0]} is another image" if files else ""
         raise SincutError(
-            f"the {role} of {run.folder}, {described}, is neither here nor beside the run; "
+            f"the {role} of {run.folder}, {described}, is neither here nor beside the run{other}; "
             f"try --{role} FILE"
         )
     what = "is not that file" if given.is_file() else "is no file"
@@ -153,6 +176,12 @@ def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
         f"{run.folder} was trained with another {role} image, {described}, and {given} {what}; "
         "give the image it was trained with"
     )
+
+
+def unusual_fields(config: TrainConfig) -> list[str]:
+    """The names of the fields whose values are not those of the preset and the method."""
+    usual = train_config(config.preset, config.method).to_dict()
+    return [name for name, value in config.to_dict().items() if value != usual[name]]
 
 
 def repeating_command(
@@ -164,19 +193,11 @@ def repeating_command(
     the names recorded unless given.
     """
     config = run.config
-    usual = train_config(config.preset, config.method)
     names = ["preset", "method"] if config.method != "sincut" else ["preset"]
-    values, usual_values = config.to_dict(), usual.to_dict()
-    names += [name for name in values if values[name] != usual_values[name]]
-    flags = [shlex.split(config.flag(name, values[name])) for name in names]
-    return shlex.join(
-        [
-            "sincut",
-            "train",
-            str(content or run.content.name),
-            str(style or run.style.name),
-            "-o",
-            run.folder.name or "run",
-            *(part for flag in flags for part in flag),
-        ]
-    )
+    words = []
+    for name in (*names, *unusual_fields(config)):
+        words += config.flag(name, getattr(config, name)).split(" ", 1)
+    places = (content or run.content.name, style or run.style.name, run.folder.name or "run")
+    # A name that begins with a dash would be read as an option.
+    pair = [f"./{place}" if str(place).startswith("-") else str(place) for place in places]
+    return shlex.join(["sincut", "train", *pair[:2], "-o", pair[2], *words])

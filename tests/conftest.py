@@ -17,6 +17,7 @@ if not torch.cuda.is_available():
 
 import sincut
 from sincut.example import render_content, render_style
+from tests.browser import browser as browser
 
 # The smallest networks that have every part; a step takes some hundredths of a second.
 TINY: dict[str, Any] = {
@@ -48,6 +49,9 @@ REAL_PAIR = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

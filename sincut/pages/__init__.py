@@ -89,7 +89,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str = "") -> str:
-    """A table whose first column names its rows; every cell is escaped."""
+    """A table whose first column names its rows; every cell is escaped. ``head`` may be empty."""
     heads = "".join(f'<th scope="col">{text(cell)}</th>' for cell in head)
     lines = (
         f'<tr><th scope="row">{text(row[0])}</th>'
@@ -98,10 +98,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, caption: str
         for row in rows
     )
     about = f"<caption>{text(caption)}</caption>" if caption else ""
-    return (
-        f'<div class="wide"><table>{about}<thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    top = f"<thead><tr>{heads}</tr></thead>" if head else ""
+    return f'<div class="wide"><table>{about}{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def part(name: str) -> str:

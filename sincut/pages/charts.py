@@ -28,8 +28,9 @@ def charts(run: RunRecord) -> list[dict[str, Any]]:
     finite are left out.
     """
     found = []
+    by_kind = {kind: run.series(kind) for kind in ("losses", "figures")}
     for title, kind, names in _CHARTS:
-        known = run.series(kind)
+        known = by_kind[kind]
         series = [_thinned(name, *known[name]) for name in names if name in known]
         series = [each for each in series if each["steps"]]
         if series:

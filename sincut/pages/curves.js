@@ -1,11 +1,12 @@
 "use strict";
 // Charts of values over steps, drawn by uPlot. Each chart: { title, series: [{ name, steps, values }] }.
 // A chart takes the keyboard: arrows move along the steps, and its legend says the values there.
-const sincutCurves = (root, charts) => {
+// One element a page; called again, it draws anew and leaves nothing of the charts before.
+const sincutCurves = (() => {
   const shades = matchMedia("(prefers-color-scheme: dark)");
   const light = ["#0a58ca", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0f766e"];
   const dark = ["#8ab4f8", "#fb923c", "#4ade80", "#d8b4fe", "#facc15", "#5eead4"];
-  const plots = [];
+  let plots = [];
 
   // One list of steps, and per series its value there or null.
   const aligned = (series) => {
@@ -29,7 +30,7 @@ const sincutCurves = (root, charts) => {
       width: Math.max(holder.clientWidth, 200),
       height: 220,
       scales: { x: { time: false } },
-      axes: [axis, { ...axis, size: 60, values: (_, ticks) => ticks.map(short) }],
+      axes: [{ ...axis, size: 34 }, { ...axis, size: 60, values: (_, ticks) => ticks.map(short) }],
       cursor: { drag: { x: true, y: false } },
       series: [
         { label: "step", value: (_, value) => short(value) },
@@ -46,8 +47,7 @@ const sincutCurves = (root, charts) => {
     }, aligned(chart.series), holder);
   };
 
-  root.replaceChildren();
-  charts.forEach((chart) => {
+  const add = (root, chart) => {
     const figure = document.createElement("figure");
     figure.className = "curve";
     const title = document.createElement("figcaption");
@@ -65,6 +65,7 @@ const sincutCurves = (root, charts) => {
     root.append(figure);
     const entry = { holder, chart, plot: draw(holder, chart), at: null };
     plots.push(entry);
+    sizes.observe(holder);
     holder.addEventListener("keydown", (event) => {
       const [steps] = entry.plot.data;
       const last = steps.length - 1;
@@ -72,25 +73,30 @@ const sincutCurves = (root, charts) => {
         ArrowLeft: Math.max((entry.at ?? last + 1) - 1, 0),
         ArrowRight: Math.min((entry.at ?? -1) + 1, last), Home: 0, End: last,
       }[event.key];
-      if (wanted === undefined) return;
+      if (wanted === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       entry.at = wanted;
       entry.plot.setCursor({ left: entry.plot.valToPos(steps[wanted], "x"), top: 10 });
       said.textContent = `step ${steps[wanted]}: ` + chart.series.map((each, index) =>
         `${each.name} ${short(entry.plot.data[index + 1][wanted])}`).join(", ");
     });
-  });
+  };
 
-  const again = () => plots.forEach((entry) => {
+  shades.addEventListener("change", () => plots.forEach((entry) => {
     entry.plot.destroy();
     entry.plot = draw(entry.holder, entry.chart);
-  });
-  shades.onchange = again; // of an earlier call's charts nothing is left
-  if (sincutCurves.sizes) sincutCurves.sizes.disconnect();
-  sincutCurves.sizes = new ResizeObserver((changes) => changes.forEach((change) => {
+  }));
+  const sizes = new ResizeObserver((changes) => changes.forEach((change) => {
     const entry = plots.find((each) => each.holder === change.target);
     const width = Math.max(change.contentRect.width, 200);
     if (entry && Math.abs(entry.plot.width - width) > 1) entry.plot.setSize({ width, height: 220 });
   }));
-  plots.forEach((entry) => sincutCurves.sizes.observe(entry.holder));
-};
+
+  return (root, charts) => {
+    sizes.disconnect();
+    plots.forEach((entry) => entry.plot.destroy());
+    plots = [];
+    root.replaceChildren();
+    charts.forEach((chart) => add(root, chart));
+  };
+})();

@@ -58,7 +58,7 @@ def page_text(content: Pane, result: Pane) -> str:
             "<script>",
             f"/*!\n{LICENCE.read_text(encoding='utf-8')}*/",
             LIBRARY.read_text(encoding="utf-8") + "</script>",
-            f"<script>{compare_script()}</script>",
+            f"<script>{compare_script()}{_KEYS}</script>",
             "</html>\n",
         )
     )
@@ -132,6 +132,11 @@ html, body { height: 100%; margin: 0 }
 body { display: flex; flex-direction: column; font: 15px/1.4 system-ui, sans-serif }
 .bars { padding: .4rem .8rem }
 .stage { flex: 1; min-height: 0 }
+"""
+
+# This page is nothing but the pictures, so keys are for them before anything is clicked.
+_KEYS = """
+document.querySelector("#content-view .openseadragon-canvas").focus();
 """
 
 BARS = """\

@@ -1,7 +1,8 @@
 "use strict";
 // Content and result side by side, or one over the other under a divider, zooming together.
 // The element "panes" says what is shown: a source of OpenSeadragon, or the id of an <img>.
-// A <select id="before">, where there is one, chooses another <img> for the first pane.
+// The stage's data-start="divided" begins with the divider. A <select id="before">, where there is
+// one, chooses another <img> for the first pane.
 //
 // Of two viewers one leads: the one last touched. Every frame that either moves, the other takes the
 // leader's place at once, so both always stand at the same spot and nothing can echo. The first
@@ -34,6 +35,9 @@
   const viewers = [first, second];
   let leader = first;
   let share = 0.5; // of the first view's width, left of the divider
+  let whole = true; // all of the picture is seen, and is to stay so when the views change in size
+  let resized = false; // the leader, in this very frame
+  const missing = new Set(); // folders
 
   const ready = () => viewers.every((viewer) => viewer.isOpen());
   const divided = () => stage.classList.contains("divided");
@@ -61,6 +65,10 @@
 
   const follow = () => {
     if (!ready()) return;
+    const { viewport } = leader;
+    if (resized && whole) viewport.goHome(true);
+    const aside = viewport.getCenter().distanceTo(viewport.getHomeBounds().getCenter());
+    whole = aside < 1e-3 && Math.abs(viewport.getZoom() / viewport.getHomeZoom() - 1) < 1e-3;
     const other = leader === first ? second : first;
     other.viewport.zoomTo(leader.viewport.getZoom(true), null, true);
     other.viewport.panTo(leader.viewport.getCenter(true), true);
@@ -94,7 +102,15 @@
 
   ["content", "result"].forEach((name, index) => {
     const viewer = viewers[index];
-    viewer.addHandler("open", follow);
+    viewer.addHandler("open", () => {
+      follow();
+      // Only now: a view that is hidden from the start would never learn its size.
+      if (ready() && stage.dataset.start) {
+        // The library tells of a new size before it keeps the old place in it.
+        first.addOnceHandler("resize", () => requestAnimationFrame(fit));
+        document.querySelector(`input[name=mode][value=${stage.dataset.start}]`).click();
+      }
+    });
     viewer.addHandler("viewport-change", follow);
     viewer.addHandler("canvas-key", (event) => {
       const pressed = event.originalEvent;
@@ -103,10 +119,18 @@
       event.preventDefaultAction = true;
       action();
     });
+    viewer.addHandler("resize", () => {
+      if (viewer !== leader) return;
+      resized = true; // the library scales the view after this, and then says that it changed
+      queueMicrotask(() => { resized = false; });
+    });
     viewer.addHandler("tile-load-failed", (event) => {
-      const folder = panes[event.tiledImage.source === first.world.getItemAt(0)?.source ? 0 : 1];
-      byId("trouble").textContent =
-        `Tiles are missing: keep the folder “${folder.folder}” beside this page.`;
+      const pane = panes[event.tiledImage.source === first.world.getItemAt(0)?.source ? 0 : 1];
+      missing.add(pane.folder);
+      const names = [...missing].sort().map((folder) => `“${folder}”`).join(" and ");
+      const said = "Tiles are missing: " +
+        `keep the folder${missing.size > 1 ? "s" : ""} ${names} beside this page.`;
+      if (byId("trouble").textContent !== said) byId("trouble").textContent = said;
     });
     ["pointerdown", "wheel", "keydown"].forEach((type) => byId(name + "-view").addEventListener(
       type, () => lead(viewer), { capture: true, passive: true }));
@@ -139,7 +163,7 @@
       ArrowRight: share + step, ArrowUp: share + step,
       PageDown: share - 0.1, PageUp: share + 0.1, Home: 0, End: 1,
     }[event.key];
-    if (wanted === undefined) return;
+    if (wanted === undefined || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     place(wanted);
   });
