@@ -53,6 +53,10 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.item
     help="Continue the run in the folder; with a larger --steps, extend it.",
 )
 @click.option("--force", is_flag=True, help="Start anew in a folder that holds a run.")
+@click.option("--no-report", is_flag=True, help="Write no report.html at the end.")
+@click.option(
+    "--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder."
+)
 @quiet_option
 @json_option
 def train(
@@ -65,6 +69,8 @@ def train(
     assignments: tuple[str, ...],
     resume: bool,
     force: bool,
+    no_report: bool,
+    tensorboard: bool,
     quiet: bool,
     as_json: bool,
     **fields: str | None,
@@ -91,13 +97,14 @@ def train(
             minutes=minutes,
             resume=resume,
             force=force,
+            tensorboard=tensorboard,
+            report=not no_report,
             listener=listener(console, update),
             **changes,
         )
     if result.signal:
-        again = shlex.join(
-            ["sincut", "train", *map(str, (content, style, "-o", output)), "--resume"]
-        )
+        words = ["sincut", "train", *map(str, (content, style, "-o", output)), "--resume"]
+        again = shlex.join([*words, "--tensorboard"] if tensorboard else words)
         console.line(
             f"Interrupted after step {result.step} of {result.steps}; saved. To go on: {again}"
         )
@@ -126,6 +133,10 @@ def listener(
                 f"Estimate: {duration(record['seconds'])} at {record['seconds_per_step']:.2g} s a "
                 f"step, {byte_text(record['peak_bytes'])} of memory at the peak."
             )
+        elif event == "report":
+            console.line(f"Report: {record['path']}")
+        elif event == "live":
+            console.line(f"To watch it, open {record['path']} in a browser.")
         elif event == "step":
             warm = record["step"] < 0 or "warm" in record["losses"]
             names = ("warm",) if warm else ("G", "D", "NCE_x", "R1")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 from torch import Tensor
 
 from sincut import __version__
+from sincut.board import Board, check_installed
+from sincut.card import is_own, write_card
 from sincut.checkpoint import (
     MODEL_FILE,
     STATE_FILE,
@@ -35,10 +36,24 @@ from sincut.errors import SincutError
 from sincut.files.images import Picture, Pixels, file_digest, write_atomically, write_png
 from sincut.files.sources import read_picture
 from sincut.finish import finished, reduced, translated
+from sincut.interruption import signals
+from sincut.live import LiveView
 from sincut.networks import Generator
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
-from sincut.runfolder import CONFIG_FILE, LOG_FILE, PREVIEWS, whole_lines
+from sincut.reporting import expected_seconds, write_report
+from sincut.runfolder import (
+    BOARD,
+    CARD_FILE,
+    CONFIG_FILE,
+    LIVE_DATA,
+    LIVE_PAGE,
+    LOG_FILE,
+    PREVIEWS,
+    REPORT_FILE,
+    read_run,
+    whole_lines,
+)
 from sincut.training import Record, new_state, resolved
 from sincut.training import train as train_loop
 
@@ -68,6 +83,8 @@ def train(
     minutes: float | str | None = None,
     resume: bool = False,
     force: bool = False,
+    tensorboard: bool = False,
+    report: bool = True,
     listener: Listener | None = None,
     **changes: Any,
 ) -> RunResult:
@@ -83,9 +100,11 @@ def train(
             machine; the number found is recorded like any other.
         resume: continue the run in ``output``; ``steps`` may be larger than before.
         force: start anew in a folder that holds a run.
+        report: write :mod:`sincut.reporting`'s page into the folder when the run is finished.
+        tensorboard: write event files for TensorBoard as well; takes the extra ``logging``.
         listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,
-            ``step``, ``preview``, ``figures``, ``notice``, ``done`` or ``interrupted``, under the
-            key ``event``.
+            ``live``, ``step``, ``preview``, ``figures``, ``report``, ``notice``, ``done`` or
+            ``interrupted``, under the key ``event``.
         changes: fields of :class:`sincut.config.TrainConfig`.
 
     Raises:
@@ -96,6 +115,8 @@ def train(
     folder = Path(output)
     tell = listener or (lambda _: None)
     budget = _budget(minutes, resume, changes)
+    if tensorboard:
+        check_installed()
     paths = {"content": Path(content), "style": Path(style)}
     if resume:
         tensors, header = _saved_state(folder)
@@ -117,6 +138,8 @@ def train(
     if budget is not None:
         pace = measure(content_pixels, style_pixels, config, comparison)
         left = budget - (time.monotonic() - started)
+        if report:
+            left -= expected_seconds(content_pixels, style_pixels)
         config = fitted(config, pace, left, keep_warm="warm_steps" in changes)
         tell(_start_record(config, preset, resume))
     images = {name: _describe(paths[name], pictures[name]) for name in paths}
@@ -135,18 +158,31 @@ def train(
         state = new_state(content_pixels, style_pixels, config)
 
     run = _Run(folder, config, images, (content_pixels, style_pixels), comparison, tell)
+    foreseen = None
     if state.step < config.steps:
         pace = pace or measure(content_pixels, style_pixels, config, comparison)
-        tell(_estimate_record(pace, config, state.step))
-    run.open(state)
-    if resume:
-        # A kill may have come between state and model, and the length may be a new one.
-        run.save(state)
-    if state.step < config.steps:
-        with _signals() as received:
-            run.received = received
-            state = train_loop(content_pixels, style_pixels, config, run.on_step, state)
+        foreseen = pace.seconds(config, state.step)
+        if report:
+            foreseen += expected_seconds(content_pixels, style_pixels)
+        tell(_estimate_record(pace, config, foreseen))
+    try:
+        run.open(state, foreseen, tensorboard=tensorboard)
+        if resume:
+            # A kill may have come between state and model, and the length may be a new one.
+            run.save(state)
+        if state.step < config.steps:
+            tell({"event": "live", "path": str(folder / LIVE_PAGE)})
+            with signals() as received:
+                run.received = received
+                state = train_loop(content_pixels, style_pixels, config, run.on_step, state)
+    except BaseException:
+        run.abandon()
+        raise
     interrupted = state.step < config.steps
+    if interrupted or not report:
+        run.close("interrupted" if interrupted else "finished")
+    else:
+        run.close("finished", report_of=state)
     tell(
         {
             "event": "interrupted" if interrupted else "done",
@@ -176,8 +212,9 @@ class _Run:
         self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
+        self.views: list[LiveView | Board] = []  # what shows the run while it goes on
 
-    def open(self, state: State) -> None:
+    def open(self, state: State, foreseen: float | None, *, tensorboard: bool) -> None:
         """Make the folder, or bring its log back to where ``state`` is."""
         self.logged = state.step, 0.0
         fresh = state.step == -self.config.warm_steps
@@ -193,10 +230,44 @@ class _Run:
         _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
         lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
         _write_text(self.folder / LOG_FILE, "".join(lines))
+        self.live = LiveView(read_run(self.folder), state.step, foreseen)
+        self.views.append(self.live)
+        if tensorboard:
+            self.views.append(Board(self.folder / BOARD, None if fresh else state.step + 1))
         if fresh:
             self.save(state)
             if state.step == 0:
                 self.preview(state)
+
+    def close(self, outcome: str, report_of: State | None = None) -> None:
+        """Say what the run has come to: ``finished`` or ``interrupted``; with a report of it."""
+        if not write_card(read_run(self.folder)):
+            text = "it was changed by hand and stays; without it a new one is written"
+            self.tell({"event": "notice", "about": CARD_FILE, "text": text})
+        try:
+            if report_of is not None:
+                self.report(report_of)
+        finally:
+            for view in self.views:
+                view.close(outcome)
+
+    def report(self, state: State) -> None:
+        """The report, which the live page then links to; without it the run is still whole."""
+        self.live.close("reporting")
+        path = self.folder / REPORT_FILE
+        try:
+            write_report(read_run(self.folder), path, self.generator(state), *self.pair)
+        except SincutError as error:
+            self.tell({"event": "notice", "about": "the report", "text": str(error)})
+            return
+        self.live.report = path.name
+        self.tell({"event": "report", "path": str(path)})
+
+    def abandon(self) -> None:
+        """Let go of a run that an error ends, which matters more than what fails here."""
+        for view in self.views:
+            with suppress(SincutError):
+                view.close("stopped")
 
     def on_step(self, record: Record) -> bool:
         """Log, preview and save what is due after a step; true after the first signal."""
@@ -263,12 +334,16 @@ class _Run:
                 f"cannot write {self.folder / LOG_FILE} ({error.strerror}); check the place and "
                 "its free space"
             ) from None
+        for view in self.views:
+            view.record(line)
 
     def preview(self, state: State) -> None:
         """The content at most ``preview_width`` wide, translated, as a PNG."""
         pixels = reduced(self.pair[0], self.config.preview_width, self.generator(state))
-        path = self.folder / PREVIEWS / f"{max(state.step, 0):06d}.png"
+        path = self.folder / PREVIEWS / f"{state.step:06d}.png"
         write_png(path, pixels)
+        for view in self.views:
+            view.preview(state.step, pixels)
         self.tell({"event": "preview", "step": state.step, "path": str(path)})
 
     def save(self, state: State) -> None:
@@ -328,10 +403,10 @@ def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict
     return {"event": "start", "version": __version__, "why": why, "config": config.to_dict()}
 
 
-def _estimate_record(pace: Pace, config: TrainConfig, step: int) -> dict[str, Any]:
+def _estimate_record(pace: Pace, config: TrainConfig, seconds: float) -> dict[str, Any]:
     return {
         "event": "estimate",
-        "seconds": pace.seconds(config, step),
+        "seconds": seconds,
         "seconds_per_step": pace.step(config),
         "peak_bytes": pace.peak_bytes,
     }
@@ -397,12 +472,23 @@ def _describe(path: Path, picture: Picture) -> dict[str, Any]:
 
 def _remove_leftovers(folder: Path, *, everything: bool) -> None:
     """Remove what a kill left half written, or everything that a run writes; nothing else."""
-    files = [MODEL_FILE, STATE_FILE, CONFIG_FILE, LOG_FILE]
+    files = [
+        MODEL_FILE,
+        STATE_FILE,
+        CONFIG_FILE,
+        LOG_FILE,
+        LIVE_PAGE,
+        LIVE_DATA,
+        CARD_FILE,
+        REPORT_FILE,
+    ]
     leftovers = [path for name in files for path in folder.glob(f".{name}.*.part")]
     leftovers += folder.glob(f"{PREVIEWS}/.[0-9]*.png.*.part")
     if everything:
-        leftovers += [folder / name for name in files]
+        card = folder / CARD_FILE
+        leftovers += [folder / name for name in files if folder / name != card or is_own(card)]
         leftovers += folder.glob(f"{PREVIEWS}/[0-9]*.png")
+        leftovers += folder.glob(f"{BOARD}/events.out.tfevents.*")
     for path in leftovers:
         path.unlink(missing_ok=True)
 
@@ -415,30 +501,3 @@ def _log_until(path: Path, step: int) -> list[str]:
 def _write_text(path: Path, text: str) -> None:
     with write_atomically(path) as file:
         file.write(text.encode())
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM; the second is delivered as ever.
-
-    Outside the main thread Python cannot catch signals, and nothing is collected.
-    """
-    received: list[int] = []
-    try:
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def receive(number: int, frame: Any) -> None:
-            received.append(number)
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-        for number in before:
-            signal.signal(number, receive)
-    except ValueError:
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

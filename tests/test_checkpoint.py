@@ -144,4 +144,5 @@ def test_missing(tmp_path: Path) -> None:
 
 def test_no_pickle_is_ever_written(tiny_run: Path) -> None:
     for path in tiny_run.rglob("*"):
-        assert path.suffix in ("", ".safetensors", ".json", ".jsonl", ".png")
+        texts = ("", ".json", ".jsonl", ".html", ".js", ".md")
+        assert path.suffix in (".safetensors", ".png", *texts)

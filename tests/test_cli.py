@@ -80,7 +80,9 @@ def test_train_translate_and_info(pair: tuple[Path, Path], tmp_path: Path) -> No
         r"Estimate: \d+ s at [\d.e-]+ s a step, [\d.]+ [MG]B of memory at the peak\.", lines[1]
     )
     assert lines[2:] == [
-        f"Trained 4 steps. To translate: sincut translate {folder} IMAGE -o OUTPUT.png"
+        f"To watch it, open {folder / 'index.html'} in a browser.",
+        f"Report: {folder / 'report.html'}",
+        f"Trained 4 steps. To translate: sincut translate {folder} IMAGE -o OUTPUT.png",
     ]
     assert result.stderr == ""  # no terminal, no progress
 
@@ -121,7 +123,7 @@ def test_json_is_one_object_per_line(pair: tuple[Path, Path], tmp_path: Path) ->
     result = run("train", *pair, "-o", tmp_path / "run", *SETTINGS, "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["event"] for r in records if r["event"] != "preview"] == [
-        "start", "estimate", *["step"] * 6, "done",
+        "start", "estimate", "live", *["step"] * 6, "report", "done",
     ]  # fmt: skip
     assert records[0]["config"]["steps"] == 4
     result = run("translate", tmp_path / "run", *pair, "-o", tmp_path / "out", "--json")

@@ -73,7 +73,8 @@ def refusal(*args: Any, **kwargs: Any) -> str:
 
 def test_files_of_a_run(tiny_run: Path) -> None:
     assert sorted(p.name for p in tiny_run.iterdir()) == [
-        "config.json", "log.jsonl", "model.safetensors", "previews", "state.safetensors",
+        "README.md", "config.json", "index.html", "live.js", "log.jsonl", "model.safetensors",
+        "previews", "report.html", "state.safetensors",
     ]  # fmt: skip
     assert sorted(p.name for p in (tiny_run / "previews").iterdir()) == [
         "000000.png", "000003.png", "000006.png",
@@ -259,6 +260,10 @@ def test_an_existing_run_is_kept_without_force(
     shutil.copytree(tiny_run, run)
     (run / "notes.txt").write_text("mine")
     (run / "previews" / "mine.txt").write_text("mine")
+    (run / "tensorboard").mkdir()
+    for name in ("events.out.tfevents.1", "mine.txt"):
+        (run / "tensorboard" / name).write_text("of the old run, or mine")
+    (run / ".live.js.1.part").write_bytes(b"half")
     assert refusal(*pair, run, **TINY) == (
         f"{run} holds a run already; try --resume to continue it, --force to start anew, "
         "or another -o"
@@ -271,6 +276,9 @@ def test_an_existing_run_is_kept_without_force(
         "mine.txt",
     ]
     assert (run / "notes.txt").read_text() == "mine"
+    assert [p.name for p in (run / "tensorboard").iterdir()] == ["mine.txt"]
+    assert not list(run.glob(".*"))
+    assert "| steps | 1 |" in (run / "README.md").read_text("utf-8")
 
 
 def test_nothing_is_written_when_an_input_is_wrong(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -317,7 +325,12 @@ def test_the_estimate_comes_before_the_first_step(pair: tuple[Path, Path], tmp_p
     train(pair, tmp_path / "run", steps=2, listener=records.append)
     events = [record["event"] for record in records]
     assert events.index("start") == 0
-    assert events.index("estimate") < events.index("step") < events.index("preview")
+    assert (
+        events.index("estimate")
+        < events.index("live")
+        < events.index("step")
+        < events.index("preview")
+    )
     assert events[-1] == "done"
     estimate = records[events.index("estimate")]
     assert estimate["seconds"] > 0

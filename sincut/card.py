@@ -1,0 +1,263 @@
+"""The model card: ``README.md`` of a run folder, in the form that the Hugging Face Hub reads.
+
+Everything in it is read from the run. A card that was changed by hand is never written over: its
+last line holds the digest of what stands above it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from sincut.files.images import write_atomically
+from sincut.pages.report import FIGURES
+from sincut.runfolder import (
+    CARD_FILE,
+    PREVIEWS,
+    RunImage,
+    RunRecord,
+    repeating_command,
+    unusual_fields,
+)
+from sincut.units import duration
+
+_FRONT_MATTER = """\
+---
+library_name: sincut
+pipeline_tag: image-to-image
+tags:
+- sincut
+- image-to-image
+- style-transfer
+- unpaired-translation
+- single-image
+---
+"""
+
+# Names as in the log; what D and G are is said above the table.
+_LOSSES = {
+    "warm": "L1 to the content with its colours transferred, in the warm start",
+    "G": "all of G's loss",
+    "G_gan": "adversarial term of G",
+    "NCE_x": "PatchNCE between content and output: the structure that stays",
+    "NCE_y": "PatchNCE between style and its own output",
+    "identity": "mean absolute change of the style image",
+    "D": "all of D's loss",
+    "D_gan": "adversarial term of D",
+    "R1": "penalty of D's gradient at real images",
+}
+
+_CITATION = """\
+@inproceedings{park2020contrastive,
+  author    = {Park, Taesung and Efros, Alexei A. and Zhang, Richard and Zhu, Jun-Yan},
+  title     = {Contrastive Learning for Unpaired Image-to-Image Translation},
+  booktitle = {European Conference on Computer Vision},
+  year      = {2020}
+}"""
+
+_MARK = "<!-- Written by sincut train; once changed by hand it is left alone. sha256: {} -->\n"
+
+
+def write_card(run: RunRecord) -> bool:
+    """Write the run's card; false where one stands that is not as it was written, and stays.
+
+    Raises:
+        SincutError: it cannot be written.
+    """
+    path = run.folder / CARD_FILE
+    if path.exists() and not is_own(path):
+        return False
+    card = model_card(run)
+    with write_atomically(path) as file:
+        file.write((card + _MARK.format(_digest(card))).encode())
+    return True
+
+
+def is_own(path: Path) -> bool:
+    """Whether a card is as :func:`write_card` wrote it."""
+    try:
+        card, mark, rest = path.read_text(encoding="utf-8").rpartition(_MARK.split("{", 1)[0])
+    except (OSError, ValueError):
+        return False
+    return f"{mark}{rest}" == _MARK.format(_digest(card))
+
+
+def model_card(run: RunRecord, figures: Mapping[str, float] | None = None) -> str:
+    """The card as Markdown with a YAML front matter.
+
+    Args:
+        run: as its folder has it; the model's own step is read from there where it is.
+        figures: of the result, by their names in :class:`sincut.quality.Figures`; the last of the
+            log where not given.
+    """
+    content, style = plain(run.content.name), plain(run.style.name)
+    parts = [
+        _FRONT_MATTER,
+        f"# {content} in the look of {style}",
+        "A generator that translates an image into the look of another, trained with sincut on "
+        "one pair of images and nothing else. The method is SinCUT, the single-image form of "
+        "*Contrastive Learning for Unpaired Image-to-Image Translation*.",
+        *_picture(run),
+        "## The pair",
+        _table(
+            ("", "file", "pixels", "SHA-256 of the file"),
+            (
+                _described("content: its structure stays", run.content),
+                _described("style: gives the look", run.style),
+            ),
+        ),
+        "## How to use it",
+        "`model.safetensors` is all that it takes; opening it runs no code.",
+        _fence("sincut translate model.safetensors IMAGE.jpg -o result.png", "sh"),
+        _fence(
+            "import sincut\n\n"
+            'sincut.translate("model.safetensors", "IMAGE.jpg", "result.png")\n'
+            'generator = sincut.load_generator("model.safetensors")  # a torch module\n'
+            "# (N, 3, H, W) of about [-1, 1] → the same shape",
+            "python",
+        ),
+        _widths(run),
+        "## Training",
+        _table(("", "value"), _facts(run)),
+        "The same training again; on one CPU with the same versions, to the same numbers:",
+        _fence(repeating_command(run), "sh"),
+        *_measures(run, figures),
+        "## Limits",
+        "- It knows two images. It suits the content it was trained on and images like it; on "
+        "others nothing was measured.\n"
+        "- What of the style lies where is learned from this pair alone: textures may appear "
+        "where they make no sense.\n"
+        "- Neither losses nor figures say whether the result looks good: see the previews.",
+        "## Licence",
+        "None is stated here. The look and the previews come from the two images: whoever holds "
+        "the rights in them decides what may be done with this model. Who may say so adds "
+        "`license:` to the front matter. The previews show the content image, and `config.json` "
+        "holds the names of both files.",
+        "## Citation",
+        _fence(_CITATION, "bibtex"),
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n\n"
+
+
+def plain(text: str) -> str:
+    """Any text on one line of Markdown, where it stands for itself, in tables too.
+
+    Line breaks and other controls become spaces, bytes of a file name that are no text question
+    marks.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!@])", r"\\\1", text).strip() or "(no name)"
+
+
+def _picture(run: RunRecord) -> list[str]:
+    if not run.previews:
+        return []
+    step, path = run.previews[-1]
+    about = f"The content after {step} steps"
+    return [f"![{about}]({PREVIEWS}/{path.name})", f"*{about}, reduced.*"]
+
+
+def _described(role: str, image: RunImage) -> tuple[str, str, str, str]:
+    return role, plain(image.name), f"{image.width}×{image.height}", f"`{image.sha256}`"
+
+
+def _widths(run: RunRecord) -> str:
+    from sincut.crops import zoom_range  # loads torch, which the other parts do without
+
+    width = round(run.content.width * zoom_range(run.content.width, run.config)[1])
+    return (
+        f"It learned its textures on images up to {width} pixels wide. On a much larger image "
+        f"they are small; `--working-width {width}` brings them back to the size they were learned "
+        "at, and the image's own detail with them."
+    )
+
+
+def _facts(run: RunRecord) -> list[tuple[str, str]]:
+    config = run.config
+    step = _model_step(run)
+    done = f"{config.steps}" if step >= config.steps else f"{step} of {config.steps}, interrupted"
+    facts = [
+        ("preset", config.preset),
+        ("method", config.method),
+        ("steps", done),
+        ("warm start", f"{config.warm_steps} steps"),
+        ("seed", f"{config.seed}"),
+        ("device", config.device),
+        ("precision", config.precision),
+        ("time", f"{duration(run.seconds)} in logged steps"),
+        ("sincut", run.version),
+        *run.environment.items(),
+    ]
+    said = ("preset", "method", "steps", "warm_steps", "seed", "device", "precision")
+    flags = [
+        config.flag(name, getattr(config, name))
+        for name in unusual_fields(config)
+        if name not in said
+    ]
+    differing = ", ".join(f"`{flag.removeprefix('--set ')}`" for flag in flags)
+    facts.append(("other than the preset", differing or "nothing"))
+    return [(plain(name), value if "`" in value else plain(value)) for name, value in facts]
+
+
+def _model_step(run: RunRecord) -> int:
+    """The step of the model that is there: an interrupted one is seldom a step of the log."""
+    try:
+        with safe_open(run.folder / "model.safetensors", framework="np") as file:
+            return int(json.loads((file.metadata() or {})["header"])["step"])
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return run.step
+
+
+def _measures(run: RunRecord, figures: Mapping[str, float] | None) -> Iterable[str]:
+    losses = run.series("losses")
+    if losses:
+        yield "## Last losses"
+        yield (
+            "Of crops, as logged; G is the generator, D the discriminator. They oscillate, and "
+            "their height says little about the look."
+        )
+        yield _table(
+            ("loss", "value", "at step", "what it is"),
+            [
+                (f"`{name}`", f"{losses[name][1][-1]:.4g}", str(losses[name][0][-1]), meaning)
+                for name, meaning in _LOSSES.items()
+                if name in losses and (name != "warm" or len(losses) == 1)
+            ],
+        )
+    where = "The content translated at its own size, compared with content and style."
+    if figures is None:
+        logged = run.series("figures")
+        figures = {name: values[-1] for name, (_, values) in logged.items()}
+        where += "".join(f" After step {steps[-1]}." for steps, _ in list(logged.values())[:1])
+    if figures:
+        yield "## Figures"
+        yield where
+        rows = [
+            (title, f"{figures[name]:.3f}", meaning)
+            for name, (title, meaning) in FIGURES.items()
+            if name in figures
+        ]
+        yield _table(("figure", "value", "what it measures"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _fence(code: str, language: str) -> str:
+    """A block of code that nothing in it can end."""
+    code = code.encode("utf-8", "replace").decode("utf-8")
+    longest = max((len(run) for run in re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{code}\n{fence}"
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.encode()).hexdigest()

@@ -1,0 +1,262 @@
+"""The live view: a page of the run folder, opened from disk, that follows the training.
+
+``index.html`` is written when a run starts and then stays as it is. ``live.js`` beside it holds
+what is known so far; it is written anew as the run goes on, and the page loads it again and again
+as a script, because a page of the disk may not fetch files. No server, no package beside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections import deque
+from typing import Any
+
+from sincut.files.images import write_atomically
+from sincut.pages import curves_library, curves_style, document, part, table, text
+from sincut.pages.charts import charts
+from sincut.runfolder import (
+    LIVE_DATA,
+    LIVE_PAGE,
+    LOG_FILE,
+    PREVIEWS,
+    RunRecord,
+    repeating_command,
+    unusual_fields,
+)
+from sincut.units import duration
+
+EVERY = 2.0  # seconds between writings, at least; previews and the end do not wait
+_SHARE = 0.01  # of the time, at most, that writing takes: a disk may be slow
+RUNNING = ("warm start", "training", "reporting")
+_KEPT = 512  # records of a kind: a curve is drawn some four hundred pixels wide
+_RECENT = 64  # records from which the time left is foreseen
+
+
+class LiveView:
+    """Follows one run.
+
+    Args:
+        run: the run as it starts or goes on, its log up to ``step``.
+        step: of the state that it starts from.
+        seconds: foreseen from here to the end, or ``None``.
+
+    ``report`` may be set to the name of a file of the run folder, to which the page then links.
+
+    Every method that writes raises :class:`SincutError` where it cannot, as for every other file
+    of the run: what was saved is intact then.
+    """
+
+    def __init__(self, run: RunRecord, step: int, seconds: float | None = None) -> None:
+        self.run, self.step, self.foreseen = run, step, seconds
+        self.report = ""
+        self.steps = run.config.steps
+        self.warm = step < 0
+        self.before, self.spent = run.seconds, 0.0  # seconds up to this start, and since
+        self.speed: float | None = None
+        self.recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)  # steps and seconds
+        self.previews = [each for each, _ in run.previews if each <= step]
+        self.kept = Thinned()
+        for record in run.log:
+            self.kept.add(record)
+        self.session = round(time.time())
+        self.due = 0.0  # when the next writing is, on the monotonic clock
+        self.pause = EVERY
+        with write_atomically(run.folder / LIVE_PAGE) as file:
+            file.write(live_page(run).encode())
+        self._write("warm start" if self.warm else "training")
+
+    def record(self, line: dict[str, Any]) -> None:
+        """A line of the log. Shown at once if the last writing is long enough ago."""
+        self.kept.add(line)
+        self.step, self.spent = line["step"], line["seconds"]
+        if "losses" in line:
+            self.speed = line["steps_per_second"]
+            warm = "warm" in line["losses"]
+            if self.warm and not warm:  # steps take another time from here
+                self.recent = deque(list(self.recent)[-1:], maxlen=_RECENT)
+            self.warm = warm
+            self.recent.append((self.step, self.spent))
+        if time.monotonic() >= self.due:
+            self._write(self._state())
+
+    def preview(self, step: int, pixels: Any) -> None:
+        """A preview has been written. The page loads the file; ``pixels`` are not needed."""
+        self.step = max(self.step, step)
+        self.previews.append(step)
+        self._write(self._state())
+
+    def close(self, state: str) -> None:
+        """The last word: ``finished``, ``interrupted`` and saved, or ``stopped``.
+
+        Before it, ``reporting``, which may take a while.
+        """
+        self._write(state)
+
+    def data(self, state: str) -> dict[str, Any]:
+        """What the page is told, as plain values."""
+        found: dict[str, Any] = {
+            "state": state,
+            "running": state in RUNNING,
+            "said": self._said(state),
+            "session": self.session,
+            "written": round(time.time(), 1),
+            "every": round(self._every(), 1),
+            "done": self.step + self.run.config.warm_steps,
+            "of": self.steps + self.run.config.warm_steps,
+            "facts": self._facts(state),
+            "previews": [[step, f"{PREVIEWS}/{step:06d}.png"] for step in self.previews],
+            "charts": charts(dataclasses.replace(self.run, log=self.kept.records())),
+        }
+        if self.report:
+            found["report"] = self.report
+        return found
+
+    def _write(self, state: str) -> None:
+        started = time.monotonic()
+        # ASCII without NaN: a script that any browser reads, whatever the log holds.
+        values = json.dumps(self.data(state), allow_nan=False, separators=(",", ":"))
+        with write_atomically(self.run.folder / LIVE_DATA) as file:
+            file.write(f"sincutLive({values});\n".encode("ascii"))
+        ended = time.monotonic()
+        self.pause = max(EVERY, (ended - started) / _SHARE)
+        self.due = ended + self.pause
+
+    def _state(self) -> str:
+        return "warm start" if self.warm else "training"
+
+    def _said(self, state: str) -> str:
+        return {
+            "warm start": "Warm start: learning the transfer of colours",
+            "training": "Training",
+            "reporting": f"Trained {self.steps} steps; the report is being written",
+            "finished": f"Finished after {self.steps} steps",
+            "interrupted": f"Interrupted after {max(self.step, 0)} of {self.steps} steps and "
+            "saved; the same command with --resume goes on",
+            "stopped": "Stopped before the end, the terminal says why; the same command with "
+            "--resume goes on from the last saved step",
+        }[state]
+
+    def _facts(self, state: str) -> list[tuple[str, str]]:
+        facts = [("Step", f"{max(self.step, 0)} of {self.steps}")]
+        if state == "warm start":
+            count = self.run.config.warm_steps
+            facts = [("Warm start", f"{self.step + count} of {count}"), *facts]
+        if state in RUNNING:
+            left = self._left()
+            facts += [
+                ("Speed", "–" if self.speed is None else f"{self.speed:.3g} steps/s"),
+                ("Time left", "–" if left is None else duration(left)),
+            ]
+        return [*facts, ("Time so far", duration(self.before + self.spent))]
+
+    def _left(self) -> float | None:
+        """Seconds to the end, from the last records or, before there are two, as foreseen."""
+        if not self.warm and len(self.recent) > 1:
+            (first, start), (last, end) = self.recent[0], self.recent[-1]
+            return (self.steps - last) * max(end - start, 0.0) / max(last - first, 1)
+        return None if self.foreseen is None else max(self.foreseen - self.spent, 0.0)
+
+    def _every(self) -> float:
+        """Seconds until there is something new."""
+        if len(self.recent) < 2:
+            return self.pause
+        return max(self.pause, (self.recent[-1][1] - self.recent[0][1]) / (len(self.recent) - 1))
+
+
+class Thinned:
+    """The records of a log, however many, in bounded memory.
+
+    Records of one kind, that is with the same names, are thinned out evenly by themselves: losses
+    that only every eighth record has stay. The last of every kind is always there.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: dict[tuple[str, ...], _Kind] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """One more."""
+        names = (*record.get("losses", ()), *record.get("figures", ()))
+        self.kinds.setdefault(names, _Kind()).add(record)
+
+    def records(self) -> tuple[dict[str, Any], ...]:
+        """Those that are kept, in the order of their steps."""
+        kept = (record for kind in self.kinds.values() for record in kind.records())
+        return tuple(sorted(kept, key=lambda record: int(record["step"])))
+
+
+class _Kind:
+    """Every ``stride``-th record, and the last."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+        self.stride, self.seen = 1, 0
+        self.last: dict[str, Any] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.last = record
+        if self.seen % self.stride == 0:
+            self.kept.append(record)
+        self.seen += 1
+        if len(self.kept) == _KEPT:
+            del self.kept[1::2]
+            self.stride *= 2
+
+    def records(self) -> list[dict[str, Any]]:
+        return self.kept if self.kept[-1] is self.last else [*self.kept, self.last]
+
+
+def live_page(run: RunRecord) -> str:
+    """The page, which says without JavaScript what it would show."""
+    title = f"{run.content.name} in the look of {run.style.name}"
+    body = "\n".join(
+        (
+            f"<header><h1>{text(title)}</h1>",
+            '<p id="state" role="status"></p></header>',
+            "<noscript><p>This page follows a training and needs JavaScript for it. Without it: "
+            f'the pictures so far are in the folder <a href="{PREVIEWS}/">{PREVIEWS}</a>, the '
+            f'losses in <a href="{LOG_FILE}">{LOG_FILE}</a>.</p></noscript>',
+            '<p id="report" hidden><a>The report: pictures to compare, figures, times</a></p>',
+            '<main><div id="live" hidden>',
+            '<section id="so-far" aria-label="Progress">'
+            '<progress id="progress" aria-label="Steps done"></progress>'
+            '<dl id="facts"></dl></section>',
+            '<section id="pictures"><h2>Preview</h2><figure><img id="preview" alt=""></figure>',
+            '<div class="row"><label for="scrubber">Step</label>'
+            '<input type="range" id="scrubber" min="0" max="0" step="1" value="0" '
+            'autocomplete="off"><output id="shown" for="scrubber"></output>'
+            '<button type="button" id="newest">Newest</button></div></section>',
+            '<section id="charts"><h2>Curves '
+            '<small id="waiting">wait while you are on them</small></h2>'
+            '<div id="curves" class="curves"></div></section></div>',
+            f"<section id='settings'><h2>Settings</h2>{_settings(run)}",
+            f"<h3>The same again</h3><pre>{text(repeating_command(run))}</pre></section></main>",
+        )
+    )
+    return document(
+        title,
+        body,
+        styles=(curves_style(), part("live.css")),
+        scripts=(curves_library(), part("live.js")),
+        data={"source": LIVE_DATA},
+        files=True,
+    )
+
+
+def _settings(run: RunRecord) -> str:
+    config = run.config
+    names = ["preset", "method", "steps", "warm_steps", "seed", "device", "precision"]
+    names += [name for name in unusual_fields(config) if name not in names]
+    rows: list[tuple[str, object]] = [
+        (role, f"{image.name}, {image.width}×{image.height} pixels")
+        for role, image in (("content", run.content), ("style", run.style))
+    ]
+    rows += [(name, _value(getattr(config, name))) for name in names]
+    return table(("", "value"), [*rows, ("sincut", run.version)])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,392 @@
+"""What a run came to, as one HTML file: looked at from disk, sent on, without a network."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sincut import __version__
+from sincut.anchors import anchors as make_anchors
+from sincut.checkpoint import MODEL_FILE
+from sincut.config import TranslateConfig
+from sincut.devices import chosen_device
+from sincut.engine import Engine, Network, translate_pixels, window_of
+from sincut.errors import SincutError
+from sincut.evaluation import beyond_the_line
+from sincut.files.images import Pixels, write_atomically
+from sincut.files.sources import read_picture
+from sincut.finish import reduced
+from sincut.networks import Generator
+from sincut.pages.pictures import Embedded, exact, photograph
+from sincut.pages.report import Contents, Crop, Measured, page
+from sincut.quality import SMALLEST_SIDE, Comparison
+from sincut.runfolder import REPORT_FILE, RunRecord, find_image, read_run, repeating_command
+from sincut.tiling import Tile, spans
+from sincut.translation import load_generator
+from sincut.units import duration
+
+MEASURED_PIXELS = 2_000_000  # of content and style each, up to which figures come by themselves
+WHOLE_PIXELS = 24_000_000  # of the content, up to which all of it is translated for the report
+_REDUCED_SIDE = 2048  # of the picture of the result, where it is not
+
+LARGEST = 10_000_000  # bytes of a report
+_PICTURE_SIDE = 4096  # pixels of content, style and result in it, at most
+_PREVIEW = 60_000  # bytes
+_PREVIEWS = 24  # as many of them at most, evenly over the run
+_PREVIEW_SIDE = 640
+_CROP = 256  # pixels
+_CROPS = 3
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the report is, its size in bytes, and the figures by name where they were measured.
+
+    ``figures`` is of the result; ``anchors`` by the anchor's name.
+    """
+
+    path: Path
+    size: int
+    figures: dict[str, float] | None
+    anchors: dict[str, dict[str, float]]
+
+
+def report(
+    run: Path | str,
+    output: Path | str | None = None,
+    *,
+    content: Path | str | None = None,
+    style: Path | str | None = None,
+    result: Path | str | None = None,
+    figures: bool | None = None,
+    device: str = "auto",
+    force: bool = False,
+    on_progress: Progress | None = None,
+) -> Report:
+    """Write the report of a run, finished or not.
+
+    Args:
+        run: the run folder.
+        output: the HTML file; ``report.html`` in the run folder by default, which is replaced.
+        content, style: the images of the run. A run keeps only their names; without these they are
+            looked for in the current folder, in the run and beside it.
+        result: a translation of the content, of its size; made here otherwise, as ``sincut
+            translate`` does by default.
+        figures: measure the result and the anchors; by default where neither image has more than
+            2 megapixels, since it takes some 12 seconds a megapixel on two cores.
+        device: where to translate, as in :class:`sincut.config.TranslateConfig`.
+        force: overwrite an ``output``.
+        on_progress: called with what is being done, and how many of how many parts are done.
+
+    Raises:
+        SincutError: no run, an image that is not the run's, an output that is there, …; nothing
+            has been written then.
+    """
+    folder = Path(run)
+    record = read_run(folder)
+    if not (folder / MODEL_FILE).is_file():
+        raise SincutError(f"{folder} has no {MODEL_FILE}; give a folder that sincut train wrote")
+    target = folder / REPORT_FILE if output is None else Path(output)
+    pair = [
+        find_image(record, role, None if given is None else Path(given))
+        for role, given in (("content", content), ("style", style))
+    ]
+    if output is not None:
+        _check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
+    content_pixels, style_pixels = (read_picture(path).rgb for path in pair)
+    given_result = None if result is None else _read_result(Path(result), content_pixels)
+    return write_report(
+        record,
+        target,
+        load_generator(folder).to(chosen_device(device)),
+        content_pixels,
+        style_pixels,
+        result=given_result,
+        figures=figures,
+        on_progress=on_progress,
+    )
+
+
+def write_report(
+    record: RunRecord,
+    target: Path,
+    generator: Generator,
+    content: Pixels,
+    style: Pixels,
+    *,
+    result: Pixels | None = None,
+    figures: bool | None = None,
+    on_progress: Progress | None = None,
+) -> Report:
+    """:func:`report` of images and a generator that are in memory; ``target`` is replaced.
+
+    Args:
+        content, style, result: (H, W, 3) uint8 sRGB; content and result have one size.
+    """
+    wanted, why_not = _figures_wanted((content, style), figures)
+    told = on_progress or (lambda *_: None)
+    steps = 8 if wanted else 2
+    times = [("training", duration(record.seconds))]
+    told("the result", 0, steps)
+    with _timed("translating for this report", times):
+        shown = _Result.made(generator, content, result)
+    measured: list[Measured] = []
+    if wanted and shown.whole is not None:
+        with _timed("measuring", times):
+            measured = list(_measured(content, style, shown.whole, told, steps))
+    elif wanted:
+        why_not = (
+            f"Not measured: only parts of the content ({WHOLE_PIXELS // 1_000_000} megapixels and "
+            "more) were translated for this report; give it the whole with --result."
+        )
+    told("the page", steps - 1, steps)
+    page = _page(record, content, style, shown, measured, why_not, times).encode()
+    with write_atomically(target) as file:
+        file.write(page)
+    told("the page", steps, steps)
+    of_result = dict(measured[0].figures) if measured else None
+    of_anchors = {row.name: dict(row.figures) for row in measured[1:]}
+    return Report(target, len(page), of_result, of_anchors)
+
+
+def expected_seconds(content: Pixels, style: Pixels) -> float:
+    """About how long a report takes by itself, measured on two CPU cores.
+
+    Figures and anchors take 12 seconds a megapixel of the pair, all else some seconds.
+    """
+    wanted, _ = _figures_wanted((content, style), None)
+    megapixels = (_count(content) + _count(style)) / 1e6
+    return 3 + (12 if wanted else 1) * megapixels
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The result as far as it is there: the whole, or a small one and squares of the whole."""
+
+    picture: Pixels
+    note: str
+    whole: Pixels | None
+    square: Callable[[int, int, int, int], Pixels]  # rows and columns, half open
+
+    @classmethod
+    def made(cls, generator: Generator, content: Pixels, given: Pixels | None) -> _Result:
+        config = TranslateConfig()
+        if given is not None:
+            return cls.of(given, "The result is the file that was given.")
+        if _count(content) <= WHOLE_PIXELS:
+            whole = translate_pixels(generator, content, config)
+            return cls.of(whole, "The result is the content translated at its own size.")
+        small = reduced(content, _REDUCED_SIDE, generator)
+        height, width = content.shape[:2]
+        engine = Engine(Network(generator, config), height, width, content.dtype)
+
+        def square(top: int, bottom: int, left: int, right: int) -> Pixels:
+            halo, alignment = generator.halo, generator.alignment
+            (rows,) = spans(height, bottom - top, halo, alignment, "reflect", top, bottom)
+            (columns,) = spans(width, right - left, halo, alignment, "reflect", left, right)
+            tile = Tile(rows, columns)
+            pixels: Pixels = engine.start(window_of(content, tile, 0, height), tile).wait().copy()
+            return pixels
+
+        note = (
+            f"The content has {_count(content) / 1e6:.0f} megapixels: the result shown is that of "
+            f"the content reduced to {small.shape[1]}×{small.shape[0]}, whose textures are larger. "
+            "The squares further down are from the full size."
+        )
+        return cls(small, note, None, square)
+
+    @classmethod
+    def of(cls, whole: Pixels, note: str) -> _Result:
+        return cls(
+            whole, note, whole, lambda top, bottom, left, right: whole[top:bottom, left:right]
+        )
+
+
+def _measured(
+    content: Pixels, style: Pixels, result: Pixels, told: Progress, steps: int
+) -> Iterator[Measured]:
+    told("figures of the result", 1, steps)
+    comparison = Comparison(content, style)
+    of_result = comparison.figures(result)
+    of_anchors = {}
+    for index, (name, image) in enumerate(make_anchors(content, style).items()):
+        told(f"anchor: {name}", 2 + index, steps)
+        of_anchors[name] = comparison.figures(image)
+    yield Measured("result", asdict(of_result), beyond_the_line(of_result, of_anchors))
+    for name, figures in of_anchors.items():
+        yield Measured(f"anchor: {name}", asdict(figures))
+
+
+def _page(
+    record: RunRecord,
+    content: Pixels,
+    style: Pixels,
+    shown: _Result,
+    measured: list[Measured],
+    why_not: str,
+    times: list[tuple[str, str]],
+) -> str:
+    """The page. Its three pictures share what the rest leaves of ten megabytes."""
+    top, left = (max((length - _CROP) // 2, 0) for length in style.shape[:2])
+    crops = [
+        Crop(
+            square[2],
+            square[0],
+            exact(content[square[0] : square[1], square[2] : square[3]]),
+            exact(shown.square(*square)),
+        )
+        for square in _telling_squares(content)
+    ]
+    nothing = Embedded("data:,", 1, 1)
+    contents = Contents(
+        run=record,
+        content=nothing,
+        style=nothing,
+        result=nothing,
+        result_note=shown.note,
+        crops=crops,
+        style_crop=exact(style[top : top + _CROP, left : left + _CROP]),
+        previews=list(_previews(record)),
+        measured=measured,
+        not_measured=why_not,
+        times=times,
+        versions=_versions(record),
+        command=repeating_command(record),
+    )
+    left_over = LARGEST - len(page(contents).encode()) - 1000
+    pictures: dict[str, Any] = {
+        name: photograph(pixels, int(share * left_over), _PICTURE_SIDE)
+        for name, pixels, share in (
+            ("content", content, 0.4),
+            ("result", shown.picture, 0.4),
+            ("style", style, 0.2),
+        )
+    }
+    return page(replace(contents, **pictures))
+
+
+def _telling_squares(content: Pixels) -> list[tuple[int, int, int, int]]:
+    """Where to look closely: squares with most detail, apart from each other, and one with least.
+
+    Rows and columns, half open; top left corners are even, as windows of the network are.
+    """
+    height, width = content.shape[:2]
+    side = min(_CROP, height // 2 * 2, width // 2 * 2) or 1
+    step = max(side // 2 // 2 * 2, 2)
+    # A sparse look is enough to find them, and a huge image is not to be held again in floats.
+    sparse = max(max(height, width) // 2048, 1)
+    grey = content[::sparse, ::sparse].mean(axis=2, dtype=np.float32)
+    detail = np.zeros_like(grey)
+    detail[:, 1:] += np.abs(np.diff(grey, axis=1))
+    detail[1:] += np.abs(np.diff(grey, axis=0))
+    corners = [
+        (top, left)
+        for top in range(0, height - side + 1, step)
+        for left in range(0, width - side + 1, step)
+    ]
+
+    def part(start: int) -> slice:
+        return slice(start // sparse, max((start + side) // sparse, start // sparse + 1))
+
+    score = {(top, left): float(detail[part(top), part(left)].mean()) for top, left in corners}
+    ranked = sorted(corners, key=lambda corner: -score[corner])
+    chosen: list[tuple[int, int]] = []
+
+    def apart(corner: tuple[int, int]) -> bool:
+        return all(max(abs(corner[0] - top), abs(corner[1] - left)) >= side for top, left in chosen)
+
+    for corner in ranked:
+        if len(chosen) < _CROPS and apart(corner):
+            chosen.append(corner)
+    calm = next((corner for corner in reversed(ranked) if apart(corner)), None)
+    if calm is not None:
+        chosen.append(calm)
+    return [(top, top + side, left, left + side) for top, left in chosen]
+
+
+def _previews(record: RunRecord) -> Iterator[tuple[int, Embedded]]:
+    """As many as fit, evenly, the first and the last among them."""
+    known = record.previews
+    count = min(len(known), _PREVIEWS)
+    for index in range(count):
+        place = round(index * (len(known) - 1) / max(count - 1, 1))
+        step, path = known[place]
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except OSError:  # a file that somebody changed: the report goes without it
+            continue
+        yield step, photograph(pixels, _PREVIEW, _PREVIEW_SIDE)
+
+
+def _versions(record: RunRecord) -> list[tuple[str, str]]:
+    """What the run was trained with, as recorded, and what made this report."""
+    found = [(f"trained with {name}", value) for name, value in record.environment.items()]
+    now = {"sincut": __version__, "Python": platform.python_version()}
+    for name in ("torch", "numpy", "pillow"):
+        try:
+            now[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    made = ", ".join(f"{name} {value}" for name, value in now.items())
+    return [*found, ("this report with", made), ("this report on", time.strftime("%Y-%m-%d"))]
+
+
+def _figures_wanted(pair: Any, asked: bool | None) -> tuple[bool, str]:
+    """Whether to measure, and otherwise a sentence that says why not."""
+    if asked is False:
+        return False, "Not measured, as asked."
+    smallest = min(min(image.shape[:2]) for image in pair)
+    if smallest < SMALLEST_SIDE:
+        return False, f"Not measured: that takes images of at least {SMALLEST_SIDE} pixels a side."
+    if asked is None and max(map(_count, pair)) > MEASURED_PIXELS:
+        return False, (
+            "Not measured by itself, since the images are large; "
+            "sincut report --figures or sincut evaluate does."
+        )
+    return True, ""
+
+
+def _read_result(path: Path, content: Pixels) -> Pixels:
+    rgb = read_picture(path).rgb
+    if rgb.shape != content.shape:
+        raise SincutError(
+            f"{path} must have the content's size, {content.shape[1]}×{content.shape[0]}, got "
+            f"{rgb.shape[1]}×{rgb.shape[0]}; try a translation of this content"
+        )
+    return rgb
+
+
+def _check_output(path: Path, force: bool, inputs: list[Path]) -> None:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SincutError(f"a report is an HTML file, got {path}; try {path.with_suffix('.html')}")
+    if path.is_dir():
+        raise SincutError(f"{path} is a folder, not a file; try {path / REPORT_FILE}")
+    if not path.parent.is_dir():
+        raise SincutError(f"the folder {path.parent} does not exist; create it first")
+    if path.exists() and any(path.samefile(each) for each in inputs):
+        raise SincutError(f"{path} is an input; choose another output")
+    if path.exists() and not force:
+        raise SincutError(f"{path} exists already; try --force or another -o")
+
+
+@contextmanager
+def _timed(name: str, times: list[tuple[str, str]]) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    times.append((name, duration(time.monotonic() - started)))
+
+
+def _count(pixels: Pixels) -> int:
+    return int(pixels.shape[0] * pixels.shape[1])

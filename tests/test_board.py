@@ -1,0 +1,158 @@
+"""Event files for TensorBoard, read back with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import sincut
+from sincut.board import Board
+from sincut.cli import main
+from sincut.errors import SincutError
+from sincut.run import RunResult
+from sincut.runfolder import read_run
+from tests.conftest import TINY
+
+
+def accumulated(folder: Path) -> Any:
+    """What TensorBoard finds in a folder, with nothing left out."""
+    module = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs tensorboard: pip install 'sincut[logging]'",
+    )
+    found = module.EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    return found.Reload()
+
+
+def scalars(events: Any, name: str) -> tuple[list[int], list[float]]:
+    found = events.Scalars(name)
+    return [each.step for each in found], [each.value for each in found]
+
+
+def images(events: Any) -> dict[int, np.ndarray]:
+    return {
+        each.step: np.asarray(Image.open(io.BytesIO(each.encoded_image_string)))
+        for each in events.Images("preview")
+    }
+
+
+def assert_all_of_the_log(run: Path) -> None:
+    events, record = accumulated(run / "tensorboard"), read_run(run)
+    expected = {
+        f"{kind}/{name}": values
+        for kind in ("losses", "figures")
+        for name, values in record.series(kind).items()
+    }
+    lines = [line for line in record.log if "losses" in line]
+    for name in ("learning_rate", "steps_per_second"):
+        expected[name] = [line["step"] for line in lines], [line[name] for line in lines]
+    assert set(events.Tags()["scalars"]) == set(expected)
+    for name, (steps, values) in expected.items():
+        found = scalars(events, name)
+        assert found[0] == steps, name
+        assert found[1] == pytest.approx(values, rel=1e-6), name
+    shown = images(events)
+    assert list(shown) == [step for step, _ in record.previews]
+    for step, path in record.previews:
+        np.testing.assert_array_equal(shown[step], np.asarray(Image.open(path)))
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_the_log_and_the_previews_also_after_a_kill(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def kill(record: dict[str, Any]) -> None:
+        if record["event"] == "step" and record["step"] == 3:
+            raise Killed
+
+    settings = {**TINY, "checkpoint_every": 2}
+    with pytest.raises(Killed):
+        sincut.train(*pair, run, tensorboard=True, **settings, listener=kill)
+    assert scalars(accumulated(run / "tensorboard"), "losses/G")[0] == [1, 2, 3]
+    sincut.train(*pair, run, tensorboard=True, resume=True)
+    assert len(list((run / "tensorboard").iterdir())) == 2
+    assert_all_of_the_log(run)  # step 3 once, and as it was made the second time
+    sincut.train(*pair, run, force=True, tensorboard=True, **{**TINY, "steps": 2})
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    assert_all_of_the_log(run)
+
+
+def test_entries_after_the_saved_step_are_no_more(tmp_path: Path) -> None:
+    line: dict[str, Any] = {"losses": {"G": 1.0}}
+    first = Board(tmp_path, None)
+    for step in range(-2, 6):
+        first.record({**line, "step": step})
+    first.preview(0, np.zeros((4, 5, 3), np.uint8))
+    first.preview(5, np.zeros((4, 5, 3), np.uint8))
+    first.close("stopped")
+    Board(tmp_path, 4).close("finished")
+    events = accumulated(tmp_path)
+    assert scalars(events, "losses/G")[0] == [-2, -1, 0, 1, 2, 3]
+    assert list(images(events)) == [0]
+
+
+def test_figures_are_there(tmp_path: Path) -> None:
+    board = Board(tmp_path, None)
+    board.record({"step": 4, "seconds": 1.0, "figures": {"S1": 0.25, "C2": 0.5}})
+    board.close("finished")
+    events = accumulated(tmp_path)
+    assert events.Tags()["scalars"] == ["figures/S1", "figures/C2"]
+    assert scalars(events, "figures/C2") == ([4], [0.5])
+
+
+def test_without_the_package_nothing_is_begun(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(SincutError) as caught:
+        sincut.train(*pair, tmp_path / "run", tensorboard=True, **TINY)
+    assert str(caught.value) == (
+        "--tensorboard needs the package tensorboard, which is not installed; try "
+        "pip install 'sincut[logging]'"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_passes_it_on_and_says_it_again(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def interrupted(*_: Any, tensorboard: bool, **__: Any) -> RunResult:
+        asked.append(tensorboard)
+        return RunResult(tmp_path, 3, 6, signal=2)
+
+    monkeypatch.setattr("sincut.run.train", interrupted)
+    words = ["train", *map(str, pair), "-o", str(tmp_path)]
+    for options in ([], ["--tensorboard"]):
+        result = CliRunner().invoke(main, [*words, *options])
+        assert result.exit_code == 130
+        again = " ".join(["sincut", *words, "--resume", *options])
+        assert result.stdout == f"Interrupted after step 3 of 6; saved. To go on: {again}\n"
+    assert asked == [False, True]
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SincutError) as caught:
+        Board(tmp_path / "file" / "tensorboard", None)
+    assert str(caught.value) == (
+        f"cannot write to {tmp_path / 'file' / 'tensorboard'} (Not a directory); check the place "
+        "and its free space"
+    )
+    assert (tmp_path / "file").read_text() == "mine"
