@@ -1,0 +1,114 @@
+"""``sincut inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sincut.cli.console import Console
+from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.config import TranslateConfig
+
+if TYPE_CHECKING:
+    from sincut.inspection import Inspection
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option(
+    "--at",
+    "points",
+    metavar="X,Y",
+    multiple=True,
+    required=True,
+    help="A point of the result, in pixels of the upright image; may be given up to 32 times.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write: index.html, sheet.png, inspect.json and all maps as PNG.",
+)
+@click.option(
+    "--width",
+    metavar="INTEGER",
+    default="2048",
+    show_default=True,
+    help="Longest side of the pictures in pixels; smaller images keep their size.",
+)
+@click.option(
+    "--seed",
+    metavar="INTEGER",
+    default="0",
+    show_default=True,
+    help="Seed of the places that are sampled.",
+)
+@field_option(TranslateConfig, "tile")
+@field_option(TranslateConfig, "device")
+@click.option("--force", is_flag=True, help="Make it again in a folder that holds an inspection.")
+@json_option
+@quiet_option
+def inspect(
+    run: Path,
+    image: Path,
+    points: tuple[str, ...],
+    output: Path,
+    width: str,
+    seed: str,
+    tile: str | None,
+    device: str | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show what the network RUN recognises in IMAGE.
+
+    For every point of the result a map of its similarity to the places of the image, in every layer
+    that PatchNCE compares; principal components of the features; and how often the right place wins
+    against others. Look at index.html in the folder.
+    """
+    console = Console(quiet=quiet, as_json=as_json)
+    with console.progress() as update:
+        from sincut.inspect_page import inspect as make
+
+        found = make(
+            run,
+            image,
+            points,
+            output,
+            width=width,
+            seed=seed,
+            tile=tile or "auto",
+            device=device or "auto",
+            force=force,
+            on_progress=update,
+        )
+    if not quiet:
+        for notice in found.notices:
+            click.echo(f"Note on {image}: {notice}.", err=True)
+    console.record({"output": str(output), **found.to_dict()})
+    for line in _lines(found, output):
+        console.line(line)
+
+
+def _lines(found: Inspection, output: Path) -> list[str]:
+    """What was found, for a person."""
+    lines = []
+    for number, (x, y) in enumerate(found.points):
+        told = []
+        for layer in found.layers:
+            match = layer.matches[number]
+            where = "right place" if match.distance == 0 else f"{match.distance:.0f} px away"
+            told.append(f"layer {layer.layer} {where} (rank {match.rank})")
+        lines.append(f"Point {x},{y}: {'; '.join(told)}")
+    for layer in found.layers:
+        shares = [f"{value:.1%} among {n + 1}" for n, value in layer.accuracy.items()]
+        lines.append(
+            f"Layer {layer.layer}: the right place wins {', '.join(shares) or 'nowhere'} "
+            f"({layer.queries} queries)"
+        )
+    return [*lines, f"Look at {output / 'index.html'}"]
