@@ -6,6 +6,10 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
+PLOT = ["matplotlib>=3.9"]
+LOGGING = ["tensorboard>=2.17"]
+EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
+TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.20", *PLOT, *LOGGING, *EXPORT]
 
 setup(
     name="sincut",
@@ -42,10 +46,11 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "matplotlib>=3.9"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15", "matplotlib>=3.9"],
-        "plot": ["matplotlib>=3.9"],
-        "logging": ["tensorboard>=2.17"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.12", "mypy>=1.15"],
+        "plot": PLOT,
+        "logging": LOGGING,
+        "export": EXPORT,
         "big": ["pyvips[binary]>=2.2.3", "imagecodecs>=2024.9"],
     },
     entry_points={"console_scripts": ["sincut = sincut.cli:main"]},

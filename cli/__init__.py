@@ -12,10 +12,14 @@ from typing import Any
 import click
 
 from sincut import __version__
+from sincut.cli.ablate import ablate
 from sincut.cli.demo import demo
 from sincut.cli.evaluate import evaluate
+from sincut.cli.export import export
 from sincut.cli.import_published import import_published
 from sincut.cli.info import info
+from sincut.cli.inspect import inspect
+from sincut.cli.report import report
 from sincut.cli.train import train
 from sincut.cli.translate import translate
 from sincut.errors import SincutError
@@ -51,5 +55,16 @@ def main() -> None:
     """
 
 
-for _command in (train, translate, evaluate, info, import_published, demo):
+for _command in (
+    train,
+    translate,
+    evaluate,
+    inspect,
+    ablate,
+    report,
+    info,
+    export,
+    import_published,
+    demo,
+):
     main.add_command(_command)

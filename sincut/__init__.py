@@ -5,11 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["SincutError", "evaluate", "load_generator", "train", "translate"]
+__all__ = [
+    "SincutError",
+    "ablate",
+    "evaluate",
+    "export",
+    "inspect",
+    "load_generator",
+    "report",
+    "train",
+    "translate",
+]
 
 if TYPE_CHECKING:
+    from sincut.ablation import ablate
     from sincut.errors import SincutError
     from sincut.evaluation import evaluate
+    from sincut.exporting import export
+    from sincut.inspect_page import inspect
+    from sincut.reporting import report
     from sincut.run import train
     from sincut.translation import load_generator, translate
 
@@ -18,7 +32,15 @@ def __getattr__(name: str) -> Any:
     """The public names, imported when they are first asked for: importing torch takes seconds."""
     import importlib
 
-    homes = {"SincutError": "errors", "evaluate": "evaluation", "train": "run"}
+    homes = {
+        "SincutError": "errors",
+        "ablate": "ablation",
+        "evaluate": "evaluation",
+        "export": "exporting",
+        "inspect": "inspect_page",
+        "report": "reporting",
+        "train": "run",
+    }
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"sincut.{homes.get(name, 'translation')}"), name)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "sincut": 0,  # the package itself: the version, and lazy access to the public functions
     "sincut.errors": 0,
+    "sincut.interruption": 0,
     "sincut.units": 0,
     "sincut.depth": 0,
     "sincut.files": 0,  # the folder itself
@@ -47,6 +48,9 @@ FLOORS = {
     "sincut.files.outputs": 3,
     "sincut.files.deepzoom": 4,
     "sincut.pages": 4,
+    "sincut.live": 5,
+    "sincut.card": 5,
+    "sincut.board": 5,
     "sincut.checkpoint": 3,
     "sincut.published": 3,
     "sincut.runfolder": 3,
@@ -60,6 +64,12 @@ FLOORS = {
     "sincut.translation": 8,
     "sincut.pace": 7,
     "sincut.evaluation": 9,
+    "sincut.exporting": 9,
+    "sincut.inspection": 9,
+    "sincut.inspect_page": 10,
+    "sincut.reporting": 10,
+    "sincut.ablation_page": 10,
+    "sincut.ablation": 12,
     "sincut.run": 11,
     "sincut.demo": 12,
     "sincut.cli": 13,
@@ -102,6 +112,10 @@ WITHOUT_TORCH = (
     "runfolder",
     "pages",
     "pages.charts",
+    "pages.pictures",
+    "pages.report",
+    "live",
+    "card",
 )
 
 

@@ -1,0 +1,178 @@
+"""``sincut ablate``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sincut.cli.console import Console
+from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.cli.train import listener as run_listener
+from sincut.config import PRESETS, TrainConfig, parse_assignments
+from sincut.errors import SincutError
+from sincut.units import duration
+
+
+@click.command()
+@click.argument("content", type=click.Path(path_type=Path))
+@click.argument("style", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
+)
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="NAME=V1,V2,…",
+    help="Vary a field of the configuration (sincut info lists them), preset or method; several "
+    "are combined. Layers are joined by +, as in layers=0+2+4,4.",
+)
+@click.option(
+    "--paper",
+    is_flag=True,
+    help="The paper's ablations instead: CUT with 255 internal negatives, all layers and the "
+    "identity loss; and each without identity, with 63 and 15 negatives, with the last layer "
+    "alone, and with external negatives as well (of the minibatch's other crops, the nearest "
+    "thing on one pair).",
+)
+@click.option(
+    "--seeds", metavar="INTEGER", help="Trials of every setting, with seeds from 0.  [default: 1]"
+)
+@click.option(
+    "--preset",
+    metavar="|".join(PRESETS),
+    help="As for sincut train.  [default: paper on CUDA, draft on a CPU]",
+)
+@field_option(TrainConfig, "method")
+@field_option(TrainConfig, "steps", default="the preset's")
+@field_option(TrainConfig, "device")
+@field_option(TrainConfig, "precision", default="the preset's")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set any field of the configuration for all trials; repeatable.",
+)
+@click.option("--dry-run", is_flag=True, help="Only list the trials.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the ablation in the folder, whose settings need not be given again; failed "
+    "trials are tried again.",
+)
+@click.option("--force", is_flag=True, help="Start anew in a folder that holds an ablation.")
+@quiet_option
+@json_option
+def ablate(
+    content: Path,
+    style: Path,
+    output: Path,
+    over: tuple[str, ...],
+    paper: bool,
+    seeds: str | None,
+    preset: str | None,
+    method: str | None,
+    assignments: tuple[str, ...],
+    dry_run: bool,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+    **fields: str | None,
+) -> None:
+    """Train on CONTENT and STYLE under several settings, measure and show the results together.
+
+    Writes a table, a sheet of pictures and index.html with curves. Ctrl-C finishes the step and
+    saves. With several GPUs: torchrun --nproc-per-node N -m sincut ablate …
+    """
+    changes: dict[str, Any] = {
+        **parse_assignments(assignments),
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+    console = Console(quiet=quiet, as_json=as_json)
+    with console.progress() as update:
+        from sincut.ablation import ablate as run
+        from sincut.ablation import parse_over
+
+        result = run(
+            content,
+            style,
+            output,
+            over=parse_over(over),
+            seeds=seeds,
+            paper=paper,
+            preset=preset,
+            method=method,
+            resume=resume,
+            force=force,
+            dry_run=dry_run,
+            listener=listener(console, update, every_trial=dry_run),
+            **changes,
+        )
+    if dry_run:
+        return
+    count = len(result.outcomes)
+    if result.signal:
+        again = shlex.join(
+            ["sincut", "ablate", *map(str, (content, style, "-o", output)), "--resume"]
+        )
+        finished = count - len(result.unfinished) - len(result.failures)
+        console.line(
+            f"Interrupted; {finished} of {count} trials are finished, and what was trained is "
+            f"saved. To go on: {again}"
+        )
+        sys.exit(128 + result.signal)
+    if result.unfinished:
+        console.line(f"{len(result.unfinished)} of {count} trials are with other processes.")
+        return
+    from sincut.ablation_page import settings_table
+
+    console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {output / 'index.html'}")
+    if result.failures:
+        told = "; ".join(f"{it.trial.name}: {it.failure}" for it in result.failures)
+        raise SincutError(f"{len(result.failures)} of {count} trials failed: {told}")
+
+
+def listener(
+    console: Console, update: Callable[[str, int, int], None], *, every_trial: bool
+) -> Callable[[dict[str, Any]], None]:
+    """Tells an ablation's records to the console; of a run only what is new about it."""
+    of_run = run_listener(console, update)
+    left = 0  # trials, this one included
+    estimated = False
+
+    def listen(record: dict[str, Any]) -> None:
+        nonlocal left, estimated
+        event = record["event"]
+        if event in ("step", "figures", "notice"):
+            of_run(record)
+            return
+        console.record(record)
+        if event == "ablation":
+            trials = record["trials"]
+            console.line(f"{len(trials)} trial{'s' if len(trials) > 1 else ''} in all.")
+            for trial in trials if every_trial else ():
+                about = "" if trial["status"] == "unfinished" else f" ({trial['status']})"
+                console.line(f"  {trial['setting']}, seed {trial['seed']}{about}")
+        elif event == "trial":
+            left = record["count"] - record["number"] + 1
+            console.line(f"Trial {record['number']} of {record['count']}: {record['name']}")
+        elif event == "estimate" and not estimated:
+            estimated = True
+            console.line(
+                f"Estimate: {duration(record['seconds'])} for this trial, "
+                f"{duration(record['seconds'] * left)} for {left} like it."
+            )
+        elif event == "measured":
+            figures = record["figures"]
+            told = "  ".join(f"{name} {figures[name]:.3f}" for name in ("S1", "S2", "S3", "C1"))
+            console.line(f"  {told}")
+        elif event == "failed":
+            console.line(f"  Failed: {record['message']}")
+
+    return listen

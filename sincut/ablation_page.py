@@ -1,0 +1,411 @@
+"""What an ablation shows: its trials and how they stand, tables, a sheet of pictures, a page.
+
+Nothing here trains or writes; :mod:`sincut.ablation` does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from sincut.config import TrainConfig
+from sincut.errors import SincutError
+from sincut.files.images import Pixels, read_picture
+from sincut.pages import curves_library, curves_style, document, table, text
+from sincut.pages.charts import charts
+from sincut.quality import Figures
+from sincut.runfolder import CONFIG_FILE, RunImage, read_run
+
+RESULT_FILE = "result.png"
+SHEET_FILE = "sheet.png"
+
+# In the order of the fields of Figures.
+FIGURE_NAMES = ("S1", "S2", "S2/floor", "S3", "C1", "C2")
+_HEADS = ("S1 ↓", "S2 ↓", "S2/floor ↓", "S3 ↓", "C1 ↑", "C2 ↑")
+
+_READING = (
+    "↓ lower is better: S1 colour, S2 texture (S2/floor 1: as near as the style is to itself), "
+    "S3 told apart from the style (0.5: not at all). ↑ higher is better: C1 edges, C2 layout of "
+    "the content. The spread is the standard deviation over the finished seeds (n − 1)."
+)
+
+CELL = 320  # longest side of a picture on the sheet, in pixels
+MARGIN = 12
+_NARROWEST = 200  # of a column: labels need room
+_FONT_SIZE, _LINE = 16, 21
+_INK, _GREY = (28, 28, 28), (225, 225, 225)
+
+# The curves that are drawn, from the log of every trial: name, what it is.
+_CURVES = (
+    ("G_gan", "adversarial loss of G"),
+    ("D_gan", "adversarial loss of D"),
+    ("NCE_x", "PatchNCE of the content"),
+    ("S1", "colour, lower is better"),
+    ("S3", "told apart from the style, 0.5: not at all"),
+    ("C1", "edges of the content, higher is better"),
+)
+_SERIES = 6  # in one chart, which has as many colours
+
+# The settings of --paper: name, and what is changed in its base. The layers are the base's last.
+PAPER_BASE = "base"
+PAPER_IDENTITY_OFF = "identity off"
+PAPER_LAST_LAYER = "last layer"
+PAPER_CHANGES: dict[str, dict[str, Any]] = {
+    PAPER_BASE: {},
+    PAPER_IDENTITY_OFF: {"lambda_y": 0.0},
+    "63 negatives": {"patches": 64},
+    "15 negatives": {"patches": 16},
+    PAPER_LAST_LAYER: {},
+    "external negatives": {"negatives": "minibatch"},
+}
+_PAPER_GROUPS = (
+    ("With and without the identity loss", (PAPER_BASE, PAPER_IDENTITY_OFF)),
+    ("How many negatives", (PAPER_BASE, "63 negatives", "15 negatives")),
+    ("Internal negatives, and external ones as well", (PAPER_BASE, "external negatives")),
+    ("All layers and the last", (PAPER_BASE, PAPER_LAST_LAYER)),
+)
+PAPER_NOTES = (
+    "The base is CUT on one pair: λ_X = λ_Y = 1 and no pixel identity, 255 negatives from the "
+    "query's own crop, all layers. Each other setting changes one thing in it. Without the "
+    "identity loss, which is PatchNCE on the style, PatchNCE on the content counts alone and is "
+    "not halved, as in the published code. External negatives: those of the whole minibatch, in "
+    "addition to the internal ones. On one pair all crops come from the same image, so this is "
+    "the nearest thing to the paper's negatives from other images."
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of an ablation: ``folder`` is its name among the trials, ``setting`` what is told
+    of it beside the seed. ``config`` is whole, seed included."""
+
+    folder: str
+    setting: str
+    seed: int
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """What a person reads: setting and seed."""
+        return f"{self.setting}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of an ablation, in order: settings one after the other, seeds within them.
+
+    ``version`` is that of sincut when it began, ``fields`` are the names of what is varied.
+    """
+
+    version: str
+    content: RunImage
+    style: RunImage
+    paper: bool
+    fields: tuple[str, ...]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial stands: finished with ``figures``, failed with a ``failure``, or neither yet.
+
+    ``folder`` is its run folder.
+    """
+
+    trial: Trial
+    folder: Path
+    figures: Figures | None = None
+    failure: str | None = None
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``unfinished``."""
+        if self.figures is not None:
+            return "finished"
+        return "unfinished" if self.failure is None else "failed"
+
+
+@dataclass(frozen=True)
+class Average:
+    """A setting over its seeds: ``finished`` of ``seeds`` trials have figures.
+
+    ``mean`` is absent where none has, ``spread`` (standard deviation, n − 1) below two.
+    """
+
+    setting: str
+    seeds: int
+    finished: int
+    mean: Figures | None
+    spread: Figures | None
+
+
+def averages(outcomes: Sequence[Outcome]) -> list[Average]:
+    """Mean and spread per setting, in the order of the plan."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.trial.setting, []).append(outcome)
+    found = []
+    for setting, members in groups.items():
+        columns = list(zip(*(astuple(it.figures) for it in members if it.figures), strict=True))
+        count = len(columns[0]) if columns else 0
+        mean = Figures(*map(fmean, columns)) if count else None
+        spread = Figures(*map(stdev, columns)) if count > 1 else None
+        found.append(Average(setting, len(members), count, mean, spread))
+    return found
+
+
+def csv_table(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    """The table for programs, figures with all their digits.
+
+    ``row`` is ``trial`` for a trial, ``mean`` and ``spread`` for a setting over its seeds.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(
+        ["row", "setting", "seed", *plan.fields, *FIGURE_NAMES, "status", "folder", "message"]
+    )
+    of_setting = {}
+    for it in outcomes:
+        fields = [shown(getattr(it.trial.config, name)) for name in plan.fields]
+        of_setting[it.trial.setting] = fields
+        figures = astuple(it.figures) if it.figures else [""] * len(FIGURE_NAMES)
+        writer.writerow(
+            [
+                *("trial", it.trial.setting, it.trial.seed, *fields, *figures),
+                *(it.status, it.trial.folder, it.failure or ""),
+            ]
+        )
+    for average in averages(outcomes):
+        status = f"{average.finished} of {average.seeds} finished"
+        for row, figures_or_none in (("mean", average.mean), ("spread", average.spread)):
+            if figures_or_none is not None:
+                fields = of_setting[average.setting]
+                figures = astuple(figures_or_none)
+                writer.writerow([row, average.setting, "", *fields, *figures, status, "", ""])
+    return file.getvalue()
+
+
+def markdown_tables(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    """The tables for people: settings over their seeds, then every trial."""
+    parts = [
+        f"# Ablation: `{plan.content.name}` in the look of `{plan.style.name}`",
+        settings_table(outcomes),
+        _READING,
+        _markdown(*trials_table(outcomes)),
+    ]
+    if plan.paper:
+        parts.insert(1, PAPER_NOTES)
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_table(outcomes: Sequence[Outcome]) -> str:
+    """Mean ± spread of every setting as a table in Markdown."""
+    return _markdown(*_settings(outcomes))
+
+
+def trials_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of what every trial reached, three digits."""
+    rows = []
+    for it in outcomes:
+        values = [f"{value:.3f}" for value in astuple(it.figures)] if it.figures else ["–"] * 6
+        status = it.status if it.failure is None else f"failed: {it.failure}"
+        rows.append([it.trial.setting, str(it.trial.seed), *values, status])
+    return ["setting", "seed", *_HEADS, "status"], rows
+
+
+def sheet(
+    content: Pixels, style: Pixels, plan: Plan, outcomes: Sequence[Outcome]
+) -> tuple[Pixels, list[tuple[int, int]]]:
+    """All pictures on one: content and style, then the results, labelled.
+
+    With several seeds a setting has a row and a seed a column. Nothing is enlarged.
+
+    Args:
+        content, style: (H, W, 3) uint8 sRGB.
+
+    Returns:
+        (H, W, 3) uint8, and where each picture's left top pixel is, as (left, top), in order.
+    """
+    pictures = [("content", _reduced(content)), ("style", _reduced(style))]
+    empty = np.full(pictures[0][1].shape, _GREY, np.uint8)
+    for it in outcomes:
+        if it.figures is not None:
+            pictures.append((it.trial.name, _reduced(read_picture(it.folder / RESULT_FILE).rgb)))
+        else:
+            pictures.append((f"{it.trial.name}: {it.status}", empty))
+    seeds = len({trial.seed for trial in plan.trials})
+    columns = max(seeds, 2) if seeds > 1 else min(4, len(pictures))
+    # With several seeds content and style have a row of their own, and so has every setting.
+    places = [
+        divmod(index, columns)
+        if seeds == 1 or index < 2
+        else (1 + (index - 2) // seeds, (index - 2) % seeds)
+        for index in range(len(pictures))
+    ]
+    font = ImageFont.load_default(_FONT_SIZE)
+    width = max(_NARROWEST, *(picture.shape[1] for _, picture in pictures))
+    height = max(picture.shape[0] for _, picture in pictures)
+    labels = [_wrapped(label, font, width) for label, _ in pictures]
+    above = _LINE * max(map(len, labels)) + 4
+
+    step_across, step_down = width + MARGIN, above + height + MARGIN
+    rows = 1 + max(row for row, _ in places)
+    image = Image.new("RGB", (MARGIN + columns * step_across, MARGIN + rows * step_down), "white")
+    draw = ImageDraw.Draw(image)
+    corners = []
+    for (row, column), lines, (_, picture) in zip(places, labels, pictures, strict=True):
+        left, top = MARGIN + column * step_across, MARGIN + row * step_down
+        # A short label stands just above its picture.
+        first = top + above - 4 - _LINE * len(lines)
+        for number, line in enumerate(lines):
+            draw.text((left, first + number * _LINE), line, fill=_INK, font=font)
+        image.paste(Image.fromarray(picture), (left, top + above))
+        corners.append((left, top + above))
+    return np.asarray(image), corners
+
+
+def page(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+    """The page beside the sheet: tables, pictures and curves of what there is so far."""
+    finished = sum(it.status == "finished" for it in outcomes)
+    failed = sum(it.status == "failed" for it in outcomes)
+    state = f"{finished} of {len(outcomes)} trials are finished"
+    state += f", {failed} failed." if failed else "."
+    title = f"Ablation: {plan.content.name} in the look of {plan.style.name}"
+    head, rows = _settings(outcomes)
+    found = curves(plan, outcomes)
+    body = [
+        f"<h1>{text(title)}</h1>",
+        f"<p>{text(state)}</p>",
+        f"<p>{text(PAPER_NOTES)}</p>" if plan.paper else "",
+        "<h2>Settings</h2>",
+        table(head, rows, caption="Mean ± spread over the finished seeds."),
+        f'<p class="soft">{text(_READING)}</p>',
+        "<h2>Pictures</h2>",
+        '<p class="soft">Reduced; every result stands at full size in its trial’s folder.</p>',
+        f'<img src="{SHEET_FILE}" alt="Content, style and the result of every trial, labelled">',
+        "<h2>Trials</h2>",
+        table(*trials_table(outcomes)),
+        "<h2>Curves</h2>" if found else "",
+        '<div class="curves" id="curves"></div>' if found else "",
+    ]
+    call = (
+        'sincutCurves(document.getElementById("curves"), '
+        'JSON.parse(document.getElementById("charts").textContent));'
+    )
+    return document(
+        title,
+        "\n".join(part for part in body if part),
+        styles=[curves_style()] if found else [],
+        scripts=[curves_library(), call] if found else [],
+        data={"charts": found} if found else {},
+        files=True,
+    )
+
+
+def curves(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Charts for ``sincutCurves`` that show the settings in the same axes, a series per trial.
+
+    Seeds follow each other, and settings within a seed: of two settings the second is dashed.
+    """
+    logs: dict[str, dict[str, Any]] = {}
+    for it in outcomes:
+        known = {}
+        if (it.folder / CONFIG_FILE).exists():
+            try:
+                run = read_run(it.folder)
+            except SincutError:  # a folder that is just being made, or damaged: nothing to draw
+                continue
+            known = {each["name"]: each for chart in charts(run) for each in chart["series"]}
+        logs[it.trial.folder] = known
+    found = []
+    for title, settings in _groups(plan):
+        members = [trial for trial in plan.trials if trial.setting in settings]
+        members.sort(key=lambda trial: (trial.seed, settings.index(trial.setting)))
+        for name, about in _CURVES:
+            series = [
+                {**logs[trial.folder][name], "name": trial.name}
+                for trial in members
+                if name in logs.get(trial.folder, {})
+            ]
+            if series:
+                found.append({"title": f"{title}: {name}, {about}", "series": series})
+    return found
+
+
+def shown(value: Any) -> str:
+    """A value as names and tables have it; the numbers of a tuple are joined by ``+``."""
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _groups(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
+    """Titles, and the settings that are drawn together."""
+    if plan.paper:
+        return list(_PAPER_GROUPS)
+    settings = list(dict.fromkeys(trial.setting for trial in plan.trials))
+    seeds = len(plan.trials) // len(settings)
+    size = max(_SERIES // seeds, 1)
+    parts = [tuple(settings[start : start + size]) for start in range(0, len(settings), size)]
+    if len(parts) == 1:
+        return [("All settings", parts[0])]
+    return [(part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}", part) for part in parts]
+
+
+def _settings(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for average in averages(outcomes):
+        cells = ["–"] * len(FIGURE_NAMES)
+        if average.mean is not None:
+            cells = [f"{value:.3f}" for value in astuple(average.mean)]
+        if average.spread is not None:
+            spreads = astuple(average.spread)
+            cells = [f"{cell} ± {value:.3f}" for cell, value in zip(cells, spreads, strict=True)]
+        rows.append([average.setting, f"{average.finished} of {average.seeds}", *cells])
+    return ["setting", "seeds", *_HEADS], rows
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns are aligned in the text as well."""
+    lines = [
+        [" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in (head, *rows)
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [
+        "| "
+        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in lines
+    ]
+    return "\n".join(
+        (texts[0], "|" + "|".join("-" * (each + 2) for each in widths) + "|", *texts[1:])
+    )
+
+
+def _reduced(picture: Pixels) -> Pixels:
+    small = Image.fromarray(picture)
+    small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
+def _wrapped(
+    label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    """The label's lines, broken at spaces; a longer word stays whole."""
+    lines: list[str] = []
+    for word in label.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
