@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import sincut
+from sincut.devices import environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,22 +18,10 @@ def circumstances(device: str) -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     )
-    try:
-        import triton
-
-        triton_version = triton.__version__
-    except ModuleNotFoundError:
-        triton_version = None
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip() or None,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": triton_version,
-        "sincut": sincut.__version__,
+        **environment(device),
     }
 
 
@@ -62,15 +47,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _processor() -> str:
-    """The processor's name and the matrix extensions that matter here."""
-    features = torch.cpu.get_capabilities()
-    found = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if features.get(name)]
-    info = Path("/proc/cpuinfo")
-    name = platform.processor() or platform.machine()
-    if info.exists():
-        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
-        name = next(lines, name).partition(":")[2].strip() or name
-    return f"{name} ({', '.join(found)})"

@@ -11,14 +11,16 @@ from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import write_png
 from sincut.run import Listener, train
+from sincut.runfolder import REPORT_FILE
 from sincut.translation import translate
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The pictures by name; ``signal`` as in :class:`sincut.run.RunResult`."""
+    """The pictures by name, the report; ``signal`` as in :class:`sincut.run.RunResult`."""
 
     pictures: dict[str, Path]
+    report: Path
     seconds: float
     step: int
     signal: int
@@ -27,7 +29,7 @@ class DemoResult:
 def make_demo(
     folder: Path, *, force: bool = False, listener: Listener | None = None, **changes: Any
 ) -> DemoResult:
-    """Render the pair, train ``draft`` on it and translate the content.
+    """Render the pair, train ``draft`` on it, translate the content and report on it all.
 
     Args:
         folder: gets ``content.png``, ``style.png``, ``result.png`` and the run folder ``run``.
@@ -58,4 +60,5 @@ def make_demo(
     )
     if not run.signal:
         translate(run.folder, pictures["content"], pictures["result"])
-    return DemoResult(pictures, time.monotonic() - started, run.step, run.signal)
+    report = run.folder / REPORT_FILE
+    return DemoResult(pictures, report, time.monotonic() - started, run.step, run.signal)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from sincut import __version__
 from sincut.errors import SincutError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -27,6 +30,24 @@ def chosen_device(name: str) -> str:
             "try --device cpu"
         )
     return ("cuda" if present else "cpu") if name == "auto" else name
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What something is computed with: the device's name, threads and versions, by name."""
+    try:
+        import triton
+
+        triton_version = triton.__version__
+    except ModuleNotFoundError:  # it exists for Linux only
+        triton_version = None
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "sincut": __version__,
+    }
 
 
 def faster_in_bf16(device: str) -> bool:
@@ -153,3 +174,15 @@ def free_memory(
         used -= int(stat.get("inactive_file", 0))  # the cache of files gives way
         free = min(free, max(limit - used, 0))
     return free
+
+
+def _processor() -> str:
+    """The processor's name and the matrix extensions that matter here."""
+    features = torch.cpu.get_capabilities()
+    found = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if features.get(name)]
+    info = Path("/proc/cpuinfo")
+    name = platform.processor() or platform.machine()
+    if info.exists():
+        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        name = next(lines, name).partition(":")[2].strip() or name
+    return f"{name} ({', '.join(found)})"

@@ -31,7 +31,7 @@ from sincut.checkpoint import (
     save_state,
 )
 from sincut.config import TrainConfig, train_config
-from sincut.devices import chosen_device
+from sincut.devices import chosen_device, environment
 from sincut.errors import SincutError
 from sincut.files.images import Picture, Pixels, file_digest, write_atomically, write_png
 from sincut.files.sources import read_picture
@@ -226,7 +226,8 @@ class _Run:
             raise SincutError(
                 f"cannot write to {self.folder} ({error.strerror}); give another -o"
             ) from None
-        record = {"sincut_version": __version__, **self.header}
+        made_with = environment(self.config.device)
+        record = {"sincut_version": __version__, **self.header, "environment": made_with}
         _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
         lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
         _write_text(self.folder / LOG_FILE, "".join(lines))

@@ -342,6 +342,9 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (tmp_path / "demo" / f"{name}.png").exists()
         assert f"  {name:<8} {tmp_path / 'demo' / name}.png" in result.stdout
     assert size_of(tmp_path / "demo" / "result.png") == (96, 80)
+    report = tmp_path / "demo" / "run" / "report.html"
+    assert result.stdout.splitlines()[-1] == f"  report   {report}"
+    assert "content.png in the look of style.png" in report.read_text(encoding="utf-8")
     assert refused("demo", "-o", tmp_path / "demo") == (
         f"{tmp_path / 'demo'} holds a demo already; try --force or another -o"
     )

@@ -76,6 +76,10 @@ def test_files_of_a_run(tiny_run: Path) -> None:
         "README.md", "config.json", "index.html", "live.js", "log.jsonl", "model.safetensors",
         "previews", "report.html", "state.safetensors",
     ]  # fmt: skip
+    environment = json.loads((tiny_run / "config.json").read_text())["environment"]
+    assert environment["torch"] == torch.__version__
+    assert environment["sincut"] == sincut.__version__
+    assert environment["threads"] >= 1
     assert sorted(p.name for p in (tiny_run / "previews").iterdir()) == [
         "000000.png", "000003.png", "000006.png",
     ]  # fmt: skip
