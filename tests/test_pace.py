@@ -15,6 +15,7 @@ from sincut.config import TrainConfig, train_config
 from sincut.errors import SincutError
 from sincut.files.images import read_picture
 from sincut.pace import Pace, fitted, measure, of_length
+from sincut.reporting import expected_seconds
 from sincut.training import Kind
 from tests.conftest import TINY
 from tests.test_run import interrupting
@@ -95,6 +96,7 @@ def test_the_estimate_is_right_on_a_steady_machine(
     machine = Machine(monkeypatch, spread)
     told: list[tuple[float, dict[str, Any]]] = []
     settings = {**TINY, "correction": False, **lengths}
+    settings = {**settings, "report": False}
     sincut.train(
         *pair, tmp_path / "run", listener=lambda r: told.append((machine.now, r)), **settings
     )
@@ -110,7 +112,11 @@ def test_the_estimate_of_what_is_left(
     machine = Machine(monkeypatch, spread=0.0)
     told: list[tuple[float, dict[str, Any]]] = []
     sincut.train(
-        *pair, tmp_path / "run", resume=True, listener=lambda r: told.append((machine.now, r))
+        *pair,
+        tmp_path / "run",
+        resume=True,
+        report=False,
+        listener=lambda r: told.append((machine.now, r)),
     )
     ((at, estimate),) = [(at, r) for at, r in told if r["event"] == "estimate"]
     assert estimate["seconds"] == pytest.approx(machine.now - at, rel=1e-6)
@@ -135,6 +141,38 @@ def test_both_halves_of_flip_equivariance_are_timed(
     assert len(seen) == 4
     assert (pace.plain, pace.with_r1) == pytest.approx((3, 7))
     assert pace.setup == pytest.approx(4 * 50 - (2 + 4 + 6 + 8))
+
+
+def test_the_report_counts_too(
+    monkeypatch: pytest.MonkeyPatch, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """In the estimate, and in the time that --minutes leaves for steps."""
+    settings = {name: value for name, value in TINY.items() if name != "steps"}
+    monkeypatch.setattr("sincut.run.expected_seconds", lambda *pair: 100.0)
+    steps, seconds = {}, {}
+    for report in (True, False):
+        Machine(monkeypatch)
+        told: list[dict[str, Any]] = []
+        folder = tmp_path / f"run-{report}"
+        result = sincut.train(
+            *pair, folder, minutes=5, report=report, listener=told.append, **settings
+        )
+        steps[report] = result.steps
+        (estimate,) = (record for record in told if record["event"] == "estimate")
+        seconds[report] = estimate["seconds"], estimate["seconds_per_step"]
+        assert (folder / "report.html").exists() == report
+    assert steps[True] < steps[False]
+    # Both fill the same five minutes.
+    assert seconds[True][0] == pytest.approx(seconds[False][0], abs=2 * seconds[False][1])
+
+
+def test_how_long_a_report_takes_follows_the_images() -> None:
+    def image(height: int, width: int) -> np.ndarray:
+        return np.zeros((height, width, 3), np.uint8)
+
+    assert expected_seconds(image(1000, 1000), image(500, 1000)) == pytest.approx(3 + 12 * 1.5)
+    assert expected_seconds(image(2000, 3000), image(50, 50)) == pytest.approx(3 + 6)
+    assert expected_seconds(image(6000, 6000), image(200, 200)) == pytest.approx(3 + 24)
 
 
 @pytest.mark.parametrize("minutes", [5, 20])
