@@ -10,7 +10,8 @@ from typing import Any
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import write_png
-from sincut.run import Listener, train
+from sincut.recorder import Listener
+from sincut.run import train
 from sincut.runfolder import REPORT_FILE
 from sincut.translation import translate
 

@@ -1,17 +1,12 @@
-"""A run folder: drives the loop and does on the way what has to be written.
+"""A run: from two image files and settings to a folder, begun, continued or refused.
 
-:mod:`sincut.runfolder` lists the files. Every one is written beside its place and renamed, the
-state before the model, so that whatever happens the folder holds the last saved point of a run.
+:mod:`sincut.runfolder` lists the folder's files, :mod:`sincut.recorder` writes them.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,48 +14,24 @@ from typing import Any
 from torch import Tensor
 
 from sincut import __version__
-from sincut.board import Board, check_installed
-from sincut.card import is_own, write_card
-from sincut.checkpoint import (
-    MODEL_FILE,
-    STATE_FILE,
-    State,
-    load_tensors,
-    restored_state,
-    save_model,
-    save_state,
-)
+from sincut.board import check_installed
+from sincut.checkpoint import STATE_FILE, load_tensors, restored_state
 from sincut.config import TrainConfig, train_config
-from sincut.devices import chosen_device, environment
+from sincut.devices import chosen_device
 from sincut.errors import SincutError
-from sincut.files.images import Picture, Pixels, file_digest, write_atomically, write_png
+from sincut.files.images import Picture, file_digest
 from sincut.files.sources import read_picture
-from sincut.finish import finished, reduced, translated
 from sincut.interruption import signals
-from sincut.live import LiveView
-from sincut.networks import Generator
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
-from sincut.reporting import expected_seconds, write_report
-from sincut.runfolder import (
-    BOARD,
-    CARD_FILE,
-    CONFIG_FILE,
-    LIVE_DATA,
-    LIVE_PAGE,
-    LOG_FILE,
-    PREVIEWS,
-    REPORT_FILE,
-    read_run,
-    whole_lines,
-)
-from sincut.training import Record, new_state, resolved
+from sincut.recorder import Listener, Recorder
+from sincut.reporting import expected_seconds
+from sincut.runfolder import CONFIG_FILE, LIVE_PAGE
+from sincut.training import new_state, resolved
 from sincut.training import train as train_loop
 
 # May change when a run is continued; everything else is the run.
 CHANGEABLE = ("steps", "device", "precision", "record_steps", "evaluate_every")
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -157,7 +128,7 @@ def train(
     else:
         state = new_state(content_pixels, style_pixels, config)
 
-    run = _Run(folder, config, images, (content_pixels, style_pixels), comparison, tell)
+    run = Recorder(folder, config, images, (content_pixels, style_pixels), comparison, tell)
     foreseen = None
     if state.step < config.steps:
         pace = pace or measure(content_pixels, style_pixels, config, comparison)
@@ -192,174 +163,6 @@ def train(
         }
     )
     return RunResult(folder, state.step, config.steps, run.received[0] if interrupted else 0)
-
-
-class _Run:
-    """The callback of the loop, with what it needs to write."""
-
-    def __init__(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        images: dict[str, Any],
-        pair: tuple[Pixels, Pixels],
-        comparison: Comparison | None,
-        tell: Listener,
-    ) -> None:
-        self.folder, self.config, self.tell = folder, config, tell
-        self.pair, self.comparison = pair, comparison
-        self.finished: tuple[int, Generator] | None = None  # at which step
-        self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
-        self.received: list[int] = []  # signals
-        self.logged = (0, 0.0)  # step and seconds of the last record
-        self.views: list[LiveView | Board] = []  # what shows the run while it goes on
-
-    def open(self, state: State, foreseen: float | None, *, tensorboard: bool) -> None:
-        """Make the folder, or bring its log back to where ``state`` is."""
-        self.logged = state.step, 0.0
-        fresh = state.step == -self.config.warm_steps
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(self.folder, everything=fresh)
-            (self.folder / PREVIEWS).mkdir(exist_ok=True)
-        except OSError as error:
-            raise SincutError(
-                f"cannot write to {self.folder} ({error.strerror}); give another -o"
-            ) from None
-        made_with = environment(self.config.device)
-        record = {"sincut_version": __version__, **self.header, "environment": made_with}
-        _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
-        lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
-        _write_text(self.folder / LOG_FILE, "".join(lines))
-        self.live = LiveView(read_run(self.folder), state.step, foreseen)
-        self.views.append(self.live)
-        if tensorboard:
-            self.views.append(Board(self.folder / BOARD, None if fresh else state.step + 1))
-        if fresh:
-            self.save(state)
-            if state.step == 0:
-                self.preview(state)
-
-    def close(self, outcome: str, report_of: State | None = None) -> None:
-        """Say what the run has come to: ``finished`` or ``interrupted``; with a report of it."""
-        if not write_card(read_run(self.folder)):
-            text = "it was changed by hand and stays; without it a new one is written"
-            self.tell({"event": "notice", "about": CARD_FILE, "text": text})
-        try:
-            if report_of is not None:
-                self.report(report_of)
-        finally:
-            for view in self.views:
-                view.close(outcome)
-
-    def report(self, state: State) -> None:
-        """The report, which the live page then links to; without it the run is still whole."""
-        self.live.close("reporting")
-        path = self.folder / REPORT_FILE
-        try:
-            write_report(read_run(self.folder), path, self.generator(state), *self.pair)
-        except SincutError as error:
-            self.tell({"event": "notice", "about": "the report", "text": str(error)})
-            return
-        self.live.report = path.name
-        self.tell({"event": "report", "path": str(path)})
-
-    def abandon(self) -> None:
-        """Let go of a run that an error ends, which matters more than what fails here."""
-        for view in self.views:
-            with suppress(SincutError):
-                view.close("stopped")
-
-    def on_step(self, record: Record) -> bool:
-        """Log, preview and save what is due after a step; true after the first signal."""
-        step, config = record.step, self.config
-        finished = step == config.steps
-        interrupted = bool(self.received)
-        save_due = step % config.checkpoint_every == 0 or finished or interrupted
-        log_due = step % config.log_every == 0 or finished
-        if save_due or log_due:
-            self.check(record)
-        if log_due:
-            self.log(record)
-        every = config.preview_every
-        if step == 0 or finished or (step > 0 and every and step % every == 0):
-            self.preview(record.state)
-        if self.comparison and step >= 0 and step % config.evaluate_every == 0:
-            self.evaluate(record, self.comparison)
-        # A signal that comes during a preview is served here, not a step later.
-        interrupted = interrupted or bool(self.received)
-        if save_due or interrupted:
-            self.check(record)
-            self.save(record.state)
-        return interrupted
-
-    def check(self, record: Record) -> None:
-        """Refuse to go on with, and to save, numbers that are broken."""
-        if not all(math.isfinite(value) for value in record.values().values()):
-            raise SincutError(
-                f"training diverged at step {record.step}: a loss is not finite; the last saved "
-                f"state is kept; try --set learning_rate={self.config.learning_rate / 4:g}"
-            )
-
-    def log(self, record: Record) -> None:
-        """One line in the log, the same to the listener."""
-        steps, seconds = record.step - self.logged[0], record.seconds - self.logged[1]
-        self.logged = record.step, record.seconds
-        line = {
-            "step": record.step,
-            "steps": record.steps,
-            "seconds": round(record.seconds, 3),
-            "steps_per_second": round(steps / max(seconds, 1e-6), 3),
-            "learning_rate": record.learning_rate,
-            "losses": record.values(),
-        }
-        self.append(line)
-        self.tell({"event": "step", **line})
-
-    def evaluate(self, record: Record, comparison: Comparison) -> None:
-        """The figures of the content translated at its own size, in the log and to the listener."""
-        figures = dataclasses.asdict(
-            comparison.figures(translated(self.pair[0], self.generator(record.state)))
-        )
-        line = {"step": record.step, "seconds": round(record.seconds, 3), "figures": figures}
-        self.append(line)
-        self.tell({"event": "figures", **line})
-
-    def append(self, line: dict[str, Any]) -> None:
-        """One more line in the log."""
-        try:
-            with open(self.folder / LOG_FILE, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise SincutError(
-                f"cannot write {self.folder / LOG_FILE} ({error.strerror}); check the place and "
-                "its free space"
-            ) from None
-        for view in self.views:
-            view.record(line)
-
-    def preview(self, state: State) -> None:
-        """The content at most ``preview_width`` wide, translated, as a PNG."""
-        pixels = reduced(self.pair[0], self.config.preview_width, self.generator(state))
-        path = self.folder / PREVIEWS / f"{state.step:06d}.png"
-        write_png(path, pixels)
-        for view in self.views:
-            view.preview(state.step, pixels)
-        self.tell({"event": "preview", "step": state.step, "path": str(path)})
-
-    def save(self, state: State) -> None:
-        """The state, then the model."""
-        save_state(self.folder / STATE_FILE, state, self.header)
-        header = {**self.header, "step": max(state.step, 0)}
-        save_model(
-            self.folder / MODEL_FILE, self.generator(state), state.averaged_projector, header
-        )
-
-    def generator(self, state: State) -> Generator:
-        """The generator as it is written and shown, worked out once per step."""
-        if self.finished is None or self.finished[0] != state.step:
-            self.finished = state.step, finished(state, *self.pair, self.config)
-        return self.finished[1]
 
 
 def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:
@@ -469,36 +272,3 @@ def _describe(path: Path, picture: Picture) -> dict[str, Any]:
         "height": picture.height,
         "sha256": file_digest(path),
     }
-
-
-def _remove_leftovers(folder: Path, *, everything: bool) -> None:
-    """Remove what a kill left half written, or everything that a run writes; nothing else."""
-    files = [
-        MODEL_FILE,
-        STATE_FILE,
-        CONFIG_FILE,
-        LOG_FILE,
-        LIVE_PAGE,
-        LIVE_DATA,
-        CARD_FILE,
-        REPORT_FILE,
-    ]
-    leftovers = [path for name in files for path in folder.glob(f".{name}.*.part")]
-    leftovers += folder.glob(f"{PREVIEWS}/.[0-9]*.png.*.part")
-    if everything:
-        card = folder / CARD_FILE
-        leftovers += [folder / name for name in files if folder / name != card or is_own(card)]
-        leftovers += folder.glob(f"{PREVIEWS}/[0-9]*.png")
-        leftovers += folder.glob(f"{BOARD}/events.out.tfevents.*")
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-
-
-def _log_until(path: Path, step: int) -> list[str]:
-    """The log's lines up to a step; what a power cut left of a line is dropped."""
-    return [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
-
-
-def _write_text(path: Path, text: str) -> None:
-    with write_atomically(path) as file:
-        file.write(text.encode())

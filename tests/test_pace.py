@@ -67,7 +67,7 @@ class Machine:
             monkeypatch.setattr(
                 f"sincut.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
             )
-        monkeypatch.setattr("sincut.run.save_model", lambda *_: self.work(PACE.save / 6))
+        monkeypatch.setattr("sincut.recorder.save_model", lambda *_: self.work(PACE.save / 6))
 
     def work(self, seconds: float) -> None:
         self.now += seconds * self.random.uniform(1 - self.spread, 1 + self.spread)

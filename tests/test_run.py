@@ -172,7 +172,7 @@ def test_a_kill_before_the_first_save_can_be_started_over(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("sincut.run.save_state", kill)
+        patch.setattr("sincut.recorder.save_state", kill)
         with pytest.raises(Killed):
             train(pair, run)
     assert refusal(*pair, run, **TINY) == (
