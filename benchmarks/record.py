@@ -18,10 +18,12 @@ def circumstances(device: str) -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     )
+    found = environment(device)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": commit.stdout.strip() or None,
-        **environment(device),
+        "device": found.pop("processor"),
+        **found,
     }
 
 

@@ -43,4 +43,5 @@ def demo(output: Path, force: bool, quiet: bool, **fields: str | None) -> None:
     console.line(f"Made in {duration(result.seconds)}. Look at them:")
     for name, path in result.pictures.items():
         console.line(f"  {name:<8} {path}")
-    console.line(f"  {'report':<8} {result.report}")
+    if result.report:
+        console.line(f"  {'report':<8} {result.report}")

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from sincut.evaluation import Evaluation
     from sincut.quality import Figures
 
-_READING = (
-    "↓ lower is better: S1 colour, S2 texture (S2/floor 1: as near as the style is to itself), S3 "
-    "told apart from the style (0.5: not at all). ↑ higher is better: C1 edges, C2 layout of the "
-    "content. None says enough alone."
-)
-
 
 @click.command()
 @click.argument("content", type=click.Path(path_type=Path))
@@ -89,16 +83,17 @@ def _print_table(found: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from sincut.pages.report import FIGURES
+
     table = Table(box=SIMPLE_HEAD)
     table.add_column("output", overflow="fold")
-    for name in ("S1 ↓", "S2 ↓", "S2/floor ↓", "S3 ↓", "C1 ↑", "C2 ↑"):
+    for name, _ in FIGURES.values():
         table.add_column(name, justify="right", no_wrap=True)
     if found.anchors:
         table.add_column("beyond")
 
     def add(name: str, figures: Figures, beyond: str, style: str | None = None) -> None:
-        values = (figures.S1, figures.S2, figures.S2_ratio, figures.S3, figures.C1, figures.C2)
-        cells = [f"{value:.3f}" for value in values]
+        cells = [f"{getattr(figures, field):.3f}" for field in FIGURES]
         table.add_row(Text(name), *cells, *([beyond] if found.anchors else []), style=style)
 
     for path, figures in found.outputs.items():
@@ -116,5 +111,9 @@ def _print_table(found: Evaluation) -> None:
             f"Identity, G(style) against the style: L1 {it.L1:.3f}, PSNR {it.PSNR:.1f} dB, "
             f"C1 {it.C1:.3f}, S2 {it.S2:.3f}."
         )
-    beyond = " beyond: better than the line IDT → 16-px blocks → 64-px blocks in C1 and S3."
-    click.echo(_READING + (beyond if found.anchors else ""))
+    for name, meaning in FIGURES.values():
+        click.echo(f"{name:<10}  {meaning}")
+    if found.anchors:
+        line = "better than the line IDT → 16-px blocks → 64-px blocks in C1 and S3"
+        click.echo(f"{'beyond':<10}  {line}")
+    click.echo("↓ lower is better, ↑ higher is. No one of them says enough alone.")

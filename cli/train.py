@@ -102,9 +102,14 @@ def train(
             listener=listener(console, update),
             **changes,
         )
+    if result.signal and result.step == result.steps:
+        report = shlex.join(["sincut", "report", str(output)])
+        console.line(f"Interrupted; the run is finished and saved. For a report: {report}")
+        sys.exit(128 + result.signal)
     if result.signal:
         words = ["sincut", "train", *map(str, (content, style, "-o", output)), "--resume"]
-        again = shlex.join([*words, "--tensorboard"] if tensorboard else words)
+        words += ["--tensorboard"] if tensorboard else []
+        again = shlex.join([*words, "--no-report"] if no_report else words)
         console.line(
             f"Interrupted after step {result.step} of {result.steps}; saved. To go on: {again}"
         )
@@ -133,6 +138,8 @@ def listener(
                 f"Estimate: {duration(record['seconds'])} at {record['seconds_per_step']:.2g} s a "
                 f"step, {byte_text(record['peak_bytes'])} of memory at the peak."
             )
+        elif event == "reporting":
+            update(f"report: {record['text']}", record["done"], record["of"])
         elif event == "report":
             console.line(f"Report: {record['path']}")
         elif event == "live":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -17,11 +18,18 @@ from safetensors import SafetensorError, safe_open
 from sincut.files.images import write_atomically
 from sincut.pages.report import FIGURES
 from sincut.runfolder import (
+    BOARD,
     CARD_FILE,
+    CONFIG_FILE,
+    LIVE_PAGE,
+    LOG_FILE,
     PREVIEWS,
+    REPORT_FILE,
     RunImage,
     RunRecord,
+    extension,
     repeating_command,
+    resuming_command,
     unusual_fields,
 )
 from sincut.units import duration
@@ -87,13 +95,11 @@ def is_own(path: Path) -> bool:
     return f"{mark}{rest}" == _MARK.format(_digest(card))
 
 
-def model_card(run: RunRecord, figures: Mapping[str, float] | None = None) -> str:
+def model_card(run: RunRecord) -> str:
     """The card as Markdown with a YAML front matter.
 
     Args:
         run: as its folder has it; the model's own step is read from there where it is.
-        figures: of the result, by their names in :class:`sincut.quality.Figures`; the last of the
-            log where not given.
     """
     content, style = plain(run.content.name), plain(run.style.name)
     parts = [
@@ -124,9 +130,8 @@ def model_card(run: RunRecord, figures: Mapping[str, float] | None = None) -> st
         _widths(run),
         "## Training",
         _table(("", "value"), _facts(run)),
-        "The same training again; on one CPU with the same versions, to the same numbers:",
-        _fence(repeating_command(run), "sh"),
-        *_measures(run, figures),
+        *_commands(run),
+        *_measures(run),
         "## Limits",
         "- It knows two images. It suits the content it was trained on and images like it; on "
         "others nothing was measured.\n"
@@ -136,8 +141,9 @@ def model_card(run: RunRecord, figures: Mapping[str, float] | None = None) -> st
         "## Licence",
         "None is stated here. The look and the previews come from the two images: whoever holds "
         "the rights in them decides what may be done with this model. Who may say so adds "
-        "`license:` to the front matter. The previews show the content image, and `config.json` "
-        "holds the names of both files.",
+        "`license:` to the front matter.",
+        "## What this folder shows of the images",
+        _disclosed(run),
         "## Citation",
         _fence(_CITATION, "bibtex"),
     ]
@@ -161,6 +167,40 @@ def _picture(run: RunRecord) -> list[str]:
     step, path = run.previews[-1]
     about = f"The content after {step} steps"
     return [f"![{about}]({PREVIEWS}/{path.name})", f"*{about}, reduced.*"]
+
+
+def _commands(run: RunRecord) -> Iterable[str]:
+    differs = extension(run)
+    if differs:
+        yield f"The same settings again, but not the same training. {differs}"
+    else:
+        yield "The same training again; on one CPU with the same versions, to the same numbers:"
+    yield _fence(repeating_command(run), "sh")
+    if _model_step(run) < run.config.steps:
+        yield "To go on with this one, in the folder that holds the images and the run:"
+        yield _fence(resuming_command(run), "sh")
+
+
+def _disclosed(run: RunRecord) -> str:
+    """What to know before it is uploaded. The report is made after the card, or later by hand."""
+    return (
+        f"- `{REPORT_FILE}`, made when a training is finished, holds **both images themselves**: "
+        "content, style and result as JPEG, at most 4096 pixels a side and smaller only where the "
+        "file would pass 10 MB, and squares of 256 pixels of each, exact to the pixel. Nothing "
+        "else that sincut writes here holds them.\n"
+        f"- `{PREVIEWS}/` and, where it is, `{BOARD}/` hold the content translated, its longest "
+        f"side at most {run.config.preview_width} pixels: what the content shows can be "
+        "recognised.\n"
+        f"- `{CARD_FILE}`, `{CONFIG_FILE}`, `{REPORT_FILE}`, `model.safetensors` and "
+        "`state.safetensors` hold the names of both image files, without their folders, their "
+        "sizes and SHA-256 digests: whoever has such a file can tell that it was used. "
+        f"`{LIVE_PAGE}` holds the names and sizes.\n"
+        f"- `{CARD_FILE}`, `{LIVE_PAGE}` and `{REPORT_FILE}` hold the name of this folder, in the "
+        f"commands. `{CARD_FILE}`, `{CONFIG_FILE}` and `{REPORT_FILE}` say on which processor and "
+        "with which versions it was trained.\n"
+        f"- `{LOG_FILE}`, `live.js` and the weights are numbers computed from the images. No file "
+        "holds the places, dates or authors that image files may carry."
+    )
 
 
 def _described(role: str, image: RunImage) -> tuple[str, str, str, str]:
@@ -191,8 +231,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
         ("device", config.device),
         ("precision", config.precision),
         ("time", f"{duration(run.seconds)} in logged steps"),
-        ("sincut", run.version),
-        *run.environment.items(),
+        *_made_with(run),
     ]
     said = ("preset", "method", "steps", "warm_steps", "seed", "device", "precision")
     flags = [
@@ -205,6 +244,17 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     return [(plain(name), value if "`" in value else plain(value)) for name, value in facts]
 
 
+def _made_with(run: RunRecord) -> Iterable[tuple[str, str]]:
+    """Processor and versions by name; where a later session had others, one after the other."""
+    environments = [session.environment for session in run.sessions]
+    names = dict.fromkeys(name for each in environments for name in each)
+    if "sincut" not in names:
+        yield "sincut", run.version
+    for name in names:
+        values = [each.get(name, "none") for each in environments]
+        yield name, ", then ".join(value for value, _ in groupby(values))
+
+
 def _model_step(run: RunRecord) -> int:
     """The step of the model that is there: an interrupted one is seldom a step of the log."""
     try:
@@ -214,7 +264,7 @@ def _model_step(run: RunRecord) -> int:
         return run.step
 
 
-def _measures(run: RunRecord, figures: Mapping[str, float] | None) -> Iterable[str]:
+def _measures(run: RunRecord) -> Iterable[str]:
     losses = run.series("losses")
     if losses:
         yield "## Last losses"
@@ -230,14 +280,15 @@ def _measures(run: RunRecord, figures: Mapping[str, float] | None) -> Iterable[s
                 if name in losses and (name != "warm" or len(losses) == 1)
             ],
         )
-    where = "The content translated at its own size, compared with content and style."
-    if figures is None:
-        logged = run.series("figures")
+    logged = run.series("figures")
+    if logged:
         figures = {name: values[-1] for name, (_, values) in logged.items()}
-        where += "".join(f" After step {steps[-1]}." for steps, _ in list(logged.values())[:1])
-    if figures:
+        (steps, _), *_ = logged.values()
         yield "## Figures"
-        yield where
+        yield (
+            "The content translated at its own size, compared with content and style, after step "
+            f"{steps[-1]}."
+        )
         rows = [
             (title, f"{figures[name]:.3f}", meaning)
             for name, (title, meaning) in FIGURES.items()

@@ -21,7 +21,7 @@ class DemoResult:
     """The pictures by name, the report; ``signal`` as in :class:`sincut.run.RunResult`."""
 
     pictures: dict[str, Path]
-    report: Path
+    report: Path | None  # where it was made
     seconds: float
     step: int
     signal: int
@@ -62,4 +62,10 @@ def make_demo(
     if not run.signal:
         translate(run.folder, pictures["content"], pictures["result"])
     report = run.folder / REPORT_FILE
-    return DemoResult(pictures, report, time.monotonic() - started, run.step, run.signal)
+    return DemoResult(
+        pictures,
+        report if report.exists() else None,
+        time.monotonic() - started,
+        run.step,
+        run.signal,
+    )

@@ -33,21 +33,19 @@ def chosen_device(name: str) -> str:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What something is computed with: the device's name, threads and versions, by name."""
-    try:
-        import triton
-
-        triton_version = triton.__version__
-    except ModuleNotFoundError:  # it exists for Linux only
-        triton_version = None
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+    """What something is computed with: the processor's name, threads and versions, by name."""
+    found = {
+        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": triton_version,
         "sincut": __version__,
     }
+    with contextlib.suppress(ModuleNotFoundError):  # it exists for Linux only
+        import triton
+
+        found["triton"] = triton.__version__
+    return found
 
 
 def faster_in_bf16(device: str) -> bool:

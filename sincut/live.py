@@ -22,7 +22,9 @@ from sincut.runfolder import (
     LOG_FILE,
     PREVIEWS,
     RunRecord,
+    extension,
     repeating_command,
+    resuming_command,
     unusual_fields,
 )
 from sincut.units import duration
@@ -33,6 +35,12 @@ RUNNING = ("warm start", "training", "reporting")
 _KEPT = 512  # records of a kind: a curve is drawn some four hundred pixels wide
 _RECENT = 64  # records from which the time left is foreseen
 
+# When a run that says nothing is taken for dead: after so many times what it should take, but not
+# before so many seconds. Figures take some twelve seconds a megapixel on two cores.
+_PATIENCE = 10
+_AT_LEAST = 60.0
+_FIGURES = 60.0  # seconds more for every megapixel of the pair
+
 
 class LiveView:
     """Follows one run.
@@ -41,6 +49,7 @@ class LiveView:
         run: the run as it starts or goes on, its log up to ``step``.
         step: of the state that it starts from.
         seconds: foreseen from here to the end, or ``None``.
+        seconds_per_step: foreseen for one step of the training, or ``None``.
 
     ``report`` may be set to the name of a file of the run folder, to which the page then links.
 
@@ -48,8 +57,16 @@ class LiveView:
     of the run: what was saved is intact then.
     """
 
-    def __init__(self, run: RunRecord, step: int, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        run: RunRecord,
+        step: int,
+        seconds: float | None = None,
+        *,
+        seconds_per_step: float | None = None,
+    ) -> None:
         self.run, self.step, self.foreseen = run, step, seconds
+        self.expected = (seconds_per_step or 0.0) * run.config.log_every
         self.report = ""
         self.steps = run.config.steps
         self.warm = step < 0
@@ -60,7 +77,7 @@ class LiveView:
         self.kept = Thinned()
         for record in run.log:
             self.kept.add(record)
-        self.session = round(time.time())
+        self.session = round(1000 * time.time())
         self.due = 0.0  # when the next writing is, on the monotonic clock
         self.pause = EVERY
         with write_atomically(run.folder / LIVE_PAGE) as file:
@@ -87,11 +104,14 @@ class LiveView:
         self.previews.append(step)
         self._write(self._state())
 
-    def close(self, state: str) -> None:
-        """The last word: ``finished``, ``interrupted`` and saved, or ``stopped``.
+    def close(self, state: str, step: int) -> None:
+        """The last word: ``finished``, ``interrupted`` and saved, or ``stopped`` by an error.
 
-        Before it, ``reporting``, which may take a while.
+        Before it, ``reporting``, which may take a while. ``step`` is the one that is saved, which
+        is seldom that of the last record; 0 also stands for the warm start.
         """
+        if step > 0 or self.step > 0:
+            self.step = step
         self._write(state)
 
     def data(self, state: str) -> dict[str, Any]:
@@ -103,6 +123,7 @@ class LiveView:
             "session": self.session,
             "written": round(time.time(), 1),
             "every": round(self._every(), 1),
+            "patience": self._patience(state),
             "done": self.step + self.run.config.warm_steps,
             "of": self.steps + self.run.config.warm_steps,
             "facts": self._facts(state),
@@ -132,10 +153,8 @@ class LiveView:
             "training": "Training",
             "reporting": f"Trained {self.steps} steps; the report is being written",
             "finished": f"Finished after {self.steps} steps",
-            "interrupted": f"Interrupted after {max(self.step, 0)} of {self.steps} steps and "
-            "saved; the same command with --resume goes on",
-            "stopped": "Stopped before the end, the terminal says why; the same command with "
-            "--resume goes on from the last saved step",
+            "interrupted": f"Interrupted after {max(self.step, 0)} of {self.steps} steps and saved",
+            "stopped": "Stopped before the end; the terminal says why",
         }[state]
 
     def _facts(self, state: str) -> list[tuple[str, str]]:
@@ -161,8 +180,22 @@ class LiveView:
     def _every(self) -> float:
         """Seconds until there is something new."""
         if len(self.recent) < 2:
-            return self.pause
+            return max(self.pause, self.expected)
         return max(self.pause, (self.recent[-1][1] - self.recent[0][1]) / (len(self.recent) - 1))
+
+    def _patience(self, state: str) -> float | None:
+        """Seconds without news after which the run may be dead; ``None`` for ever.
+
+        A report tells nothing while it is made. What was foreseen counts beside what was seen, as
+        steps of the warm start may be quicker than those to come.
+        """
+        if state not in RUNNING or state == "reporting":
+            return None
+        found = max(_AT_LEAST, _PATIENCE * max(self._every(), self.expected))
+        if self.run.config.evaluate_every:
+            pair = (self.run.content, self.run.style)
+            found += _FIGURES * sum(image.width * image.height for image in pair) / 1e6
+        return round(found, 1)
 
 
 class Thinned:
@@ -213,7 +246,10 @@ def live_page(run: RunRecord) -> str:
     body = "\n".join(
         (
             f"<header><h1>{text(title)}</h1>",
-            '<p id="state" role="status"></p></header>',
+            '<p id="state" role="status"></p>',
+            '<div id="resume" hidden><p>In the folder that holds the images and the run, this goes '
+            "on from the last saved step, and this page then follows it:</p>"
+            f"<pre>{text(resuming_command(run))}</pre></div></header>",
             "<noscript><p>This page follows a training and needs JavaScript for it. Without it: "
             f'the pictures so far are in the folder <a href="{PREVIEWS}/">{PREVIEWS}</a>, the '
             f'losses in <a href="{LOG_FILE}">{LOG_FILE}</a>.</p></noscript>',
@@ -222,6 +258,8 @@ def live_page(run: RunRecord) -> str:
             '<section id="so-far" aria-label="Progress">'
             '<progress id="progress" aria-label="Steps done"></progress>'
             '<dl id="facts"></dl></section>',
+            '<p id="none" class="soft" hidden>The first preview comes with step 0, after the warm '
+            "start.</p>"
             '<section id="pictures"><h2>Preview</h2><figure><img id="preview" alt=""></figure>',
             '<div class="row"><label for="scrubber">Step</label>'
             '<input type="range" id="scrubber" min="0" max="0" step="1" value="0" '
@@ -231,7 +269,8 @@ def live_page(run: RunRecord) -> str:
             '<small id="waiting">wait while you are on them</small></h2>'
             '<div id="curves" class="curves"></div></section></div>',
             f"<section id='settings'><h2>Settings</h2>{_settings(run)}",
-            f"<h3>The same again</h3><pre>{text(repeating_command(run))}</pre></section></main>",
+            _again(run),
+            "</section></main>",
         )
     )
     return document(
@@ -242,6 +281,14 @@ def live_page(run: RunRecord) -> str:
         data={"source": LIVE_DATA},
         files=True,
     )
+
+
+def _again(run: RunRecord) -> str:
+    """The command that trains it anew, and a warning where that is not the same."""
+    differs = extension(run)
+    title = "The same settings again" if differs else "The same again"
+    warning = f'<p class="soft" id="extended">{text(differs)}</p>' if differs else ""
+    return f"<h3>{title}</h3>{warning}<pre>{text(repeating_command(run))}</pre>"
 
 
 def _settings(run: RunRecord) -> str:

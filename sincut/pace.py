@@ -157,9 +157,16 @@ def of_length(config: TrainConfig, steps: int, *, keep_warm: bool = False) -> Tr
 
 
 def fitted(
-    config: TrainConfig, pace: Pace, seconds: float, *, keep_warm: bool = False
+    config: TrainConfig,
+    pace: Pace,
+    seconds: float,
+    *,
+    keep_warm: bool = False,
+    reserved: float = 0.0,
 ) -> TrainConfig:
     """The longest configuration that ends within ``seconds``; ``keep_warm`` as above.
+
+    ``reserved`` of them are for the report after it.
 
     Raises:
         SincutError: there is no time for even ten steps.
@@ -170,11 +177,14 @@ def fitted(
         changed = of_length(config, steps, keep_warm=keep_warm)
         return pace.seconds(changed, -changed.warm_steps)
 
+    seconds -= reserved
     if needed(shortest) > seconds:
+        taken = f" beside {reserved:.0f} s for the report" if reserved else ""
+        less = ", --no-report" if reserved else ""
         raise SincutError(
             f"--minutes must leave time for at least {shortest} steps after the start, of which "
-            f"one takes {pace.step(config):.2g} s here; got {max(seconds, 0):.0f} s left; try a "
-            "larger --minutes or --preset draft"
+            f"one takes {pace.step(config):.2g} s here; got {max(seconds, 0):.0f} s left{taken}; "
+            f"try a larger --minutes{less} or --preset draft"
         )
     low, high = shortest, 2 * shortest
     while needed(high) <= seconds and high < 1 << 40:

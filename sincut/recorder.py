@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -63,11 +64,17 @@ class Recorder:
         self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
+        self.saved = 0  # the step of the last saved state
+        self.session = 0  # which start or resumption this is
         self.views: list[LiveView | Board] = []  # what shows the run while it goes on
 
-    def open(self, state: State, foreseen: float | None, *, tensorboard: bool) -> None:
-        """Make the folder, or bring its log back to where ``state`` is."""
+    def open(self, state: State, pace: tuple[float, float] | None, *, tensorboard: bool) -> None:
+        """Make the folder, or bring its log and previews back to where ``state`` is.
+
+        ``pace`` holds the seconds foreseen, to the end and for a step.
+        """
         self.logged = state.step, 0.0
+        self.saved = state.step
         fresh = state.step == -self.config.warm_steps
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,12 +84,21 @@ class Recorder:
             raise SincutError(
                 f"cannot write to {self.folder} ({error.strerror}); give another -o"
             ) from None
-        made_with = environment(self.config.device)
-        record = {"sincut_version": __version__, **self.header, "environment": made_with}
+        sessions = [] if fresh else _sessions(self.folder / CONFIG_FILE)
+        self.session = len(sessions)
+        if state.step < self.config.steps:
+            made_with = environment(self.config.device)
+            length = {"start": state.step, "steps": self.config.steps}
+            sessions.append({**length, "environment": made_with})
+        record = {"sincut_version": __version__, **self.header, "sessions": sessions}
         _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
         lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
         _write_text(self.folder / LOG_FILE, "".join(lines))
-        self.live = LiveView(read_run(self.folder), state.step, foreseen)
+        for step, path in read_run(self.folder).previews:
+            if step > state.step:  # of what a kill has undone
+                path.unlink(missing_ok=True)
+        seconds, of_step = pace or (None, None)
+        self.live = LiveView(read_run(self.folder), state.step, seconds, seconds_per_step=of_step)
         self.views.append(self.live)
         if tensorboard:
             self.views.append(Board(self.folder / BOARD, None if fresh else state.step + 1))
@@ -91,35 +107,54 @@ class Recorder:
             if state.step == 0:
                 self.preview(state)
 
-    def close(self, outcome: str, report_of: State | None = None) -> None:
-        """Say what the run has come to: ``finished`` or ``interrupted``; with a report of it."""
-        if not write_card(read_run(self.folder)):
-            text = "it was changed by hand and stays; without it a new one is written"
-            self.tell({"event": "notice", "about": CARD_FILE, "text": text})
+    def close(self, state: State, *, report: bool) -> None:
+        """Say what the run has come to, finished or interrupted; with a report if it is wanted."""
+        outcome = "finished" if state.step == self.config.steps else "interrupted"
         try:
-            if report_of is not None:
-                self.report(report_of)
+            if not write_card(read_run(self.folder)):
+                text = "it was changed by hand and stays; without it a new one is written"
+                self.tell({"event": "notice", "about": CARD_FILE, "text": text})
+            if report:
+                self.report(state)
         finally:
             for view in self.views:
-                view.close(outcome)
+                view.close(outcome, max(state.step, 0))
 
     def report(self, state: State) -> None:
-        """The report, which the live page then links to; without it the run is still whole."""
-        self.live.close("reporting")
+        """The report, which the live page then links to.
+
+        Whatever goes wrong here is told and no more: the run is whole without it. Ctrl-C leaves it
+        out, and counts as a signal that was received.
+        """
+        self.live.close("reporting", state.step)
         path = self.folder / REPORT_FILE
+
+        def on_progress(text: str, done: int, total: int) -> None:
+            self.tell({"event": "reporting", "text": text, "done": done, "of": total})
+
         try:
-            write_report(read_run(self.folder), path, self.generator(state), *self.pair)
-        except SincutError as error:
-            self.tell({"event": "notice", "about": "the report", "text": str(error)})
-            return
-        self.live.report = path.name
-        self.tell({"event": "report", "path": str(path)})
+            write_report(
+                read_run(self.folder),
+                path,
+                self.generator(state),
+                *self.pair,
+                step=state.step,
+                on_progress=on_progress,
+            )
+        except KeyboardInterrupt:
+            self.received.append(signal.SIGINT)
+        except Exception as error:
+            text = f"{error or type(error).__name__}"
+            self.tell({"event": "notice", "about": "the report, which was not made", "text": text})
+        else:
+            self.live.report = path.name
+            self.tell({"event": "report", "path": str(path)})
 
     def abandon(self) -> None:
         """Let go of a run that an error ends, which matters more than what fails here."""
         for view in self.views:
             with suppress(SincutError):
-                view.close("stopped")
+                view.close("stopped", max(self.saved, 0))
 
     def on_step(self, record: Record) -> bool:
         """Log, preview and save what is due after a step; true after the first signal."""
@@ -158,6 +193,7 @@ class Recorder:
         self.logged = record.step, record.seconds
         line = {
             "step": record.step,
+            "session": self.session,
             "steps": record.steps,
             "seconds": round(record.seconds, 3),
             "steps_per_second": round(steps / max(seconds, 1e-6), 3),
@@ -172,7 +208,12 @@ class Recorder:
         figures = dataclasses.asdict(
             comparison.figures(translated(self.pair[0], self.generator(record.state)))
         )
-        line = {"step": record.step, "seconds": round(record.seconds, 3), "figures": figures}
+        line = {
+            "step": record.step,
+            "session": self.session,
+            "seconds": round(record.seconds, 3),
+            "figures": figures,
+        }
         self.append(line)
         self.tell({"event": "figures", **line})
 
@@ -205,6 +246,7 @@ class Recorder:
         save_model(
             self.folder / MODEL_FILE, self.generator(state), state.averaged_projector, header
         )
+        self.saved = state.step
 
     def generator(self, state: State) -> Generator:
         """The generator as it is written and shown, worked out once per step."""
@@ -234,6 +276,15 @@ def _remove_leftovers(folder: Path, *, everything: bool) -> None:
         leftovers += folder.glob(f"{BOARD}/events.out.tfevents.*")
     for path in leftovers:
         path.unlink(missing_ok=True)
+
+
+def _sessions(path: Path) -> list[dict[str, Any]]:
+    """What ``config.json`` has recorded of earlier starts; nothing where it cannot be read."""
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["sessions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return found
 
 
 def _log_until(path: Path, step: int) -> list[str]:

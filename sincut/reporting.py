@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sincut import __version__
 from sincut.anchors import anchors as make_anchors
-from sincut.checkpoint import MODEL_FILE
-from sincut.config import TranslateConfig
+from sincut.checkpoint import MODEL_FILE, load_model
+from sincut.config import TrainConfig, TranslateConfig
 from sincut.devices import chosen_device
 from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
@@ -31,7 +30,6 @@ from sincut.pages.report import Contents, Crop, Measured, page
 from sincut.quality import SMALLEST_SIDE, Comparison
 from sincut.runfolder import REPORT_FILE, RunRecord, find_image, read_run, repeating_command
 from sincut.tiling import Tile, spans
-from sincut.translation import load_generator
 from sincut.units import duration
 
 MEASURED_PIXELS = 2_000_000  # of content and style each, up to which figures come by themselves
@@ -85,7 +83,7 @@ def report(
             translate`` does by default.
         figures: measure the result and the anchors; by default where neither image has more than
             2 megapixels, since it takes some 12 seconds a megapixel on two cores.
-        device: where to translate, as in :class:`sincut.config.TranslateConfig`.
+        device: where to translate: ``auto``, ``cpu`` or ``cuda``.
         force: overwrite an ``output``.
         on_progress: called with what is being done, and how many of how many parts are done.
 
@@ -98,6 +96,7 @@ def report(
     if not (folder / MODEL_FILE).is_file():
         raise SincutError(f"{folder} has no {MODEL_FILE}; give a folder that sincut train wrote")
     target = folder / REPORT_FILE if output is None else Path(output)
+    device = TranslateConfig(device=device).device  # refuses what is none
     pair = [
         find_image(record, role, None if given is None else Path(given))
         for role, given in (("content", content), ("style", style))
@@ -106,12 +105,14 @@ def report(
         _check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
     content_pixels, style_pixels = (read_picture(path).rgb for path in pair)
     given_result = None if result is None else _read_result(Path(result), content_pixels)
+    model = load_model(folder)
     return write_report(
         record,
         target,
-        load_generator(folder).to(chosen_device(device)),
+        model.generator.to(chosen_device(device)),
         content_pixels,
         style_pixels,
+        step=model.header["step"],
         result=given_result,
         figures=figures,
         on_progress=on_progress,
@@ -125,6 +126,7 @@ def write_report(
     content: Pixels,
     style: Pixels,
     *,
+    step: int,
     result: Pixels | None = None,
     figures: bool | None = None,
     on_progress: Progress | None = None,
@@ -133,8 +135,15 @@ def write_report(
 
     Args:
         content, style, result: (H, W, 3) uint8 sRGB; content and result have one size.
+        step: after which the generator is.
     """
     wanted, why_not = _figures_wanted((content, style), figures)
+    if figures and result is None and _count(content) > WHOLE_PIXELS:
+        raise SincutError(
+            f"figures take a translation of the whole content, and above "
+            f"{WHOLE_PIXELS // 1_000_000} megapixels a report makes none; translate it and give it "
+            "with --result FILE, or try --no-figures"
+        )
     told = on_progress or (lambda *_: None)
     steps = 8 if wanted else 2
     times = [("training", duration(record.seconds))]
@@ -143,15 +152,15 @@ def write_report(
         shown = _Result.made(generator, content, result)
     measured: list[Measured] = []
     if wanted and shown.whole is not None:
-        with _timed("measuring", times):
-            measured = list(_measured(content, style, shown.whole, told, steps))
-    elif wanted:
-        why_not = (
-            f"Not measured: only parts of the content ({WHOLE_PIXELS // 1_000_000} megapixels and "
-            "more) were translated for this report; give it the whole with --result."
-        )
+        try:
+            with _timed("measuring", times):
+                measured = list(_measured(content, style, shown.whole, told, steps))
+        except SincutError as error:  # such as a style of one colour
+            if figures:
+                raise
+            why_not = f"Not measured: {error}."
     told("the page", steps - 1, steps)
-    page = _page(record, content, style, shown, measured, why_not, times).encode()
+    page = _page(record, step, content, style, shown, measured, why_not, times).encode()
     with write_atomically(target) as file:
         file.write(page)
     told("the page", steps, steps)
@@ -160,15 +169,25 @@ def write_report(
     return Report(target, len(page), of_result, of_anchors)
 
 
-def expected_seconds(content: Pixels, style: Pixels) -> float:
-    """About how long a report takes that nobody asked anything special of, on two CPU cores.
+def expected_seconds(
+    content: Pixels, style: Pixels, preview_seconds: float, config: TrainConfig
+) -> float:
+    """About how long a report takes that nobody asked anything special of.
 
-    Figures and anchors take 12 seconds a megapixel of the pair, translating one, all else three.
+    Translating is foreseen from the ``preview_seconds`` that a preview took on this machine.
+    Figures and anchors took 11 seconds a megapixel of the pair on two CPU cores, all else three.
     """
+
+    def within(side: int) -> float:
+        """Pixels of the content with its longest side at most ``side``."""
+        share = min(1.0, side / int(max(content.shape[:2])))
+        return _count(content) * share * share
+
+    whole = _count(content) <= WHOLE_PIXELS
+    translated = _count(content) if whole else within(_REDUCED_SIDE)
+    seconds = 3 + preview_seconds * translated / within(config.preview_width)
     wanted, _ = _figures_wanted((content, style), None)
-    if wanted:
-        return 3 + 12 * (_count(content) + _count(style)) / 1e6
-    return 3 + min(_count(content), WHOLE_PIXELS) / 1e6
+    return seconds + (11 * (_count(content) + _count(style)) / 1e6 if wanted else 0)
 
 
 @dataclass(frozen=True)
@@ -231,6 +250,7 @@ def _measured(
 
 def _page(
     record: RunRecord,
+    step: int,
     content: Pixels,
     style: Pixels,
     shown: _Result,
@@ -252,6 +272,7 @@ def _page(
     nothing = Embedded("data:,", 1, 1)
     contents = Contents(
         run=record,
+        step=step,
         content=nothing,
         style=nothing,
         result=nothing,
@@ -324,16 +345,20 @@ def _previews(record: RunRecord) -> Iterator[tuple[int, Embedded]]:
         place = round(index * (len(known) - 1) / max(count - 1, 1))
         step, path = known[place]
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except OSError:  # a file that somebody changed: the report goes without it
+            pixels = read_picture(path).rgb
+        except SincutError:  # a file that somebody changed: the report goes without it
             continue
         yield step, photograph(pixels, _PREVIEW, _PREVIEW_SIDE)
 
 
 def _versions(record: RunRecord) -> list[tuple[str, str]]:
     """What the run was trained with, as recorded, and what made this report."""
-    found = [(f"trained with {name}", value) for name, value in record.environment.items()]
+    with_each: dict[str, list[str]] = {}
+    for session in record.sessions:
+        for name, value in session.environment.items():
+            if value not in with_each.setdefault(name, []):
+                with_each[name].append(value)
+    found = [(f"trained with {name}", ", then ".join(all_)) for name, all_ in with_each.items()]
     now = {"sincut": __version__, "Python": platform.python_version()}
     for name in ("torch", "numpy", "pillow"):
         try:
@@ -353,8 +378,8 @@ def _figures_wanted(pair: Any, asked: bool | None) -> tuple[bool, str]:
         return False, f"Not measured: that takes images of at least {SMALLEST_SIDE} pixels a side."
     if asked is None and max(map(_count, pair)) > MEASURED_PIXELS:
         return False, (
-            "Not measured by itself, since the images are large; "
-            "sincut report --figures or sincut evaluate does."
+            "Not measured by itself, since the images are large; sincut report --figures and "
+            "sincut evaluate do."
         )
     return True, ""
 
@@ -370,10 +395,10 @@ def _read_result(path: Path, content: Pixels) -> Pixels:
 
 
 def _check_output(path: Path, force: bool, inputs: list[Path]) -> None:
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise SincutError(f"a report is an HTML file, got {path}; try {path.with_suffix('.html')}")
     if path.is_dir():
         raise SincutError(f"{path} is a folder, not a file; try {path / REPORT_FILE}")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise SincutError(f"a report is an HTML file, got {path}; try {path.with_suffix('.html')}")
     if not path.parent.is_dir():
         raise SincutError(f"the folder {path.parent} does not exist; create it first")
     if path.exists() and any(path.samefile(each) for each in inputs):

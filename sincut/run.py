@@ -36,7 +36,11 @@ CHANGEABLE = ("steps", "device", "precision", "record_steps", "evaluate_every")
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run stands: ``signal`` is the number of the signal that interrupted it, or 0."""
+    """Where a run stands.
+
+    ``signal`` is the number of the signal that came while it ran, or 0; a run may be finished all
+    the same, as one that comes in the last step finds nothing more to interrupt.
+    """
 
     folder: Path
     step: int
@@ -71,11 +75,12 @@ def train(
             machine; the number found is recorded like any other.
         resume: continue the run in ``output``; ``steps`` may be larger than before.
         force: start anew in a folder that holds a run.
-        report: write :mod:`sincut.reporting`'s page into the folder when the run is finished.
+        report: write :mod:`sincut.reporting`'s page into the folder when the run is finished. A
+            report that fails is a notice, and the run is whole without it.
         tensorboard: write event files for TensorBoard as well; takes the extra ``logging``.
         listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,
-            ``live``, ``step``, ``preview``, ``figures``, ``report``, ``notice``, ``done`` or
-            ``interrupted``, under the key ``event``.
+            ``live``, ``step``, ``preview``, ``figures``, ``reporting``, ``report``, ``notice``,
+            ``done`` or ``interrupted``, under the key ``event``.
         changes: fields of :class:`sincut.config.TrainConfig`.
 
     Raises:
@@ -89,6 +94,8 @@ def train(
     if tensorboard:
         check_installed()
     paths = {"content": Path(content), "style": Path(style)}
+    if resume and force:
+        raise SincutError("--resume goes on and --force starts anew; give one of them")
     if resume:
         tensors, header = _saved_state(folder)
         config = _resumed_config(header, preset, method, changes)
@@ -103,15 +110,15 @@ def train(
     for name, picture in pictures.items():
         for notice in picture.notices:
             tell({"event": "notice", "about": f"the {name} image", "text": notice})
-    content_pixels, style_pixels = pictures["content"].rgb, pictures["style"].rgb
-    comparison = Comparison(content_pixels, style_pixels) if config.evaluate_every else None
+    pair = pictures["content"].rgb, pictures["style"].rgb
+    comparison = Comparison(*pair) if config.evaluate_every else None
     pace = None
     if budget is not None:
-        pace = measure(content_pixels, style_pixels, config, comparison)
+        pace = measure(*pair, config, comparison)
         left = budget - (time.monotonic() - started)
-        if report:
-            left -= expected_seconds(content_pixels, style_pixels)
-        config = fitted(config, pace, left, keep_warm="warm_steps" in changes)
+        reserved = expected_seconds(*pair, pace.preview, config) if report else 0.0
+        keep_warm = "warm_steps" in changes
+        config = fitted(config, pace, left, keep_warm=keep_warm, reserved=reserved)
         tell(_start_record(config, preset, resume))
     images = {name: _describe(paths[name], pictures[name]) for name in paths}
     if resume:
@@ -126,16 +133,17 @@ def train(
             text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
             tell({"event": "notice", "about": "the learning rate", "text": text})
     else:
-        state = new_state(content_pixels, style_pixels, config)
+        state = new_state(*pair, config)
 
-    run = Recorder(folder, config, images, (content_pixels, style_pixels), comparison, tell)
+    run = Recorder(folder, config, images, pair, comparison, tell)
     foreseen = None
     if state.step < config.steps:
-        pace = pace or measure(content_pixels, style_pixels, config, comparison)
-        foreseen = pace.seconds(config, state.step)
+        pace = pace or measure(*pair, config, comparison)
+        seconds = pace.seconds(config, state.step)
         if report:
-            foreseen += expected_seconds(content_pixels, style_pixels)
-        tell(_estimate_record(pace, config, foreseen))
+            seconds += expected_seconds(*pair, pace.preview, config)
+        foreseen = seconds, pace.step(config)
+        tell(_estimate_record(pace, config, seconds))
     try:
         run.open(state, foreseen, tensorboard=tensorboard)
         if resume:
@@ -145,24 +153,21 @@ def train(
             tell({"event": "live", "path": str(folder / LIVE_PAGE)})
             with signals() as received:
                 run.received = received
-                state = train_loop(content_pixels, style_pixels, config, run.on_step, state)
+                state = train_loop(*pair, config, run.on_step, state)
     except BaseException:
         run.abandon()
         raise
-    interrupted = state.step < config.steps
-    if interrupted or not report:
-        run.close("interrupted" if interrupted else "finished")
-    else:
-        run.close("finished", report_of=state)
+    finished = state.step == config.steps
+    run.close(state, report=report and finished and not run.received)
     tell(
         {
-            "event": "interrupted" if interrupted else "done",
+            "event": "done" if finished else "interrupted",
             "folder": str(folder),
             "step": state.step,
             "steps": config.steps,
         }
     )
-    return RunResult(folder, state.step, config.steps, run.received[0] if interrupted else 0)
+    return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
 
 
 def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:

@@ -3,20 +3,23 @@
 ===========================  =======================================================
 ``model.safetensors``        averaged generator and projection heads, self-describing
 ``state.safetensors``        everything training needs to go on
-``config.json``              the resolved configuration, version and images
+``config.json``              the resolved configuration, version, images and sessions
 ``log.jsonl``                a record of losses every ``log_every`` steps, and of figures
 ``previews/STEP.png``        the content translated
 ``index.html``, ``live.js``  the page that follows the training, and what it shows
 ``README.md``                the model card, at the end or where the run was interrupted
+``report.html``              content, style and result, once the run is finished
 ``tensorboard/``             event files, where they were asked for
 ===========================  =======================================================
+
+A session is a start or a resumption that still had steps to do.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +51,27 @@ class RunImage:
 
 
 @dataclass(frozen=True)
+class Session:
+    """A start or a resumption: the step it began from, the length of the run asked for then.
+
+    ``start`` is negative in the warm start. ``environment`` says what it was trained with: the
+    processor and versions, by name.
+    """
+
+    start: int
+    steps: int
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A run as its folder tells it.
 
     ``log`` holds the records in the order of their steps: of losses (``step``, ``steps``,
     ``seconds`` since the start or the last resumption, ``steps_per_second``, ``learning_rate``,
-    ``losses`` by name) and of figures (``step``, ``seconds``, ``figures`` by name). Steps of the
-    warm start are negative. ``previews`` are pairs of a step and a file, in order. ``environment``
-    says what the run was trained with: versions and the device, by name.
+    ``losses`` by name) and of figures (``step``, ``seconds``, ``figures`` by name), both with the
+    index of their ``session``. Steps of the warm start are negative. ``previews`` are pairs of a
+    step and a file, in order. ``sessions`` is empty where the folder does not tell them.
     """
 
     folder: Path
@@ -65,22 +81,42 @@ class RunRecord:
     style: RunImage
     log: tuple[dict[str, Any], ...]
     previews: tuple[tuple[int, Path], ...]
-    environment: dict[str, str] = field(default_factory=dict)
+    sessions: tuple[Session, ...] = ()
 
     @property
     def step(self) -> int:
-        """The last step that was logged; 0 before the first."""
+        """The last step that was logged; 0 before the first.
+
+        An interrupted run is saved at the step it was at, which may lie beyond: the files of model
+        and state hold that one.
+        """
         return max((max(record["step"], 0) for record in self.log), default=0)
 
     @property
     def seconds(self) -> float:
-        """Time spent in logged steps, over all resumptions."""
+        """Time spent in logged steps, over all sessions."""
+        sessions: dict[int, float] = {}
+        # Records that tell no session: a new one began wherever their clock went back.
         total = last = 0.0
         for record in self.log:
             seconds = float(record["seconds"])
-            total += seconds - last if seconds >= last else seconds
-            last = seconds
-        return total
+            if "session" in record:
+                index = record["session"]
+                sessions[index] = max(sessions.get(index, 0.0), seconds)
+            else:
+                total += seconds - last if seconds >= last else seconds
+                last = seconds
+        return total + sum(sessions.values())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the run was begun with: the first session's processor and versions, by name."""
+        return self.sessions[0].environment if self.sessions else {}
+
+    @property
+    def extended(self) -> bool:
+        """Whether a session was asked for another length than the run has now."""
+        return any(session.steps != self.config.steps for session in self.sessions)
 
     def series(self, kind: str) -> dict[str, tuple[list[int], list[float]]]:
         """Steps and values by name, of ``losses`` or of ``figures``."""
@@ -106,7 +142,7 @@ def read_run(folder: Path | str) -> RunRecord:
         images = {name: RunImage(**record[name]) for name in ("content", "style")}
         config = TrainConfig.from_dict(record["config"])
         version = str(record["sincut_version"])
-        environment = {str(k): str(v) for k, v in record.get("environment", {}).items()}
+        sessions = tuple(map(_session, record.get("sessions", ())))
     except SincutError as error:
         raise SincutError(f"{path} does not fit this version of sincut: {error}") from None
     except OSError:
@@ -125,8 +161,14 @@ def read_run(folder: Path | str) -> RunRecord:
         images["style"],
         tuple(json.loads(line) for line in whole_lines(folder / LOG_FILE)),
         tuple(sorted((int(p.stem), p) for p in folder.glob(f"{PREVIEWS}/*.png") if _is_step(p))),
-        environment,
+        sessions,
     )
+
+
+def _session(record: dict[str, Any]) -> Session:
+    """What has no value, as a package that is not there, is left out of the environment."""
+    environment = {str(k): str(v) for k, v in record["environment"].items() if v is not None}
+    return Session(int(record["start"]), int(record["steps"]), environment)
 
 
 def _is_step(path: Path) -> bool:
@@ -184,20 +226,54 @@ def unusual_fields(config: TrainConfig) -> list[str]:
     return [name for name, value in config.to_dict().items() if value != usual[name]]
 
 
-def repeating_command(
-    run: RunRecord, content: Path | str | None = None, style: Path | str | None = None
-) -> str:
+def repeating_command(run: RunRecord) -> str:
     """The command line that trains the same again, quoted for a POSIX shell.
 
-    Only what differs from the preset and the method is spelled out. ``content`` and ``style`` are
-    the names recorded unless given.
+    The images go by their recorded names. Only what differs from the preset and the method is
+    spelled out.
     """
     config = run.config
     names = ["preset", "method"] if config.method != "sincut" else ["preset"]
     words = []
     for name in (*names, *unusual_fields(config)):
         words += config.flag(name, getattr(config, name)).split(" ", 1)
-    places = (content or run.content.name, style or run.style.name, run.folder.name or "run")
+    return shlex.join([*_beginning(run), *words])
+
+
+def resuming_command(run: RunRecord) -> str:
+    """The command line that goes on with the run, quoted for a POSIX shell.
+
+    What a run is does not have to be said again, and its length, if it was chosen by a time, must
+    not be. The names are those recorded.
+    """
+    return shlex.join([*_beginning(run), "--resume"])
+
+
+def extension(run: RunRecord) -> str:
+    """A sentence on why :func:`repeating_command` trains another model than an extended run's.
+
+    Empty where it trains the same: the run had one length all the time, or its learning rate does
+    not depend on the length.
+    """
+    if not run.extended or run.config.schedule == "constant":
+        return ""
+    asked = [(session.start, session.steps) for session in run.sessions]
+    lengths = ", then ".join(
+        f"{steps} steps" + (f" from step {max(start, 0)}" if index else "")
+        for index, (start, steps) in enumerate(asked)
+        if not index or steps != asked[index - 1][1]
+    )
+    if asked[-1][1] != run.config.steps:
+        lengths += f", then {run.config.steps} steps"
+    return (
+        f"The run was extended or shortened on its way ({lengths}), and its learning rate followed "
+        f"each length's schedule ({run.config.schedule}). The command trains {run.config.steps} "
+        "steps with one schedule, which gives another model."
+    )
+
+
+def _beginning(run: RunRecord) -> list[str]:
+    names = run.content.name, run.style.name, run.folder.name or "run"
     # A name that begins with a dash would be read as an option.
-    pair = [f"./{place}" if str(place).startswith("-") else str(place) for place in places]
-    return shlex.join(["sincut", "train", *pair[:2], "-o", pair[2], *words])
+    content, style, output = (f"./{name}" if name.startswith("-") else name for name in names)
+    return ["sincut", "train", content, style, "-o", output]

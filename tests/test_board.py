@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import socket
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ import sincut
 from sincut.board import Board
 from sincut.cli import main
 from sincut.errors import SincutError
+from sincut.pace import Pace
 from sincut.run import RunResult
 from sincut.runfolder import read_run
 from tests.conftest import TINY
@@ -41,6 +45,13 @@ def images(events: Any) -> dict[int, np.ndarray]:
         each.step: np.asarray(Image.open(io.BytesIO(each.encoded_image_string)))
         for each in events.Images("preview")
     }
+
+
+@pytest.fixture(autouse=True)
+def pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are told a pace, which is no matter here, instead of measuring it."""
+    pace = Pace(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
+    monkeypatch.setattr("sincut.run.measure", lambda *_: pace)
 
 
 def assert_all_of_the_log(run: Path) -> None:
@@ -81,10 +92,11 @@ def test_the_log_and_the_previews_also_after_a_kill(
     with pytest.raises(Killed):
         sincut.train(*pair, run, tensorboard=True, **settings, listener=kill)
     assert scalars(accumulated(run / "tensorboard"), "losses/G")[0] == [1, 2, 3]
-    sincut.train(*pair, run, tensorboard=True, resume=True)
+    sincut.train(*pair, run, tensorboard=True, resume=True, report=False)
     assert len(list((run / "tensorboard").iterdir())) == 2
     assert_all_of_the_log(run)  # step 3 once, and as it was made the second time
-    sincut.train(*pair, run, force=True, tensorboard=True, **{**TINY, "steps": 2})
+    settings = {**TINY, "steps": 2}
+    sincut.train(*pair, run, force=True, tensorboard=True, report=False, **settings)
     assert len(list((run / "tensorboard").iterdir())) == 1
     assert_all_of_the_log(run)
 
@@ -96,17 +108,58 @@ def test_entries_after_the_saved_step_are_no_more(tmp_path: Path) -> None:
         first.record({**line, "step": step})
     first.preview(0, np.zeros((4, 5, 3), np.uint8))
     first.preview(5, np.zeros((4, 5, 3), np.uint8))
-    first.close("stopped")
-    Board(tmp_path, 4).close("finished")
+    first.close("stopped", 4)
+    Board(tmp_path, 4).close("finished", 4)
     events = accumulated(tmp_path)
     assert scalars(events, "losses/G")[0] == [-2, -1, 0, 1, 2, 3]
     assert list(images(events)) == [0]
 
 
+def test_what_is_written_can_be_seen_at_once(tmp_path: Path) -> None:
+    board = Board(tmp_path, None)
+    board.record({"losses": {"G": 1.0}, "step": 1})
+    assert scalars(accumulated(tmp_path), "losses/G") == ([1], [1.0])
+    board.close("finished", 1)
+
+
+def test_names_say_the_time_and_nothing_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "somebodys-machine")
+    now = int(time.time())
+    monkeypatch.setattr("sincut.board.time", SimpleNamespace(time=lambda: now + 0.5))
+    for step in range(12):  # in the same second; each takes back what the last one wrote after it
+        board = Board(tmp_path, step if step else None)
+        for later in (step, step + 1):
+            board.record({"losses": {"G": float(step)}, "step": later})
+        board.close("stopped", step)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"events.out.tfevents.{now}.{number:03d}" for number in range(12)]
+    assert all(b"somebodys" not in path.read_bytes() for path in tmp_path.iterdir())
+    steps, values = scalars(accumulated(tmp_path), "losses/G")
+    assert steps == list(range(13))
+    assert values == [*map(float, range(12)), 11.0]
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(tmp_path, None)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(board, "file", SimpleNamespace(flush=full))
+    with pytest.raises(SincutError) as caught:
+        board.record({"losses": {"G": 1.0}, "step": 1})
+    assert str(caught.value) == (
+        f"cannot write to {tmp_path} (No space left on device); check the place and its free space"
+    )
+    board.writer.close()
+
+
 def test_figures_are_there(tmp_path: Path) -> None:
     board = Board(tmp_path, None)
     board.record({"step": 4, "seconds": 1.0, "figures": {"S1": 0.25, "C2": 0.5}})
-    board.close("finished")
+    board.close("finished", 4)
     events = accumulated(tmp_path)
     assert events.Tags()["scalars"] == ["figures/S1", "figures/C2"]
     assert scalars(events, "figures/C2") == ([4], [0.5])

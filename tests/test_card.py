@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 import sincut
+from sincut import reporting
 from sincut.card import is_own, model_card, plain, write_card
 from sincut.config import train_config
 from sincut.files.images import file_digest
-from sincut.runfolder import RunImage, RunRecord, read_run
-from tests.conftest import TINY
+from sincut.pace import Pace
+from sincut.runfolder import RunImage, RunRecord, Session, read_run
+from tests.conftest import TINY, size_of
 
 HOSTILE = [
     "a|b.png", "`rm -rf`.png", "line\nbreak.png", "--dashes.png", "'quote\".png", "<b>&amp;.png",
@@ -27,12 +29,20 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are told a pace, which is no matter here, instead of measuring it."""
+    pace = Pace(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
+    monkeypatch.setattr("sincut.run.measure", lambda *_: pace)
+
+
 def tables(card: str) -> dict[str, list[str]]:
-    """The cells after the first of every row by the first."""
-    found = {}
+    """The cells after the first of every row by the first, which no two rows share."""
+    found: dict[str, list[str]] = {}
     for line in card.splitlines():
         if line.startswith("|"):
             first, *rest = (cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1])
+            assert first not in found or first in ("", "---"), first
             found[first] = rest
     return found
 
@@ -78,8 +88,11 @@ def test_what_a_finished_run_says(tiny_run: Path, pair: tuple[Path, Path]) -> No
     for name, value in {
         "preset": "draft", "method": "sincut", "steps": "6", "warm start": "2 steps", "seed": "0",
         "device": "cpu", "precision": "fp32", "sincut": sincut.__version__,
+        **{name: plain(value) for name, value in run.environment.items()},
     }.items():  # fmt: skip
         assert cells[name] == [value]
+    assert {"processor", "threads", "torch"} <= set(cells)
+    assert "| None |" not in card
     usual = train_config("draft").to_dict()
     said = ("preset", "method", "seed", "device", "precision", "steps", "warm_steps")
     changed = {n: v for n, v in run.config.to_dict().items() if v != usual[n] and n not in said}
@@ -93,6 +106,7 @@ def test_what_a_finished_run_says(tiny_run: Path, pair: tuple[Path, Path]) -> No
     assert "on images up to 160 pixels wide" in card
     assert "Who may say so adds `license:`" in card
     assert "@inproceedings{park2020contrastive," in card
+    assert "--resume" not in card
 
 
 def test_its_command_trains_the_same_again(
@@ -107,7 +121,7 @@ def test_its_command_trains_the_same_again(
     for path in pair:
         shutil.copy(path, tmp_path)
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(main, shlex.split(line)[1:])
+    result = CliRunner().invoke(main, [*shlex.split(line)[1:], "--no-report"])
     assert result.exit_code == 0, result.output
     again, before = read_run("tiny"), read_run(tiny_run)
     assert again.config == before.config
@@ -128,18 +142,19 @@ def test_its_python_runs(
     assert names["generator"].channels == 4
 
 
-def test_figures_given_and_logged(tiny_run: Path) -> None:
+def test_the_last_logged_figures(tiny_run: Path) -> None:
     run = read_run(tiny_run)
-    cells = tables(model_card(run, {"S1": 0.01234, "C2": 0.5}))
-    assert cells["S1 ↓"][0] == "0.012"
-    assert cells["C2 ↑"][0] == "0.500"
-    assert "S2 ↓" not in cells
+    logged = (
+        {"step": 3, "seconds": 8.0, "figures": {"S3": 0.25, "C2": 0.125}},
+        {"step": 5, "seconds": 9.0, "figures": {"S3": 0.75, "C2": 0.51234}},
+    )
+    card = model_card(dataclasses.replace(run, log=(*run.log, *logged)))
+    cells = tables(card)
+    assert cells["S3 ↓"][0] == "0.750"
+    assert cells["C2 ↑"][0] == "0.512"
     assert "layout" in cells["C2 ↑"][1]
-    logged = {"step": 5, "seconds": 9.0, "figures": {"S3": 0.75}}
-    card = model_card(dataclasses.replace(run, log=(*run.log, logged)))
-    assert tables(card)["S3 ↓"][0] == "0.750"
-    assert "compared with content and style. After step 5.\n" in card
-    assert "After step" not in model_card(run, {"S3": 0.75})
+    assert "S2 ↓" not in cells
+    assert "compared with content and style, after step 5.\n" in card
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -177,7 +192,7 @@ def test_markdown_shows_names_as_they_are(tiny_run: Path) -> None:
         assert "".join(child.content for child in children) == name
 
 
-def test_interrupted_between_records(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_interrupted_between_records_and_extended(pair: tuple[Path, Path], tmp_path: Path) -> None:
     def interrupt(record: dict[str, Any]) -> None:
         if record["event"] == "preview" and record["step"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
@@ -185,10 +200,58 @@ def test_interrupted_between_records(pair: tuple[Path, Path], tmp_path: Path) ->
     run = tmp_path / "run"
     sincut.train(*pair, run, **{**TINY, "log_every": 2}, listener=interrupt)
     assert read_run(run).step == 2
-    cells = tables((run / "README.md").read_text("utf-8"))
-    assert cells["steps"] == ["3 of 6, interrupted"]  # of the model that lies there
-    sincut.train(*pair, run, resume=True)
-    assert tables((run / "README.md").read_text("utf-8"))["steps"] == ["6"]
+    card = (run / "README.md").read_text("utf-8")
+    assert tables(card)["steps"] == ["3 of 6, interrupted"]  # of the model that lies there
+    assert (
+        "To go on with this one, in the folder that holds the images and the run:\n\n```sh\n"
+        "sincut train content.png style.png -o run --resume\n```\n"
+    ) in card
+    assert "The same training again" in card
+    sincut.train(*pair, run, resume=True, steps=7, report=False)
+    card = (run / "README.md").read_text("utf-8")
+    assert tables(card)["steps"] == ["7"]
+    assert "--resume" not in card
+    assert "same training again" not in card
+    assert (
+        "The same settings again, but not the same training. The run was extended or shortened on "
+        "its way (6 steps, then 7 steps from step 3), and its learning rate followed each length's "
+        "schedule (linear). The command trains 7 steps with one schedule, which gives another "
+        "model.\n\n```sh\nsincut train "
+    ) in card
+
+
+def test_what_the_folder_shows_of_the_images_is_told(
+    tiny_run: Path, pair: tuple[Path, Path]
+) -> None:
+    """The card against the files: which hold the names, digests, the folder's name, the images."""
+    card = (tiny_run / "README.md").read_text("utf-8")
+    told = card.split("## What this folder shows of the images\n\n")[1].split("\n\n## ")[0]
+    images, previews, names, folder, _ = told.split("\n- ")
+    files = {path.name: path.read_bytes() for path in tiny_run.iterdir() if path.is_file()}
+
+    def holding(*values: str) -> set[str]:
+        found = {n for n, data in files.items() if all(v.encode() in data for v in values)}
+        return found
+
+    def listed(sentence: str) -> set[str]:
+        return set(re.findall(r"`([^`]+)`", sentence))
+
+    identified, named = names.split(": whoever has")
+    assert listed(identified) == holding(*map(file_digest, pair), "content.png", "style.png")
+    assert listed(named) | listed(identified) == holding("content.png", "style.png")
+    commands, computed = folder.split(", in the commands.")
+    assert listed(commands) == holding(" -o tiny")
+    assert listed(computed) == holding(read_run(tiny_run).environment["torch"])
+
+    assert "`report.html`" in images
+    assert "**both images themselves**" in images
+    assert holding('id="content-picture"') == {"report.html"}
+    assert f"at most {reporting._PICTURE_SIDE} pixels a side" in images
+    assert f"would pass {reporting.LARGEST // 1_000_000} MB" in images
+    assert f"squares of {reporting._CROP} pixels" in images
+    assert listed(previews) == {"previews/", "tensorboard/"}
+    assert "at most 64 pixels" in previews
+    assert max(size_of(tiny_run / "previews/000006.png")) == 64
 
 
 def test_in_the_warm_start(tiny_run: Path) -> None:
@@ -211,14 +274,14 @@ def test_a_card_changed_by_hand_stays(
     card.write_text(mine, "utf-8")
     assert not is_own(card)
     told: list[dict[str, Any]] = []
-    sincut.train(*pair, run, resume=True, steps=7, listener=told.append)
+    sincut.train(*pair, run, resume=True, steps=7, report=False, listener=told.append)
     assert card.read_text("utf-8") == mine
     assert [record for record in told if record["event"] == "notice"][-1] == {
         "event": "notice",
         "about": "README.md",
         "text": "it was changed by hand and stays; without it a new one is written",
     }
-    sincut.train(*pair, run, force=True, **{**TINY, "steps": 1})
+    sincut.train(*pair, run, force=True, report=False, **{**TINY, "steps": 1})
     assert card.read_text("utf-8") == mine
     card.unlink()
     assert write_card(read_run(run))
@@ -229,8 +292,16 @@ def test_a_card_changed_by_hand_stays(
 
 def test_what_the_environment_was(tiny_run: Path) -> None:
     run: RunRecord = read_run(tiny_run)
-    card = model_card(dataclasses.replace(run, environment={"PyTorch": "2.13|x"}))
-    assert tables(card)["PyTorch"] == [r"2.13\|x"]
+    first = Session(-2, 6, {"PyTorch": "2.13|x", "sincut": "9", "processor": "a"})
+    again = Session(2, 6, {"PyTorch": "2.13|x", "sincut": "9", "processor": "b", "triton": "3"})
+    cells = tables(model_card(dataclasses.replace(run, sessions=(first, again))))
+    assert cells["PyTorch"] == [r"2.13\|x"]
+    assert cells["sincut"] == ["9"]
+    assert cells["processor"] == ["a, then b"]
+    assert cells["triton"] == ["none, then 3"]
+    cells = tables(model_card(dataclasses.replace(run, sessions=())))
+    assert cells["sincut"] == [run.version]
+    assert "processor" not in cells
 
 
 def test_a_damaged_model_file_leaves_the_step_of_the_log(tiny_run: Path, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import sincut
 from sincut import live
 from sincut.errors import SincutError
 from sincut.live import LiveView, Thinned, live_page
-from sincut.runfolder import RunImage, RunRecord, read_run
+from sincut.pace import Pace
+from sincut.runfolder import RunImage, RunRecord, Session, read_run
 from tests.conftest import TINY
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"\u2028.png'
@@ -76,7 +77,7 @@ def fresh(tiny_run: Path, tmp_path: Path) -> RunRecord:
 
 def test_what_a_finished_run_says(tiny_run: Path) -> None:
     data = told(tiny_run)
-    assert (data["state"], data["running"]) == ("finished", False)
+    assert (data["state"], data["running"], data["patience"]) == ("finished", False, None)
     assert data["said"] == "Finished after 6 steps"
     assert (data["done"], data["of"]) == (8, 8)
     assert [name for name, _ in data["facts"]] == ["Step", "Time so far"]
@@ -113,7 +114,22 @@ def test_the_page_stands_by_itself_and_does_not_change(tiny_run: Path) -> None:
     for row in ("content.png, 160×128 pixels", "style.png, 144×120 pixels", "32", "fp32"):
         assert f"<td>{row}</td>" in page, row
     assert '<th scope="row">lambda_identity</th><td>1.0</td>' in page
-    assert "sincut train content.png style.png -o tiny --preset draft" in page
+    again = page.split("<h3>The same again</h3>")[1]
+    assert again.startswith("<pre>sincut train content.png style.png -o tiny --preset draft")
+    assert "<pre>sincut train content.png style.png -o tiny --resume</pre>" in page
+    assert 'id="extended"' not in page
+
+
+def test_the_page_of_an_extended_run_says_that_its_command_is_another(fresh: RunRecord) -> None:
+    sessions = (Session(-2, 4, {}), Session(4, 6, {}))
+    page = live_page(dataclasses.replace(fresh, sessions=sessions))
+    again = page.split("<h3>The same settings again</h3>")[1]
+    assert again.startswith(
+        '<p class="soft" id="extended">The run was extended or shortened on its way (4 steps, then '
+        "6 steps from step 4), and its learning rate followed each length&#x27;s schedule (linear)."
+    )
+    assert "which gives another model.</p><pre>sincut train " in again
+    assert "The same again" not in page
 
 
 def test_names_cannot_leave_their_place(fresh: RunRecord) -> None:
@@ -158,18 +174,74 @@ def test_states_and_facts_on_the_way(fresh: RunRecord, clock: Clock) -> None:
     view.preview(2, None)  # at once
     assert told(fresh.folder)["previews"] == [[2, "previews/000002.png"]]
     view.report = "report.html"
-    view.close("interrupted")
+    view.close("interrupted", 3)  # saved between two records
     data = told(fresh.folder)
     assert (data["state"], data["running"]) == ("interrupted", False)
-    assert data["said"] == (
-        "Interrupted after 2 of 6 steps and saved; the same command with --resume goes on"
-    )
+    assert data["said"] == "Interrupted after 3 of 6 steps and saved"
+    assert data["facts"][0] == ["Step", "3 of 6"]
+    assert (data["done"], data["of"]) == (5, 8)
     assert data["report"] == "report.html"
-    view.close("stopped")
-    assert told(fresh.folder)["said"] == (
-        "Stopped before the end, the terminal says why; the same command with --resume goes on "
-        "from the last saved step"
-    )
+    view.close("stopped", 2)
+    data = told(fresh.folder)
+    assert data["said"] == "Stopped before the end; the terminal says why"
+    assert data["facts"][0] == ["Step", "2 of 6"]
+
+
+def test_what_is_closed_in_the_warm_start_stays_there(fresh: RunRecord) -> None:
+    view = LiveView(fresh, -2)
+    view.record(losses(-1, 5.0, warm=0.5))
+    view.close("interrupted", 0)
+    data = told(fresh.folder)
+    assert data["said"] == "Interrupted after 0 of 6 steps and saved"
+    assert (data["done"], data["of"]) == (1, 8)
+
+
+def test_a_slow_run_is_not_taken_for_dead(fresh: RunRecord, clock: Clock) -> None:
+    config = dataclasses.replace(fresh.config, log_every=10)
+    run = dataclasses.replace(fresh, config=config)
+
+    def patience(view: LiveView, seconds: float) -> float:
+        """What is told after a record at that time, which must be more than a record takes."""
+        clock.now += 1000
+        view.record(losses(view.step + 10, seconds))
+        found = told(fresh.folder)["patience"]
+        assert found > 167
+        return float(found)
+
+    view = LiveView(run, 0, 10_000.0, seconds_per_step=16.7)
+    assert told(fresh.folder)["every"] == 167.0
+    assert told(fresh.folder)["patience"] == 1670.0
+    assert patience(view, 167.0) == 1670.0
+    assert patience(view, 334.0) == 1670.0
+    assert patience(view, 834.0) == 3335.0  # slower than foreseen, on the average so far
+
+    # Quick steps of the warm start say nothing about the slow ones to come.
+    view = LiveView(dataclasses.replace(run, config=config.replaced(warm_steps=30)), -30, 1e4,
+                    seconds_per_step=16.7)  # fmt: skip
+    for index in range(3):
+        clock.now += 1000
+        view.record(losses(-20 + 10 * index, 10.0 * (index + 1), warm=0.5))
+        assert told(fresh.folder)["patience"] == 1670.0
+    assert told(fresh.folder)["every"] == 10.0
+
+
+def test_a_quick_run_is_taken_for_dead_after_a_minute_but_never_in_its_report(
+    fresh: RunRecord,
+) -> None:
+    view = LiveView(fresh, 0, 10.0, seconds_per_step=0.01)
+    assert told(fresh.folder)["patience"] == 60.0
+    view.close("reporting", 6)
+    data = told(fresh.folder)
+    assert (data["running"], data["patience"]) == (True, None)
+    view.close("interrupted", 6)
+    assert told(fresh.folder)["patience"] is None
+
+
+def test_figures_are_waited_for(fresh: RunRecord) -> None:
+    config = dataclasses.replace(fresh.config, evaluate_every=100)
+    image = RunImage("large.png", 4000, 2000, "00")
+    LiveView(dataclasses.replace(fresh, config=config, content=image, style=image), 0)
+    assert told(fresh.folder)["patience"] == 60.0 + 16 * 60.0
 
 
 def test_a_slow_disk_gets_a_hundredth_of_the_time(fresh: RunRecord, clock: Clock) -> None:
@@ -219,8 +291,16 @@ def test_a_short_log_is_shown_whole(fresh: RunRecord) -> None:
 def test_figures_without_a_value_are_no_harm(fresh: RunRecord) -> None:
     view = LiveView(fresh, 0)
     view.record({"step": 1, "seconds": 1.0, "figures": {"S1": float("nan"), "S3": 0.5}})
-    view.close("finished")
+    view.close("finished", 1)
     assert series(told(fresh.folder)) == {"S3": [1]}
+
+
+@pytest.fixture
+def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    """What every run is told of this machine, instead of measuring it: 20 seconds a step."""
+    pace = Pace(1.0, 1.0, 20.0, 20.0, 0.5, 0.1, 0.0, 1000)
+    monkeypatch.setattr("sincut.run.measure", lambda *_: pace)
+    return pace
 
 
 class Killed(BaseException):
@@ -240,13 +320,18 @@ def killed() -> None:
 
 
 def test_after_an_error_and_a_kill_it_goes_on_with_the_whole_history(
-    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pace: Pace,
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(Killed):
-        sincut.train(*pair, run, **TINY, listener=at(5, killed))
+        sincut.train(*pair, run, report=False, **TINY, listener=at(5, killed))
     data = told(run)
     assert (data["state"], data["running"]) == ("stopped", False)
+    assert data["facts"][0] == ["Step", "4 of 6"]  # as it is saved
     assert series(data)["G"] == [1, 2, 3, 4, 5]
 
     # As a kill leaves it: a record and a preview beyond the saved step 4, and no last word.
@@ -259,29 +344,39 @@ def test_after_an_error_and_a_kill_it_goes_on_with_the_whole_history(
         states.append((state, told(view.run.folder)))
 
     monkeypatch.setattr(LiveView, "_write", noted)
-    sincut.train(*pair, run, resume=True)
+    sincut.train(*pair, run, resume=True, report=False)
     state, first = states[0]
     assert state == "training"
     assert series(first)["G"] == [1, 2, 3, 4]
     assert [step for step, _ in first["previews"]] == [0, 3]
     assert first["facts"][0] == ["Step", "4 of 6"]
+    assert first["facts"][2] == ["Time left", f"{pace.seconds(read_run(run).config, 4):.0f} s"]
+    assert first["patience"] == 10 * 20.0
     done = told(run)
     assert series(done) == series(told(tiny_run))
     assert [step for step, _ in done["previews"]] == [0, 3, 6]
     assert done["state"] == "finished"
 
 
-def test_interrupted_and_extended(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_interrupted_and_extended(pair: tuple[Path, Path], tmp_path: Path, pace: Pace) -> None:
     run = tmp_path / "run"
-    interrupt = at(2, lambda: os.kill(os.getpid(), signal.SIGINT))
-    sincut.train(*pair, run, **TINY, listener=interrupt)
-    assert told(run)["said"].startswith("Interrupted after 2 of 6 steps and saved; ")
-    sincut.train(*pair, run, resume=True, steps=7)
+
+    def interrupt(record: dict[str, Any]) -> None:
+        if record["event"] == "preview" and record["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sincut.train(*pair, run, **{**TINY, "log_every": 4}, listener=interrupt)
+    data = told(run)
+    assert data["said"] == "Interrupted after 3 of 6 steps and saved"  # by its preview, not a log
+    assert data["facts"][0] == ["Step", "3 of 6"]
+    sincut.train(*pair, run, resume=True, steps=7, report=False)
     assert told(run)["said"] == "Finished after 7 steps"
-    assert '<th scope="row">steps</th><td>7</td>' in (run / "index.html").read_text("utf-8")
+    page = (run / "index.html").read_text("utf-8")
+    assert '<th scope="row">steps</th><td>7</td>' in page
+    assert "(6 steps, then 7 steps from step 3)" in page
 
 
-def test_divergence_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_divergence_is_told(pair: tuple[Path, Path], tmp_path: Path, pace: Pace) -> None:
     changes = {"warm_steps": 0, "learning_rate": 1.0, "lambda_identity": 1e39, "steps": 50}
     with pytest.raises(SincutError, match="training diverged"):
         sincut.train(*pair, tmp_path / "run", **{**TINY, **changes})

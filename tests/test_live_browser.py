@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -9,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from tests.browser import PHONE, Browser
 from tests.conftest import TINY
@@ -101,11 +104,14 @@ def test_it_follows_a_training_to_its_end(
     training.wait(60)
     browser.until("document.getElementById('state').textContent.startsWith('Interrupted after ')")
     said = browser.text("#state")
-    assert said.endswith(" of 100000 steps and saved; the same command with --resume goes on")
+    assert said.endswith(" of 100000 steps and saved")
+    saved = json.loads((run / "live.js").read_text()[len("sincutLive(") : -len(");\n")])
+    with safe_open(run / "model.safetensors", framework="np") as file:
+        step = json.loads(file.metadata()["header"])["step"]
+    assert said.startswith(f"Interrupted after {step} of ")
+    assert saved["facts"][0] == ["Step", f"{step} of 100000"]
+    assert browser.text("#resume pre") == "sincut train content.png style.png -o run --resume"
     assert "left" not in browser.text("#facts")
-    asked = loads(browser)
-    time.sleep(2.5)
-    assert loads(browser) == asked
     browser.assert_clean()
     assert browser.attribute("#report", "hidden") is not None
 
@@ -125,25 +131,94 @@ def test_a_phone_the_dark_and_a_report(browser: Browser, tiny_run: Path, tmp_pat
         paper = browser.pixels()[2, 2]
         assert (paper < 64).all() if dark else (paper > 192).all()
         assert loads(browser) == 1
-    text = data.read_text()
-    data.write_text(text.replace('"state":', '"report":"report.html","state":', 1))
+    values = json.loads(data.read_text()[len("sincutLive(") : -len(");\n")])
+    data.write_text(said({**values, "report": "other.html"}))
     browser.open(page)
     browser.until("!document.getElementById('report').hidden")
-    assert browser.script("return document.querySelector('#report a').href").endswith(
-        "/report.html"
-    )
-
-    # A run that was killed says nothing any more.
-    data.write_text(
-        text.replace('"running":false', '"running":true').replace(
-            '"written":', '"written":1e9,"x":'
-        )
-    )
-    browser.open(page)
-    browser.until("document.getElementById('state').textContent.startsWith('No news since ')")
+    assert browser.script("return document.querySelector('#report a').href").endswith("/other.html")
     data.unlink()
     browser.open(page)
     browser.until(
         "document.getElementById('state').textContent.startsWith('live.js is not beside')"
     )
     assert browser.script("return document.getElementById('live').hidden")
+
+
+# Every wait of the page is noted, and cut short.
+HURRY = """
+const real = window.setTimeout;
+window.waits = [];
+window.setTimeout = (work, time = 0) => { waits.push(time); return real(work, time / 100); };
+"""
+
+
+def said(values: dict[str, Any]) -> str:
+    """The text of ``live.js`` that says this."""
+    return f"sincutLive({json.dumps(values)});\n"
+
+
+@pytest.fixture
+def copied(tiny_run: Path, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """The page of a copy of the small run, and what it is told."""
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("*.safetensors", "*.html"))
+    shutil.copy(tiny_run / "index.html", run)
+    text = (run / "live.js").read_text()
+    return run / "index.html", json.loads(text[len("sincutLive(") : -len(");\n")])
+
+
+@pytest.mark.parametrize(
+    ("age", "patience", "alarm"),
+    [(61, 60, True), (1600, 1670, False), (1700, 1670, True), (9999, None, False)],
+)
+def test_only_a_run_that_is_late_rings(
+    browser: Browser, copied: tuple[Path, dict[str, Any]], age: float, patience: float, alarm: bool
+) -> None:
+    page, values = copied
+    words = "Trained 6 steps; the report is being written"
+    running = {"state": "reporting", "running": True, "said": words, "patience": patience}
+    told = {**values, **running, "written": time.time() - age}
+    page.with_name("live.js").write_text(said(told))
+    browser.open(page)
+    browser.until("document.getElementById('state').textContent")
+    assert browser.script("return document.getElementById('resume').hidden") is not alarm
+    if not alarm:
+        assert browser.text("#state") == words
+        return
+    assert browser.text("#state").startswith("No news since ")
+    assert browser.text("#state").endswith(
+        ". See whether the training still runs; if so, it is slow, and must be left alone. Only "
+        "if it was killed:"
+    )
+    assert browser.text("#resume pre") == "sincut train content.png style.png -o tiny --resume"
+    browser.assert_fits()
+
+
+def test_a_run_that_goes_on_is_followed(
+    browser: Browser, copied: tuple[Path, dict[str, Any]]
+) -> None:
+    page, values = copied
+    data = page.with_name("live.js")
+    running = {"state": "training", "running": True, "said": "Training", "every": 2.0}
+    data.write_text(said({**values, **running}))
+    browser.open(page)
+    browser.until("document.getElementById('state').textContent === 'Training'")
+    browser.script(HURRY)
+    for index, state in enumerate(("interrupted", "stopped")):
+        browser.script("window.waits = []")
+        data.write_text(said({**values, "state": state, "said": state, "written": index}))
+        browser.until("document.getElementById('state').textContent === arguments[0]", state)
+        assert not browser.script("return document.getElementById('resume').hidden")
+        asked = loads(browser)
+        browser.until("window.waits.filter((time) => time === 10000).length > 3")
+        assert loads(browser) >= asked + 2
+        assert browser.script("return window.waits.filter((time) => time > 1000).at(-1)") == 10000
+    # Its page is another, too: settings, commands.
+    text = page.read_text("utf-8").replace("<h3>The same again</h3>", "<h3>As it is now</h3>")
+    page.write_text(text, "utf-8")
+    data.write_text(said({**values, "session": values["session"] + 1}))
+    browser.until("!window.waits && document.getElementById('state').textContent")
+    assert browser.text("#state") == "Finished after 6 steps"
+    assert "As it is now" in browser.text("#settings")
+    assert browser.script("return document.getElementById('resume').hidden")
+    browser.assert_clean()

@@ -148,7 +148,7 @@ def test_the_report_counts_too(
 ) -> None:
     """In the estimate, and in the time that --minutes leaves for steps."""
     settings = {name: value for name, value in TINY.items() if name != "steps"}
-    monkeypatch.setattr("sincut.run.expected_seconds", lambda *pair: 100.0)
+    monkeypatch.setattr("sincut.run.expected_seconds", lambda *_: 100.0)
     steps, seconds = {}, {}
     for report in (True, False):
         Machine(monkeypatch)
@@ -170,9 +170,19 @@ def test_how_long_a_report_takes_follows_the_images() -> None:
     def image(height: int, width: int) -> np.ndarray:
         return np.zeros((height, width, 3), np.uint8)
 
-    assert expected_seconds(image(1000, 1000), image(500, 1000)) == pytest.approx(3 + 12 * 1.5)
-    assert expected_seconds(image(2000, 3000), image(50, 50)) == pytest.approx(3 + 6)
-    assert expected_seconds(image(6000, 6000), image(200, 200)) == pytest.approx(3 + 24)
+    cfg = config(preview_width=500)  # a preview of 500 × 500 pixels takes two seconds
+
+    def seconds(*pair: np.ndarray) -> float:
+        return expected_seconds(*pair, 2.0, cfg)
+
+    assert seconds(image(1000, 1000), image(500, 1000)) == pytest.approx(3 + 8 + 11 * 1.5)
+    # Too small a style, then a content too large, to be measured; above 24 megapixels it is
+    # translated reduced to 2048 pixels.
+    assert seconds(image(1000, 1000), image(50, 50)) == pytest.approx(3 + 8)
+    assert seconds(image(2000, 2000), image(200, 200)) == pytest.approx(3 + 32)
+    assert seconds(image(6000, 6000), image(200, 200)) == pytest.approx(3 + 2 * (2048 / 500) ** 2)
+    # What is smaller than a preview is not enlarged for one.
+    assert seconds(image(200, 200), image(50, 50)) == pytest.approx(3 + 2)
 
 
 @pytest.mark.parametrize("minutes", [5, 20])

@@ -32,6 +32,7 @@ from tests.test_viewer import Reader
 def run(tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path) -> Path:
     """A run of its own, with its pair beside it."""
     shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
     for path in pair:
         shutil.copy(path, tmp_path)
     return tmp_path / "run"
@@ -191,14 +192,14 @@ def test_hostile_names_are_only_text(run: Path) -> None:
     hostile = "a\"></script><script>alert(1)</script>'.png"
     record = json.loads((run / "config.json").read_text())
     record["content"]["name"] = hostile
-    record["environment"] = {"device": "<img src=x>"}
+    record["sessions"][0]["environment"]["processor"] = "<img src=x>"
     (run / "config.json").write_text(json.dumps(record))
     made = report(run, content=run.parent / "content.png", figures=False)
     page = opened(made.path)
     assert hostile in page.all("h1")[0][1]
     assert all("alert" not in texts for _, texts in page.all("script"))
     assert all(attrs["src"] != "x" for attrs, _ in page.all("img"))
-    assert cells(page)["trained with device"] == ["<img src=x>"]
+    assert cells(page)["trained with processor"] == ["<img src=x>"]
 
 
 def test_squares_are_the_pixels_themselves(
@@ -212,8 +213,7 @@ def test_squares_are_the_pixels_themselves(
     at_once = pictures(opened(report(run, figures=False).path))
     monkeypatch.setattr(module, "WHOLE_PIXELS", 1000)
     monkeypatch.setattr(module, "_REDUCED_SIDE", 64)
-    monkeypatch.setattr(module, "SMALLEST_SIDE", 8)
-    made = report(run)
+    made = report(run, figures=False)
     by_parts = pictures(opened(made.path))
     places = [alt for alt in at_once if alt.startswith("Result, from ")]
     assert len(places) == 4
@@ -228,7 +228,12 @@ def test_squares_are_the_pixels_themselves(
     assert max(by_parts["Result"].shape) == 64
     text = made.path.read_text(encoding="utf-8")
     assert "the result shown is that of the content reduced to 64×51" in text
-    assert "Not measured: only parts of the content" in text
+    with pytest.raises(SincutError) as caught:
+        report(run, figures=True)
+    assert str(caught.value) == (
+        "figures take a translation of the whole content, and above 0 megapixels a report makes "
+        "none; translate it and give it with --result FILE, or try --no-figures"
+    )
 
 
 def test_squares_lie_where_the_detail_is() -> None:
@@ -283,19 +288,43 @@ def test_the_page_stays_below_its_size(run: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_photograph_gives_way_in_quality_then_in_size() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8)
-    free = photograph(noise, 10**7)
+    free = photograph(noise, 10**7, 4096)
     assert (free.width, free.height) == (400, 300)
-    tight = photograph(noise, 20_000)
+    tight = photograph(noise, 20_000, 4096)
     assert len(tight.uri) <= 20_000
     assert tight.width < 400
     assert abs(tight.width / tight.height - 4 / 3) < 0.05
-    assert photograph(noise, 10**7, side=200).width == 200
+    assert photograph(noise, 10**7, 200).width == 200
     assert np.array_equal(decoded(exact(noise).uri), noise)
+
+
+def test_a_style_that_cannot_be_measured_is_no_obstacle(larger: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (200, 160), (90, 120, 30)).save(tmp_path / "style.png")
+    record = json.loads((larger / "config.json").read_text())
+    record["style"]["sha256"] = file_digest(tmp_path / "style.png")
+    (larger / "config.json").write_text(json.dumps(record))
+    made = report(larger)
+    assert made.figures is None
+    why = "the style image must have texture to be measured"
+    assert f"Not measured: {why}" in made.path.read_text(encoding="utf-8")
+    with pytest.raises(SincutError, match=why):
+        report(larger, figures=True)
+
+
+def test_a_damaged_preview_is_left_out(run: Path) -> None:
+    path = run / "previews" / "000003.png"
+    path.write_bytes(path.read_bytes()[:200])
+    shown = pictures(opened(report(run, figures=False).path))
+    assert [name for name in shown if name.startswith("Preview")] == [
+        "Preview after 0 steps", "Preview after 6 steps",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"output": "."}, ". is a folder, not a file; try report.html"),
+        ({"device": "tpu"}, "device must be one of auto, cpu, cuda, got tpu; try --device auto"),
         (
             {"content": "style.png"},
             "{run} was trained with another content image, content.png (160×128), and style.png is "

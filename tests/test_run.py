@@ -76,7 +76,9 @@ def test_files_of_a_run(tiny_run: Path) -> None:
         "README.md", "config.json", "index.html", "live.js", "log.jsonl", "model.safetensors",
         "previews", "report.html", "state.safetensors",
     ]  # fmt: skip
-    environment = json.loads((tiny_run / "config.json").read_text())["environment"]
+    (session,) = json.loads((tiny_run / "config.json").read_text())["sessions"]
+    assert (session["start"], session["steps"]) == (-2, 6)
+    environment = session["environment"]
     assert environment["torch"] == torch.__version__
     assert environment["sincut"] == sincut.__version__
     assert environment["threads"] >= 1
@@ -403,6 +405,69 @@ def test_a_signal_saves_and_says_how_to_go_on(
     step = int(last.split()[3])
     assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"] == step
     assert resume(pair, run, steps=step + 1).step == step + 1
+
+
+def test_a_signal_in_the_last_step_only_leaves_the_report_out(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = train(pair, tmp_path / "run", listener=interrupting(6))
+    assert (result.step, result.steps, result.signal) == (6, 6, signal.SIGINT)
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert resume(pair, tmp_path / "run").signal == 0
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), KeyboardInterrupt()])
+def test_a_run_is_whole_without_its_report(
+    monkeypatch: pytest.MonkeyPatch,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    error: BaseException,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("sincut.recorder.write_report", fail)
+    told: list[dict[str, Any]] = []
+    result = train(pair, tmp_path / "run", steps=2, listener=told.append)
+    assert (result.step, result.steps) == (2, 2)
+    assert told[-1]["event"] == "done"
+    notices = [(r["about"], r["text"]) for r in told if r["event"] == "notice"]
+    if isinstance(error, MemoryError):
+        assert result.signal == 0
+        assert notices == [("the report, which was not made", "no memory")]
+    else:
+        assert result.signal == signal.SIGINT
+        assert notices == []
+    assert '"state":"finished"' in (tmp_path / "run" / "live.js").read_text()
+
+
+def test_every_session_is_recorded_and_what_a_kill_undid_is_gone(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(record: dict[str, Any]) -> None:
+        if record["event"] == "step" and record["step"] == 7:
+            raise Killed
+
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        train(pair, run, steps=9, listener=kill)  # saved at 4, previews at 0, 3 and 6
+    assert [path.name for path in sorted((run / "previews").iterdir())] == [
+        "000000.png", "000003.png", "000006.png",
+    ]  # fmt: skip
+    resume(pair, run, listener=interrupting(5))
+    assert [path.name for path in sorted((run / "previews").iterdir())] == [
+        "000000.png", "000003.png",
+    ]  # fmt: skip
+    resume(pair, run, steps=10)
+    resume(pair, run)  # nothing is left to do
+    sessions = json.loads((run / "config.json").read_text())["sessions"]
+    assert [(each["start"], each["steps"]) for each in sessions] == [(-2, 9), (4, 9), (5, 10)]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [each["session"] for each in log] == [0] * 6 + [1] + [2] * 5
 
 
 def test_a_second_signal_leaves_at_once(pair: tuple[Path, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from sincut import __version__
+from sincut import __version__, runfolder
 from sincut.cli.train import train
 from sincut.config import PRESETS, TrainConfig, parse_assignments, train_config
 from sincut.errors import SincutError
@@ -21,9 +21,12 @@ from sincut.files.images import file_digest
 from sincut.runfolder import (
     RunImage,
     RunRecord,
+    Session,
+    extension,
     find_image,
     read_run,
     repeating_command,
+    resuming_command,
     unusual_fields,
     whole_lines,
 )
@@ -38,10 +41,19 @@ def run_of(
     return RunRecord(Path(folder), "1", config, content, style, (), ())
 
 
-def logged(*seconds: float) -> RunRecord:
-    """A run whose records were written after so many seconds each."""
+def logged(*seconds: float, sessions: tuple[int | None, ...] = ()) -> RunRecord:
+    """A run whose records were written after so many seconds each, in these sessions."""
     log = tuple({"step": step, "seconds": each} for step, each in enumerate(seconds))
+    for record, session in zip(log, sessions, strict=False):
+        if session is not None:
+            record["session"] = session
     return replace(run_of(train_config("draft")), log=log)
+
+
+def asked(*sessions: tuple[int, int], **changes: Any) -> RunRecord:
+    """A run of ten steps whose sessions began from a step and were asked for a length."""
+    run = run_of(train_config("draft", **{"steps": 10, **changes}))
+    return replace(run, sessions=tuple(Session(start, steps, {}) for start, steps in sessions))
 
 
 @pytest.fixture
@@ -78,6 +90,39 @@ def test_a_run_is_read_as_it_was_written(tiny_run: Path, pair: tuple[Path, Path]
     assert values == [record["losses"]["G"] for record in run.log if "G" in record["losses"]]
     assert run.series("losses")["warm"][0] == [-1, 0]
     assert run.series("figures") == {}
+    (session,) = run.sessions
+    assert (session.start, session.steps) == (-2, 6)
+    assert session.environment == run.environment
+    assert run.environment["sincut"] == __version__
+    assert run.environment["threads"].isdigit()
+    assert "device" not in run.environment  # of which the configuration speaks
+    assert not run.extended
+    assert {record["session"] for record in run.log} == {0}
+
+
+def test_sessions_are_read_without_what_has_no_value(copy: Path) -> None:
+    path = copy / "config.json"
+    record = json.loads(path.read_text())
+    record["sessions"] = [
+        {"start": -2, "steps": 4, "environment": {"torch": "2.1", "triton": None, "threads": 2}},
+        {"start": 4, "steps": 6, "environment": {"torch": "2.2"}},
+    ]
+    path.write_text(json.dumps(record))
+    run = read_run(copy)
+    first = Session(-2, 4, {"torch": "2.1", "threads": "2"})
+    assert run.sessions == (first, Session(4, 6, {"torch": "2.2"}))
+    assert run.environment == first.environment
+    assert run.extended
+    del record["sessions"]
+    path.write_text(json.dumps(record))
+    run = read_run(copy)
+    assert (run.sessions, run.environment, run.extended) == ((), {}, False)
+
+
+def test_the_list_of_files_is_that_of_the_folder(tiny_run: Path) -> None:
+    described = runfolder.__doc__ or ""
+    for path in [*tiny_run.iterdir(), tiny_run / "tensorboard"]:
+        assert f"``{path.name}" in described, path.name
 
 
 def test_a_run_without_a_log_has_just_begun(copy: Path) -> None:
@@ -104,6 +149,21 @@ def test_the_step_of_a_warm_start_is_zero() -> None:
 )
 def test_time_is_added_up_over_resumptions(seconds: tuple[float, ...], total: float) -> None:
     assert logged(*seconds).seconds == total
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sessions", "total"),
+    [
+        ((10.0, 20.0, 30.0, 40.0), (0, 0, 1, 1), 60.0),  # a slow session after a short one
+        ((10.0, 20.0, 5.0), (0, 0, 1), 25.0),
+        ((10.0, 9.0), (0, 0), 10.0),
+        ((10.0, 5.0, 20.0, 21.0), (None, None, 1, 1), 36.0),
+    ],
+)
+def test_time_is_added_up_by_session(
+    seconds: tuple[float, ...], sessions: tuple[int | None, ...], total: float
+) -> None:
+    assert logged(*seconds, sessions=sessions).seconds == total
 
 
 def test_what_others_put_among_the_previews_is_none(copy: Path) -> None:
@@ -134,8 +194,12 @@ def damaged(record: dict[str, Any], kind: str) -> str:
         record["style"] = {"name": "a.png"}
     elif kind == "more":
         record["content"]["colour"] = "blue"
+    elif kind == "sessions":
+        record["sessions"] = {"start": 0}
+    elif kind == "start":
+        del record["sessions"][0]["start"]
     elif kind == "environment":
-        record["environment"] = ["torch"]
+        record["sessions"][0]["environment"] = ["torch"]
     elif kind == "config":
         record["config"] = None
     else:
@@ -145,7 +209,18 @@ def damaged(record: dict[str, Any], kind: str) -> str:
 
 @pytest.mark.parametrize(
     "kind",
-    ["cut", "list", "image", "more", "environment", "config", "content", "sincut_version"],
+    [
+        "cut",
+        "list",
+        "image",
+        "more",
+        "sessions",
+        "start",
+        "environment",
+        "config",
+        "content",
+        "sincut_version",
+    ],
 )
 def test_a_damaged_record_is_refused(copy: Path, kind: str) -> None:
     path = copy / "config.json"
@@ -334,12 +409,50 @@ def test_any_name_comes_back(name: str) -> None:
     assert paths == {"content": Path(name), "style": Path(f"{name}2"), "output": Path(name)}
 
 
-def test_places_can_be_given() -> None:
-    run = run_of(train_config("draft"), ".")
-    paths, _ = parsed(repeating_command(run, Path("/else where/a.png"), "b's.png"))
-    assert paths == {
-        "content": Path("/else where/a.png"), "style": Path("b's.png"), "output": Path("run"),
-    }  # fmt: skip
+def test_a_folder_without_a_name_is_called_run() -> None:
+    paths, _ = parsed(repeating_command(run_of(train_config("draft"), ".")))
+    assert paths["output"] == Path("run")
+
+
+def test_the_command_that_goes_on_says_nothing_again() -> None:
+    run = run_of(train_config("draft", steps=7), "my runs/it's", ("a b.png", "-c.png"))
+    command = resuming_command(run)
+    assert command == "sincut train 'a b.png' ./-c.png -o 'it'\"'\"'s' --resume"
+    values = train.make_context("train", shlex.split(command)[2:]).params
+    assert values["resume"]
+    assert values["output"] == Path("it's")
+    assert values["steps"] is None
+
+
+@pytest.mark.parametrize(
+    ("sessions", "lengths"),
+    [
+        (((-2, 6), (6, 10)), "6 steps, then 10 steps from step 6"),
+        (((-2, 6), (3, 6), (6, 10)), "6 steps, then 10 steps from step 6"),
+        (((-2, 6), (-1, 10)), "6 steps, then 10 steps from step 0"),
+        (((0, 20),), "20 steps, then 10 steps"),  # cut short when it had done them
+        (((0, 10), (4, 20), (8, 10)), "10 steps, then 20 steps from step 4, then 10 steps from "
+         "step 8"),
+    ],
+)  # fmt: skip
+def test_an_extended_run_is_not_repeated_by_its_command(
+    sessions: tuple[tuple[int, int], ...], lengths: str
+) -> None:
+    run = asked(*sessions)
+    assert run.extended
+    assert extension(run) == (
+        f"The run was extended or shortened on its way ({lengths}), and its learning rate followed "
+        "each length's schedule (linear). The command trains 10 steps with one schedule, which "
+        "gives another model."
+    )
+
+
+def test_runs_that_the_command_repeats() -> None:
+    assert extension(asked()) == extension(asked((-2, 10), (4, 10))) == ""
+    assert not asked((-2, 10), (4, 10)).extended
+    constant = asked((0, 5), (5, 10), schedule="constant")
+    assert constant.extended
+    assert extension(constant) == ""
 
 
 def test_every_field_with_an_option_uses_it() -> None:

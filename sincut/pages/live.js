@@ -1,5 +1,5 @@
 "use strict";
-// Shows what `live.js` beside the page says, and loads it again until the run has ended.
+// Shows what `live.js` beside the page says, and loads it again until the run is finished.
 // The page keeps what its reader is at: the preview chosen, the curve looked at, the focus.
 (() => {
   const byId = (id) => document.getElementById(id);
@@ -17,10 +17,12 @@
     if (byId("state").textContent !== words) byId("state").textContent = words;
   };
   const tell = (data) => {
-    const old = !data.running ? 0 : Date.now() / 1000 - data.written;
-    const quiet = old > Math.max(60, 10 * data.every);
-    say(quiet ? `No news since ${new Date(1000 * data.written).toLocaleString()}: ` +
-      "the run may have been killed; the same command with --resume goes on" : data.said);
+    const old = Date.now() / 1000 - data.written;
+    const quiet = data.patience !== null && old > data.patience;
+    say(quiet ? `No news since ${new Date(1000 * data.written).toLocaleString()}. See whether ` +
+      "the training still runs; if so, it is slow, and must be left alone. Only if it was killed:"
+      : data.said);
+    byId("resume").hidden = !quiet && (data.running || data.state === "finished");
   };
   const show = (data) => {
     byId("progress").max = Math.max(data.of, 1);
@@ -43,6 +45,7 @@
   const showPreview = () => {
     const last = known.previews.length - 1;
     byId("pictures").hidden = last < 0;
+    byId("none").hidden = last >= 0;
     if (last < 0) return;
     const found = known.previews.findIndex(([step]) => step === chosen);
     const index = found < 0 ? last : found;
@@ -90,11 +93,12 @@
   curves.addEventListener("focusout", later);
 
   window.sincutLive = (data) => {
+    // Begun anew or gone on with: settings and commands of the page itself have changed, too.
+    if (known && known.session !== data.session) return location.reload();
     tell(data);
     const before = known;
     known = data;
-    if (before && before.session === data.session && before.written === data.written &&
-      before.state === data.state) return;
+    if (before && before.written === data.written && before.state === data.state) return;
     show(data);
     showPreview();
     if (JSON.stringify(before && before.charts) !== JSON.stringify(data.charts)) {
@@ -107,8 +111,9 @@
     script.src = `${source}?${loads += 1}`;
     const done = () => {
       script.remove();
-      if (known && !known.running) return;
-      setTimeout(load, 1000 * Math.min(Math.max(known ? known.every : 2, 2), 10));
+      if (known && known.state === "finished") return;
+      const every = !known ? 2 : known.running ? known.every : 10; // it may go on one day
+      setTimeout(load, 1000 * Math.min(Math.max(every, 2), 10));
     };
     script.onload = done;
     script.onerror = () => {

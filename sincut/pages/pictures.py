@@ -34,7 +34,7 @@ class Embedded:
         )
 
 
-def photograph(pixels: Pixels, budget: int, side: int = 16_384) -> Embedded:
+def photograph(pixels: Pixels, budget: int, side: int) -> Embedded:
     """(H, W, 3) sRGB as a JPEG of at most ``budget`` characters in the page.
 
     Quality gives way first, then size; ``side`` bounds the longest side from the start. Colours are

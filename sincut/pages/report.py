@@ -10,7 +10,7 @@ from sincut.files.viewer import BARS, compare_panes, compare_script, compare_sty
 from sincut.pages import curves_library, curves_style, document, part, table, text, zoom_library
 from sincut.pages.charts import charts
 from sincut.pages.pictures import Embedded
-from sincut.runfolder import RunImage, RunRecord
+from sincut.runfolder import RunImage, RunRecord, extension
 
 # What is measured, in the order of the table, and what it means.
 FIGURES = {
@@ -50,6 +50,7 @@ class Contents:
     """All that the page shows. Texts are plain; the page escapes them."""
 
     run: RunRecord
+    step: int  # after which the result is
     content: Embedded
     style: Embedded
     result: Embedded
@@ -57,7 +58,7 @@ class Contents:
     crops: Sequence[Crop]
     style_crop: Embedded
     previews: Sequence[tuple[int, Embedded]]  # by step
-    measured: Sequence[Measured]  # the result first, then the anchors; empty: not measured
+    measured: Sequence[Measured]  # the result, then the anchors; empty: not measured
     not_measured: str  # why, where it was not
     times: Sequence[tuple[str, str]]
     versions: Sequence[tuple[str, str]]
@@ -96,9 +97,9 @@ def page(contents: Contents) -> str:
 
 def _summary(contents: Contents) -> str:
     config = contents.run.config
-    done = f"{contents.run.step} of {config.steps}" if contents.run.step < config.steps else ""
+    done = f"{contents.step} of " if contents.step < config.steps else ""
     return (
-        f"Preset {config.preset}, method {config.method}, {done or config.steps} steps, "
+        f"Preset {config.preset}, method {config.method}, {done}{config.steps} steps, "
         f"seed {config.seed}, on {config.device} in {config.precision}. sincut "
         f"{contents.run.version}."
     )
@@ -112,6 +113,7 @@ def _compared(contents: Contents) -> str:
     )
     return (
         '<section id="compare"><h2>Before and after</h2>'
+        "<noscript><p>To compare under a divider takes JavaScript.</p></noscript>"
         f'<div class="bars">{BARS}{choice}</div>'
         '<div id="stage" class="stage" data-start="divided">'
         f"{compare_panes('Content', 'Result', heading='h3')}</div>"
@@ -177,28 +179,28 @@ def _previews(contents: Contents) -> str:
         f'<input type="range" id="when" min="0" max="{last}" value="{last}" step="1" '
         f'autocomplete="off" aria-valuetext="after {step} steps">'
         f'<output id="when-text" for="when">after {step} steps</output></div>'
-        f'<div id="previews">{pictures}</div></section>'
+        f'<div id="previews">{pictures}</div>'
+        "<noscript><style>#previews figure { display: block !important }</style></noscript>"
+        "</section>"
     )
 
 
 def _figures(contents: Contents) -> str:
     if not contents.measured:
         return f"<section><h2>Figures</h2><p>{text(contents.not_measured)}</p></section>"
-    with_anchors = len(contents.measured) > 1
-    head = ["", *(name for name, _ in FIGURES.values()), *(["beyond"] if with_anchors else [])]
+    head = ["", *(name for name, _ in FIGURES.values()), "beyond"]
     rows = []
     for row in contents.measured:
         beyond = {None: "", True: "yes", False: "no"}[row.beyond]
         values = [f"{row.figures[name]:.3f}" for name in FIGURES]
-        rows.append([row.name, *values, *([beyond] if with_anchors else [])])
+        rows.append([row.name, *values, beyond])
     meanings = "".join(
         f"<dt>{text(name)}</dt><dd>{text(meaning)}</dd>" for name, meaning in FIGURES.values()
     )
-    if with_anchors:
-        meanings += (
-            "<dt>beyond</dt><dd>better than the line IDT → 16-px blocks → 64-px blocks in C1 and "
-            "S3; the anchors need no learning</dd>"
-        )
+    meanings += (
+        "<dt>beyond</dt><dd>better than the line IDT → 16-px blocks → 64-px blocks in C1 and S3; "
+        "the anchors need no learning</dd>"
+    )
     return (
         f"<section><h2>Figures</h2>{table(head, rows)}<dl>{meanings}</dl>"
         "<p class='soft'>No one of them says enough alone. ↓ lower is better, ↑ higher is.</p>"
@@ -221,6 +223,7 @@ def _facts(contents: Contents) -> str:
         (
             "<section><h2>How to repeat it</h2>",
             f"<pre><code>{text(contents.command)}</code></pre>",
+            f"<p>{text(extension(run))}</p>" if extension(run) else "",
             table(("image", "file", "pixels", "SHA-256"), images),
             "<h3>Time</h3>",
             table((), contents.times),

@@ -48,7 +48,7 @@ def page_text(content: Pane, result: Pane) -> str:
             _HEAD,
             f"<title>{titles[0]} → {titles[1]}</title>",
             f"<style>{_PAGE_STYLE}{compare_style()}</style>",
-            f'<header class="bars">{BARS}</header>',
+            f'<header class="bars">{BARS}{_NO_SCRIPT}</header>',
             '<main id="stage" class="stage">',
             compare_panes(
                 f"<small>Content</small> {titles[0]}", f"<small>Result</small> {titles[1]}"
@@ -139,8 +139,10 @@ _KEYS = """
 document.querySelector("#content-view .openseadragon-canvas").focus();
 """
 
+_NO_SCRIPT = "<noscript>This page needs JavaScript to show the pictures.</noscript>"
+
 BARS = """\
-<fieldset>
+<fieldset aria-label="Show">
 <label><input type="radio" name="mode" value="side" autocomplete="off" checked> Side by side</label>
 <label><input type="radio" name="mode" value="divided" autocomplete="off"> Divider</label>
 </fieldset>
@@ -152,8 +154,7 @@ BARS = """\
 <output id="zoom"></output>
 </div>
 <span id="hint">Drag or arrow keys to move, wheel, pinch or + − to zoom, 0 to fit</span>
-<span id="trouble" role="alert"></span>
-<noscript>This page needs JavaScript to show the pictures.</noscript>"""
+<span id="trouble" role="alert"></span>"""
 
 _DIVIDER = """\
 <div id="divider" role="slider" tabindex="0" aria-label="Divider between content and result"
