@@ -69,8 +69,8 @@ def export(
             sides = ", ".join(map(str, shape))
             console.line(f"  {kind} {name}: float32 ({sides}){_meaning(written.noise_sizes, name)}")
     rows, columns = written.smallest_size
-    border = f"{written.halo} mirrored pixels" if written.halo else "zeros"
-    console.line(f"  any size from {columns}×{rows}; beyond the image the network sees {border}")
+    beyond = f"{written.halo} mirrored pixels" if written.halo else "zeros"
+    console.line(f"  any size from {columns}×{rows}; beyond the image the network sees {beyond}")
     if written.difference is not None:
         console.line(
             f"  on a trial image it differs from sincut by {written.difference:.1g} (white is 1)"

@@ -9,10 +9,10 @@ import click
 
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, json_option, quiet_option
-from sincut.config import TranslateConfig
+from sincut.config import InspectConfig, TranslateConfig
 
 if TYPE_CHECKING:
-    from sincut.inspection import Inspection
+    from sincut.findings import Inspection
 
 
 @click.command()
@@ -33,20 +33,8 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Folder to write: index.html, sheet.png, inspect.json and all maps as PNG.",
 )
-@click.option(
-    "--width",
-    metavar="INTEGER",
-    default="2048",
-    show_default=True,
-    help="Longest side of the pictures in pixels; smaller images keep their size.",
-)
-@click.option(
-    "--seed",
-    metavar="INTEGER",
-    default="0",
-    show_default=True,
-    help="Seed of the places that are sampled.",
-)
+@field_option(InspectConfig, "width")
+@field_option(InspectConfig, "seed")
 @field_option(TranslateConfig, "tile")
 @field_option(TranslateConfig, "device")
 @click.option("--force", is_flag=True, help="Make it again in a folder that holds an inspection.")
@@ -57,8 +45,8 @@ def inspect(
     image: Path,
     points: tuple[str, ...],
     output: Path,
-    width: str,
-    seed: str,
+    width: str | None,
+    seed: str | None,
     tile: str | None,
     device: str | None,
     force: bool,
@@ -82,8 +70,8 @@ def inspect(
             output,
             width=width,
             seed=seed,
-            tile=tile or "auto",
-            device=device or "auto",
+            tile=tile,
+            device=device,
             force=force,
             on_progress=update,
         )
@@ -102,13 +90,10 @@ def _lines(found: Inspection, output: Path) -> list[str]:
         told = []
         for layer in found.layers:
             match = layer.matches[number]
-            where = "right place" if match.distance == 0 else f"{match.distance:.0f} px away"
-            told.append(f"layer {layer.layer} {where} (rank {match.rank})")
+            told.append(f"layer {layer.layer} {match.where} (rank {match.rank})")
         lines.append(f"Point {x},{y}: {'; '.join(told)}")
     for layer in found.layers:
         shares = [f"{value:.1%} among {n + 1}" for n, value in layer.accuracy.items()]
-        lines.append(
-            f"Layer {layer.layer}: the right place wins {', '.join(shares) or 'nowhere'} "
-            f"({layer.queries} queries)"
-        )
+        wins = f"the right place wins {', '.join(shares)} ({layer.queries} queries)"
+        lines.append(f"Layer {layer.layer}: {wins if shares else 'too few places to ask'}")
     return [*lines, f"Look at {output / 'index.html'}"]

@@ -348,6 +348,24 @@ class TranslateConfig(Config):
         return count
 
 
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(Config):
+    """How to inspect an image."""
+
+    width: int = option(
+        2048,
+        "longest side of the pictures in pixels; smaller images keep their size",
+        low=64,
+        high=16_384,
+    )
+    seed: int = option(
+        0,
+        "seed of the places that are sampled for principal components and accuracy",
+        low=0,
+        high=2**63 - 1,
+    )
+
+
 # What short runs have in common; docs/experiments.md has the figures.
 _SHORT: dict[str, Any] = {
     "schedule": "linear",

@@ -14,8 +14,12 @@ The decoder's noise is left out, or comes in beside the image: :func:`noise_inpu
 windows that start at multiples of ``alignment``; of their outputs the ``reach`` pixels at an edge
 that is not the image's own are dropped.
 
-Beside graph and weights a file holds the header of the model file, and nothing of this machine:
-PyTorch notes the path of a source file at every operation, and those are taken out.
+A program of ``torch.export`` is made for a CPU: it names its device in the graph, so ``.to`` is not
+enough, and ``torch.export.passes.move_to_device_pass`` brings it to another.
+
+Beside graph and weights a file holds the header of the model file (names and digests of content and
+style, the settings of the training), and nothing of this machine: PyTorch notes the path of a
+source file at every operation, and those are taken out.
 """
 
 from __future__ import annotations
@@ -308,6 +312,8 @@ def _shape(name: str) -> tuple[int | str, ...]:
 
 def _checked(output: Path, format: str, noise: str, border: str) -> str:
     """The format, chosen by the ending where it is ``auto``."""
+    if output.is_dir():  # first: of "." and "/" no ending can be told
+        raise SincutError(f"{output} is a folder, not a file; give a file name for the output")
     endings = ", ".join(ENDINGS.values())
     if format not in ("auto", *ENDINGS):
         raise SincutError(
@@ -336,8 +342,6 @@ def _checked(output: Path, format: str, noise: str, border: str) -> str:
 
 
 def _check_place(output: Path, model: Path, force: bool) -> None:
-    if output.is_dir():
-        raise SincutError(f"{output} is a folder, not a file; give a file name for the output")
     if output.exists():
         if model.exists() and output.samefile(model):
             raise SincutError(f"{output} is the model itself; choose another -o")

@@ -15,34 +15,24 @@ All pictures have the image's size, or are reduced to a longest side of ``width`
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
-from sincut.config import TranslateConfig
+from sincut.config import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files.images import Pixels, write_atomically, write_png
-from sincut.inspection import (
-    InspectConfig,
-    Inspection,
-    LayerFindings,
-    OnProgress,
-    Point,
-    component_picture,
-    heat_picture,
-    inspected,
-    mark,
-    scale_picture,
-)
-from sincut.pages import data_uri, document, part, table, text
+from sincut.files.images import write_atomically, write_png
+from sincut.findings import Inspection, LayerFindings, Pixels, Point
+from sincut.heat import scale_picture
+from sincut.inspect_pictures import component_picture, heat_picture, sheet
+from sincut.inspection import OnProgress, inspected
+from sincut.pages import document, part, table, text
+from sincut.pages.pictures import photograph
 
 RECORD, PAGE, SHEET = "inspect.json", "index.html", "sheet.png"
-_MOST_BYTES = 7_000_000  # of the page's pictures; base64 and the rest bring it to 9.5 MB at most
+_MOST_BYTES = 9_300_000  # of the pictures as the page holds them; the rest takes some 0.1 MB
 _PAGE_SIDES = (1024, 720)  # of the result, and of the other pictures, on the page
 _OURS = re.compile(
     r"point\d+_layer\d+\.png|pca_(encoder|projected)_(input|output)_layer\d+\.png"
@@ -57,10 +47,10 @@ def inspect(
     points: Sequence[Point | str],
     output: Path | str,
     *,
-    width: int | str = 2048,
-    seed: int | str = 0,
-    tile: str = "auto",
-    device: str = "auto",
+    width: int | str | None = None,
+    seed: int | str | None = None,
+    tile: str | None = None,
+    device: str | None = None,
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Inspection:
@@ -72,19 +62,19 @@ def inspect(
         points: pixels of the upright image, as pairs of x and y or text such as ``"120,80"``: 1 to
             32 points of the *output*, whose similarity to every place of the input is mapped.
         output: the folder to write; made where it does not exist.
-        width: longest side of the pictures in pixels; smaller images keep their size.
-        seed: of the places that are sampled for the principal components and the accuracy. The
-            noise of the translation is that of :func:`sincut.translate` by default, of seed 0.
-        tile, device: as in :class:`sincut.config.TranslateConfig`.
-        force: write into a folder that holds an inspection; its files are removed first.
+        width, seed: as in :class:`sincut.config.InspectConfig`, and its defaults. The noise of the
+            translation is that of :func:`sincut.translate` by default.
+        tile, device: as in :class:`sincut.config.TranslateConfig`, and its defaults.
+        force: write into a folder that holds an inspection. Its files are replaced one by one, and
+            those that the new one does not have are removed at the end.
         on_progress: called with what is being done, and how many of how many parts are done.
 
     Raises:
         SincutError: anything the caller can mend; nothing has been written or removed then.
     """
     folder = Path(output)
-    config = InspectConfig().replaced(width=width, seed=seed)
-    translating = TranslateConfig().replaced(tile=tile, device=device)
+    config = InspectConfig().replaced(**_given(width=width, seed=seed))
+    translating = TranslateConfig().replaced(**_given(tile=tile, device=device))
     _check_folder(folder, Path(image), force=force)
     found = inspected(run, image, points, config, translating, on_progress)
     write(found, folder)
@@ -92,35 +82,37 @@ def inspect(
 
 
 def write(inspection: Inspection, folder: Path) -> None:
-    """Write all files of an inspection; those of an earlier one are removed.
+    """Write all files of an inspection; those of an earlier one are replaced or removed.
 
     Raises:
         SincutError: the folder or a file cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if _OURS.fullmatch(path.name):
-                path.unlink()
     except OSError as error:
         raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
     # The record is first: with it alone an interrupted inspection can be made again by --force.
     _write_text(folder / RECORD, json.dumps(inspection.to_dict(), indent=2, allow_nan=False) + "\n")
-    pictures = {
-        "content.png": inspection.content,
-        "result.png": inspection.result,
-        SHEET: sheet(inspection),
-    }
-    for name, picture in pictures.items():
-        write_png(folder / name, picture)
+    written = {RECORD, PAGE}
+
+    def picture(name: str, pixels: Pixels) -> None:
+        write_png(folder / name, pixels)
+        written.add(name)
+
+    picture("content.png", inspection.content)
+    picture("result.png", inspection.result)
+    picture(SHEET, sheet(inspection))
     for layer in inspection.layers:
         for number in range(len(inspection.points)):
             heat = heat_picture(inspection, layer, number, max(inspection.content.shape))
-            write_png(folder / f"point{number + 1}_layer{layer.layer}.png", heat)
+            picture(f"point{number + 1}_layer{layer.layer}.png", heat)
         for kind, role in layer.components:
             components = component_picture(inspection, layer, kind, role)
-            write_png(folder / f"pca_{kind}_{role}_layer{layer.layer}.png", components)
+            picture(f"pca_{kind}_{role}_layer{layer.layer}.png", components)
     _write_text(folder / PAGE, page(inspection))
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name) and path.name not in written:
+            path.unlink()
 
 
 def page(inspection: Inspection) -> str:
@@ -135,75 +127,21 @@ def page(inspection: Inspection) -> str:
         largest, others = max(64, int(largest * factor)), max(64, int(others * factor))
 
 
-def sheet(inspection: Inspection) -> Pixels:
-    """Content, result and heat maps as one labelled picture: a column per point, a row per layer.
-
-    Its cells are at most 512 pixels wide, fewer where there are many points.
-    """
-    columns, rows = len(inspection.points), max(2, len(inspection.layers))
-    height, width = inspection.content.shape[:2]
-    factor = min(1.0, 512 / max(height, width), 4096 / ((columns + 1) * width))
-    cell = max(1, round(width * factor)), max(1, round(height * factor))
-    gap = 12
-    font = ImageFont.load_default(max(11.0, min(20.0, cell[0] / 18)))
-    label = round(font.size * 1.6) if isinstance(font, ImageFont.FreeTypeFont) else 20
-    step = cell[0] + gap, cell[1] + label + gap
-    canvas = Image.new("RGB", (step[0] * (columns + 1) + gap, step[1] * rows + label + gap))
-    canvas.paste("white", (0, 0, *canvas.size))
-    draw = ImageDraw.Draw(canvas)
-
-    def put(column: int, row: int, picture: Image.Image, title: str) -> None:
-        left, top = gap + column * step[0], gap + row * step[1]
-        draw.text((left, top + label / 2), title, "black", font, anchor="lm")
-        canvas.paste(picture.resize(cell, Image.Resampling.LANCZOS), (left, top + label))
-
-    put(0, 0, Image.fromarray(inspection.content), "content")
-    result = Image.fromarray(inspection.result).resize(cell, Image.Resampling.LANCZOS)
-    for number, point in enumerate(inspection.points, start=1):
-        mark(result, point, inspection.size, label=str(number))
-    put(0, 1, result, "result")
-    if rows > 2:
-        last = inspection.layers[-1]
-        parts = Image.fromarray(component_picture(inspection, last, "projected", "output"))
-        put(0, 2, parts, f"result, PCA of layer {last.layer}")
-    for row, layer in enumerate(inspection.layers):
-        for column, match in enumerate(layer.matches):
-            title = f"point {column + 1}, layer {layer.layer}: {_briefly(match.distance)}"
-            heat = Image.fromarray(heat_picture(inspection, layer, column, max(cell), inset=True))
-            put(column + 1, row, heat, title)
-    top = gap + rows * step[1]
-    bar = Image.fromarray(scale_picture(cell[0], max(8, label // 2)))
-    canvas.paste(bar, (gap, top))
-    words = (
-        "similarity to the ring's place in the result, 1 at the best place (a cross where it is "
-        "another); corner: around the ring"
-    )
-    draw.text((gap + step[0], top + bar.height / 2), words, "black", font, anchor="lm")
-    return np.asarray(canvas)
-
-
 def _page(inspection: Inspection, largest: int, others: int) -> tuple[str, int]:
-    """The page with pictures of these longest sides, and how many bytes they have."""
+    """The page with pictures of these longest sides, and how many bytes they take in it."""
     size = 0
 
-    def img(picture: Pixels | Image.Image, side: int, alt: str) -> str:
+    def img(picture: Pixels, side: int, alt: str) -> str:
         nonlocal size
-        small = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        small = small.copy()
-        small.thumbnail((side, side), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        small.save(file, format="JPEG", quality=88)
-        size += file.tell()
-        return (
-            f'<img width="{small.width}" height="{small.height}" alt="{text(alt)}" '
-            f'src="{data_uri(file.getvalue(), "image/jpeg")}">'
-        )
+        embedded = photograph(picture, _MOST_BYTES, side)
+        size += len(embedded.uri)
+        return embedded.img(alt)
 
     def figure(picture: Pixels, alt: str, caption: str) -> str:
         shown = img(picture, others, alt)
         return f"<figure>{shown}<figcaption>{text(caption)}</figcaption></figure>"
 
-    name = Path(inspection.image).name
+    name = inspection.image.name
     height, width = inspection.size
     count = len(inspection.points)
     whose = (
@@ -214,7 +152,7 @@ def _page(inspection: Inspection, largest: int, others: int) -> tuple[str, int]:
     parts = [
         f"<h1>What PatchNCE recognises in {text(name)}</h1>",
         f'<p class="soft">{text(name)}, {width}×{height} pixels, {whose}; model of '
-        f"{text(Path(inspection.run).name)} after {inspection.header['step']} steps; "
+        f"{text(inspection.name)} after {inspection.header['step']} steps; "
         f"temperature {inspection.temperature:g}.</p>",
         *(f'<p class="soft">Note: {text(notice)}.</p>' for notice in inspection.notices),
         "<h2>Similarity of a point of the result to every place of the content</h2>",
@@ -322,11 +260,18 @@ def _told(layer: LayerFindings, number: int) -> str:
     )
 
 
-def _briefly(distance: float) -> str:
-    return "right place" if distance == 0 else f"{distance:.0f} px away"
+def _given(**options: str | int | None) -> dict[str, str | int]:
+    """What was given: the rest has its default in the configuration."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_folder(folder: Path, image: Path, *, force: bool) -> None:
+    """Refuse, before the work, a folder that could not or must not be written to."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if there != folder and not there.is_dir():
+        raise SincutError(f"{there} is a file, so {folder} cannot be made; give another -o")
+    if there.is_dir() and not os.access(there, os.W_OK):
+        raise SincutError(f"the folder {there} must not be written to; give another -o")
     if folder.exists() and not folder.is_dir():
         raise SincutError(f"{folder} is a file, not a folder; give another -o")
     if not folder.exists() or not any(folder.iterdir()):

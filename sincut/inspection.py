@@ -5,13 +5,14 @@ x is the image, ŷ = G(x); E_l are the features of encoder layer l, H_l its proj
 are L2-normalised. Everything is computed tile by tile, in two passes over both images: the first
 takes the features at the query points and at places sampled from the whole image, the second fills
 the maps. Projected features, hundreds of numbers for every place, are never held for a whole image.
+What is held: some 20 bytes a pixel of the image, and of each layer four maps of components and one
+per point, in float32 and reduced to the size of the pictures.
 
 A *place* of layer l is what one feature stands for: a square of ``stride`` pixels.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,25 +23,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 from scipy.special import gammaln
 from torch import Tensor, nn
 
-from sincut import __version__
 from sincut.checkpoint import Model, load_model
-from sincut.config import Config, TrainConfig, TranslateConfig, option
+from sincut.config import InspectConfig, TrainConfig, TranslateConfig
 from sincut.devices import chosen_device, convolutions, limit_threads
-from sincut.engine import as_network, plan_tiles, translate_tile, window_of
+from sincut.engine import (
+    as_network,
+    as_pixels,
+    out_of_memory,
+    plan_tiles,
+    translate_tile,
+    window_of,
+)
 from sincut.errors import SincutError
-from sincut.files.images import Pixels, file_digest
+from sincut.files.images import file_digest
 from sincut.files.sources import read_picture
+from sincut.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
+from sincut.heat import ReducedMap, reduced, reduced_size
 from sincut.networks import Generator, PatchProjector
 from sincut.tiling import Tile
 
-Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Point = tuple[int, int]
 OnProgress = Callable[[str, int, int], None]
 
 NEGATIVES = (15, 63, 255, 1023)
@@ -51,159 +57,10 @@ _ROWS = 16_384  # projected at a time: 16 MB at a width of 256
 _SHOWN = (2.0, 98.0)  # percentiles of a principal component that become 0 and 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class InspectConfig(Config):
-    """How to inspect."""
-
-    width: int = option(
-        2048,
-        "longest side of the pictures in pixels; smaller images keep their size",
-        low=64,
-        high=16_384,
-    )
-    seed: int = option(0, "seed of the places that are sampled", low=0, high=2**63 - 1)
-
-
-@dataclass(frozen=True)
-class Match:
-    """A query point of the output in one layer, against every place of the input.
-
-    ``similarity`` is q·k⁺, the cosine with the right place, and ``best`` the largest of all.
-    ``rank`` is 1 where no place is more similar than the right one; ``ties`` counts the other
-    places that are as similar, to 1e-6. The best place is the right one where it is among the
-    best; ``x, y`` is the pixel that lies in it as the query does in its own, and ``distance`` how
-    many pixels it is away.
-    """
-
-    x: int
-    y: int
-    distance: float
-    similarity: float
-    best: float
-    rank: int
-    ties: int
-
-
-@dataclass(frozen=True)
-class LayerFindings:
-    """What was found in one encoder layer.
-
-    ``places`` are the rows and columns of its features, of ``stride`` pixels each.
-    ``similarities`` (P, h, w) holds for every query point exp((q·k − max)/τ), in [0, 1] and 1 at
-    the best place; where a map is smaller than the layer, an entry is the largest of what it stands
-    for. ``components`` are (h, w, 3) in [0, 1]: the first three principal components of the
-    features by ``encoder`` or ``projected`` and ``input`` or ``output``; entries of smaller ones
-    are means. ``variance`` are the shares of the variance in those three. ``accuracy`` is, by the
-    number of negatives, how often the right place wins; chance is 1/(n + 1). ``queries`` are how
-    many places were asked.
-    """
-
-    layer: int
-    stride: int
-    places: tuple[int, int]
-    matches: tuple[Match, ...]
-    similarities: Floats
-    components: dict[tuple[str, str], Floats]
-    variance: dict[str, tuple[float, float, float]]
-    accuracy: dict[int, float]
-    queries: int
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """An inspection of one image.
-
-    ``content`` and ``result`` are (H', W', 3) uint8 sRGB, reduced to the width asked for; ``size``
-    are the image's own height and width. ``points`` are x, y in its pixels. ``header`` is the
-    model's (see :class:`sincut.checkpoint.Model`), ``run`` and ``image`` what was given.
-    """
-
-    run: str
-    image: str
-    header: dict[str, Any]
-    size: tuple[int, int]
-    points: tuple[Point, ...]
-    temperature: float
-    seed: int
-    content: Pixels
-    result: Pixels
-    layers: tuple[LayerFindings, ...]
-    is_content: bool
-    notices: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers as plain values for JSON, to six digits; no arrays."""
-        return {
-            "sincut_version": __version__,
-            "run": self.run,
-            "model_sha256": self.header["sha256"],
-            "step": self.header["step"],
-            "image": self.image,
-            "is_content": self.is_content,
-            "width": self.size[1],
-            "height": self.size[0],
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "notices": list(self.notices),
-            "points": [
-                {
-                    "x": x,
-                    "y": y,
-                    "layers": [
-                        {
-                            "layer": found.layer,
-                            "best_x": match.x,
-                            "best_y": match.y,
-                            "distance": round(match.distance, 6),
-                            "right": match.distance == 0,
-                            "similarity": round(match.similarity, 6),
-                            "best_similarity": round(match.best, 6),
-                            "rank": match.rank,
-                            "ties": match.ties,
-                        }
-                        for found in self.layers
-                        for match in [found.matches[number]]
-                    ],
-                }
-                for number, (x, y) in enumerate(self.points)
-            ],
-            "layers": [
-                {
-                    "layer": found.layer,
-                    "stride": found.stride,
-                    "rows": found.places[0],
-                    "columns": found.places[1],
-                    "variance": {
-                        kind: [round(share, 6) for share in shares]
-                        for kind, shares in found.variance.items()
-                    },
-                    "queries": found.queries,
-                    "accuracy": [
-                        {
-                            "negatives": negatives,
-                            "accuracy": round(accuracy, 6),
-                            "chance": round(1 / (negatives + 1), 6),
-                        }
-                        for negatives, accuracy in found.accuracy.items()
-                    ],
-                }
-                for found in self.layers
-            ],
-        }
-
-
-def prepared(
+def _prepared(
     run: Path | str, image: Path | str, points: Sequence[Point | str]
 ) -> tuple[Model, PatchProjector, Pixels, tuple[Point, ...], tuple[str, ...]]:
-    """Everything that an inspection reads: model, heads, (H, W, 3) uint8, points, notices.
-
-    Args:
-        points: pairs of x and y, or text such as ``"120,80"``, in pixels of the upright image.
-
-    Raises:
-        SincutError: a bad model, one without projection heads, a bad image, a malformed point, one
-            outside the image or given twice, none or more than 32.
-    """
+    """Everything that an inspection reads: model, heads, (H, W, 3) uint8, points, notices."""
     pairs = [_point(each) for each in points]
     if not 1 <= len(pairs) <= MOST_POINTS:
         raise SincutError(
@@ -242,38 +99,48 @@ def inspected(
     """Inspect an image with a run's model.
 
     ŷ is what :func:`sincut.translate` would make, with its noise, of the seed in ``translating``,
-    but neither clamped nor rounded, as PatchNCE has it. Convolutions are in float32.
+    but neither clamped nor rounded, as PatchNCE has it. Everything is computed in float32.
 
     Args:
         run: a run folder or model file.
         image: the run's content, or another image.
-        points: as for :func:`prepared`.
+        points: pairs of x and y, or text such as ``"120,80"``, in pixels of the upright image.
         translating: ``tile``, ``border``, ``seed`` and ``device`` are used.
         on_progress: called with what is being done, and how many of how many parts are done.
 
     Raises:
-        SincutError: as :func:`prepared`; there is no such device.
+        SincutError: a bad model, one without projection heads, a bad image, a malformed point, one
+            outside the image or given twice, none or more than 32; there is no such device, or not
+            enough memory.
     """
-    model, projector, pixels, pairs, notices = prepared(run, image, points)
+    model, projector, pixels, pairs, notices = _prepared(run, image, points)
     train = TrainConfig.from_dict(model.header["config"])
     if not (train.lambda_x or train.lambda_y):
         notices += ("the run was trained without PatchNCE; its projection heads are as drawn",)
     device = chosen_device(translating.device)
     if device == "cpu":
         limit_threads()
-    content, result, layers = findings(
-        model.generator.to(device),
-        projector.to(device).eval().requires_grad_(False),
-        pixels,
-        pairs,
-        train,
-        config,
-        translating,
-        on_progress,
-    )
+    try:
+        content, result, layers = findings(
+            model.generator.to(device),
+            projector.to(device).eval().requires_grad_(False),
+            pixels,
+            pairs,
+            train,
+            config,
+            translating.replaced(precision="fp32"),
+            on_progress,
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise SincutError(
+            f"{image} of {pixels.shape[1]}×{pixels.shape[0]} pixels could not be inspected: memory "
+            "ended; try --tile 256, a smaller --width, fewer points or a smaller image"
+        ) from None
     return Inspection(
-        run=str(run),
-        image=str(image),
+        run=Path(run),
+        image=Path(image),
         header=model.header,
         size=(pixels.shape[0], pixels.shape[1]),
         points=pairs,
@@ -320,10 +187,13 @@ def findings(
 
     with convolutions("fp32"):
         output = np.empty((height, width, 3), np.float32)
+        rounded = np.empty((height, width, 3), np.uint8)
         for tile in tiles("translating"):
             core = translate_tile(generator, pixels, tile, translating)
-            rows, columns = tile.rows, tile.columns
-            output[rows.start : rows.stop, columns.start : columns.stop] = core.cpu().numpy()
+            rows, columns = (slice(span.start, span.stop) for span in (tile.rows, tile.columns))
+            output[rows, columns] = core.cpu().numpy()
+            seen = as_pixels(core.permute(2, 0, 1)[None], rounded.dtype)
+            rounded[rows, columns] = seen.cpu().numpy()
         encoded = _Encoded(generator, {"input": pixels, "output": output}, train.layers)
         layers = [
             _Layer(number, head, (height, width), generator, points, train, config)
@@ -341,10 +211,9 @@ def findings(
                     layer.fill(role, feature, tile)
     if on_progress is not None:
         on_progress("done", total, total)
-    shown = ((output + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
     return (
         reduced(pixels, config.width),
-        reduced(shown, config.width),
+        reduced(rounded, config.width),
         tuple(layer.found() for layer in layers),
     )
 
@@ -389,7 +258,8 @@ class _Layer:
         config: InspectConfig,
     ) -> None:
         self.number, self.head, self.points = number, head, points
-        self.size, self.temperature, self.longest = size, train.temperature, config.width
+        self.size, self.temperature = size, train.temperature
+        self.most = reduced_size(size, config.width)
         self.stride = stride_of(generator, number)
         self.places = -(-size[0] // self.stride), -(-size[1] // self.stride)
         count = math.prod(self.places)
@@ -404,15 +274,11 @@ class _Layer:
             role: torch.empty(len(self.wanted), generator.layer_channels[number], device=device)
             for role in ("input", "output")
         }
-        self.maps: dict[tuple[str, str], _Reduced] = {}
+        self.maps: dict[tuple[str, str], ReducedMap] = {}
 
     def sample(self, role: str, feature: Tensor, tile: Tile) -> None:
         """Take the wanted features that lie in this tile."""
-        top, left, rows, columns = self._extent(feature, tile)
-        down, across = self.wanted // self.places[1] - top, self.wanted % self.places[1] - left
-        inside = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
-        here = torch.from_numpy(np.flatnonzero(inside)).to(feature.device)
-        where = torch.from_numpy((down * columns + across)[inside]).to(feature.device)
+        here, where = self._inside(self.wanted, feature, tile)
         self.taken[role][here] = feature.flatten(1)[:, where].T
 
     def fit(self) -> None:
@@ -435,8 +301,8 @@ class _Layer:
         self.best_place = self.asked.copy()
         for kind in ("encoder", "projected"):
             for role in ("input", "output"):
-                self.maps[kind, role] = _Reduced(3, self.places, self.longest, largest=False)
-        self.similar = _Reduced(len(self.points), self.places, self.longest, largest=True)
+                self.maps[kind, role] = ReducedMap(3, self.places, self.most, largest=False)
+        self.similar = ReducedMap(len(self.points), self.places, self.most, largest=True)
         self.directions = {
             kind: [torch.from_numpy(each).float().to(device) for each in (axes.mean, axes.axes)]
             for kind, axes in self.axes.items()
@@ -448,7 +314,7 @@ class _Layer:
         top, left, rows, columns = self._extent(feature, tile)
         features = feature.flatten(1).T
 
-        def add(onto: _Reduced, parts: list[Tensor]) -> Floats:
+        def add(onto: ReducedMap, parts: list[Tensor]) -> Floats:
             block: Floats = torch.cat(parts).T.reshape(-1, rows, columns).cpu().numpy()
             onto.add(top, left, block)
             return block
@@ -461,12 +327,17 @@ class _Layer:
             projected = _projected(self.head, part)
             components.append((projected - mean) @ axes.T)
             if role == "input":
-                cosine = projected @ self.queries.T
-                self.above += (cosine > self.right + _TIED).sum(dim=0)
-                self.level += ((cosine - self.right).abs() <= _TIED).sum(dim=0)
-                cosines.append(cosine)
+                cosines.append(projected @ self.queries.T)
         add(self.maps["projected", role], components)
         if role == "input":
+            # The right place has one similarity: computed among others it may be rounded another
+            # way, and would be beaten by itself.
+            number, where = self._inside(self.asked, feature, tile)
+            cosine = torch.cat(cosines)
+            cosine[where, number] = self.right[number]
+            cosines = [cosine]
+            self.above += (cosine > self.right + _TIED).sum(dim=0)
+            self.level += ((cosine - self.right).abs() <= _TIED).sum(dim=0)
             block = add(self.similar, cosines).reshape(len(self.points), -1)
             best = block.argmax(axis=1)
             value = block[np.arange(len(best)), best]
@@ -477,7 +348,10 @@ class _Layer:
 
     def found(self) -> LayerFindings:
         """What there is after the last tile."""
-        similarities = np.exp((self.similar.result() - self.best[:, None, None]) / self.temperature)
+        similarities = self.similar.result()  # in place: with many points it is the largest array
+        similarities -= self.best[:, None, None]
+        similarities /= np.float32(self.temperature)
+        np.exp(similarities, out=similarities)
         return LayerFindings(
             layer=self.number,
             stride=self.stride,
@@ -495,21 +369,28 @@ class _Layer:
 
     def _match(self, number: int) -> Match:
         x, y = self.points[number]
-        right, best = float(self.right[number]), float(self.best[number])
-        place = int(self.asked[number])
-        if right < best - _TIED:
-            place = int(self.best_place[number])
+        above = int(self.above[number])
+        place = int(self.best_place[number] if above else self.asked[number])
         down = place // self.places[1] - y // self.stride
         across = place % self.places[1] - x // self.stride
         return Match(
             x=min(x + across * self.stride, self.size[1] - 1),
             y=min(y + down * self.stride, self.size[0] - 1),
             distance=self.stride * math.hypot(down, across),
-            similarity=right,
-            best=max(best, right),
-            rank=1 + int(self.above[number]),
+            similarity=float(self.right[number]),
+            best=float(self.best[number]),
+            rank=1 + above,
             ties=int(self.level[number]) - 1,
         )
+
+    def _inside(self, places: Indices, feature: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
+        """Which of the layer's places lie in a tile, and which of the tile's places they are."""
+        top, left, rows, columns = self._extent(feature, tile)
+        down, across = places // self.places[1] - top, places % self.places[1] - left
+        inside = (down >= 0) & (down < rows) & (across >= 0) & (across < columns)
+        which, where = np.flatnonzero(inside), (down * columns + across)[inside]
+        device = feature.device
+        return torch.from_numpy(which).to(device), torch.from_numpy(where).to(device)
 
     def _extent(self, feature: Tensor, tile: Tile) -> tuple[int, int, int, int]:
         """A tile's first row and column of places, and how many."""
@@ -524,7 +405,7 @@ class Axes:
     ``mean`` is (C,), ``axes`` (3, C) with rows of length 1 in falling order of variance, or 0 where
     there are fewer than three directions; the entry of largest magnitude of each is positive.
     ``low`` and ``high`` are (3,): the 2nd and 98th percentiles, so that few outliers take no
-    colours from the rest.
+    colours from the rest; the extremes where those are equal, as in a flat image with a spot.
     """
 
     mean: Doubles
@@ -549,7 +430,10 @@ class Axes:
                 axis = vectors[:, index]
                 axes[place] = axis * np.sign(axis[np.abs(axis).argmax()])
                 shares[place] = float(values[index]) / total
-        low, high = np.percentile(exact @ axes.T, _SHOWN, axis=0)
+        parts = exact @ axes.T
+        low, high = np.percentile(parts, _SHOWN, axis=0)
+        flat = low == high
+        low, high = np.where(flat, parts.min(axis=0), low), np.where(flat, parts.max(axis=0), high)
         return cls(mean, axes, (shares[0], shares[1], shares[2]), low, high)
 
     def scaled(self, components: Floats) -> Floats:
@@ -596,262 +480,6 @@ def accuracies(query: Tensor, key: Tensor) -> dict[int, float]:
 def stride_of(generator: Generator, layer: int) -> int:
     """Pixels from one feature of an encoder layer to the next."""
     return int(2 ** min(max(layer - 1, 0), generator.downsamplings))
-
-
-def reduced(pixels: Pixels, longest: int) -> Pixels:
-    """(H, W, 3) with its longest side at most ``longest``; the same where it is already."""
-    height, width = _reduced_size(pixels.shape[:2], longest)
-    if (height, width) == pixels.shape[:2]:
-        return pixels
-    image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(image)
-
-
-# ------------------------------------------------------------------------------------ pictures
-
-# The heat is laid over the image in Oklab: its lightness goes from the grey that is there to
-# _LIGHTEST, its hue from violet over red to yellow. Grey takes this part of the lightness.
-_DARKEST_GREY, _LIGHTEST_GREY, _LIGHTEST = 0.2, 0.56, 0.93
-_MIDDLE_GREY = (_DARKEST_GREY + _LIGHTEST_GREY) / 2
-
-
-def heat_picture(
-    inspection: Inspection,
-    layer: LayerFindings,
-    number: int,
-    longest: int,
-    *,
-    inset: bool = False,
-) -> Pixels:
-    """The similarity map of a query point over the greyed content.
-
-    A ring marks the query, a cross the best place where that is another. Where the picture is
-    smaller than the map, a pixel shows the largest of what it stands for: the one right place of a
-    sharp map would vanish in a mean.
-
-    Args:
-        longest: side of the picture in pixels, at most.
-        inset: show the neighbourhood of the query, enlarged, in a corner away from it.
-    """
-    grey = grey_of(reduced(inspection.content, longest))
-    values = enlarged(layer.similarities[number], inspection, layer)
-    smaller = _Reduced(1, inspection.content.shape[:2], longest, largest=True)
-    smaller.add(0, 0, values[None])
-    picture = Image.fromarray(heated(grey, smaller.result()[0]))
-    match, (x, y) = layer.matches[number], inspection.points[number]
-    mark(picture, (x, y), inspection.size)
-    if match.distance > 0:
-        mark(picture, (match.x, match.y), inspection.size, cross=True)
-    if inset:
-        _paste_inset(picture, inspection, values, (x, y))
-    return np.asarray(picture)
-
-
-def component_picture(inspection: Inspection, layer: LayerFindings, kind: str, role: str) -> Pixels:
-    """Principal components as red, green and blue, of the content's reduced size."""
-    values = enlarged(layer.components[kind, role].transpose(2, 0, 1), inspection, layer)
-    picture: Pixels = (values.transpose(1, 2, 0) * 255).round().astype(np.uint8)
-    return picture
-
-
-def scale_picture(width: int, height: int) -> Pixels:
-    """The colours of a heat map over a middle grey, from 0 on the left to 1 on the right."""
-    values: Floats = np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-    return heated(np.full_like(values, _MIDDLE_GREY), values)
-
-
-def enlarged(values: Floats, inspection: Inspection, layer: LayerFindings) -> Floats:
-    """A map (…, h, w) at the size of the pictures: every pixel shows the place it lies in."""
-    indices = []
-    for axis in (0, 1):
-        pixels, count = inspection.content.shape[axis], values.shape[axis - 2]
-        middles = (np.arange(pixels) + 0.5) * inspection.size[axis] / pixels
-        # The last place may reach over the image's border.
-        share = middles / (layer.places[axis] * layer.stride)
-        indices.append((share * count).astype(np.int64).clip(0, count - 1))
-    taken: Floats = values[..., indices[0][:, None], indices[1]]
-    return taken
-
-
-def grey_of(pixels: Pixels) -> Floats:
-    """(H, W) Oklab lightness of the greyed image, in the darker part that heat leaves to it."""
-    luminance = _linear(pixels / np.float64(255)) @ np.array([0.2126, 0.7152, 0.0722])
-    lightness = np.cbrt(luminance) * (_LIGHTEST_GREY - _DARKEST_GREY) + _DARKEST_GREY
-    grey: Floats = lightness.astype(np.float32)
-    return grey
-
-
-def heated(grey: Floats, values: Floats) -> Pixels:
-    """Heat of [0, 1] over grey of a lightness, both (H, W), as (H, W, 3) uint8 sRGB.
-
-    Over the middle grey equal steps of heat are equal distances in Oklab.
-    """
-    way = np.interp(values, *_even_way())
-    return (_srgb(_heat_lab(grey, way)) * 255).round().astype(np.uint8)
-
-
-def mark(
-    picture: Image.Image,
-    point: Point,
-    size: tuple[int, int],
-    *,
-    cross: bool = False,
-    label: str = "",
-) -> None:
-    """Draw a ring or a cross, black and white, at a pixel of an image of ``size`` (H, W)."""
-    draw = ImageDraw.Draw(picture)
-    x, y = (
-        (each + 0.5) * extent / length - 0.5
-        for each, extent, length in zip(point, picture.size, size[::-1], strict=True)
-    )
-    radius = max(4.0, max(picture.size) / 90)
-    line = max(2, round(radius / 4))
-    for colour, more in (("black", line), ("white", 0)):
-        if cross:
-            reach, wide = radius * 0.8 + more / 2, line + more
-            draw.line((x - reach, y - reach, x + reach, y + reach), colour, wide)
-            draw.line((x - reach, y + reach, x + reach, y - reach), colour, wide)
-        else:
-            outer = radius + line / 2 + more / 2
-            draw.ellipse((x - outer, y - outer, x + outer, y + outer), None, colour, line + more)
-    if label:
-        font = ImageFont.load_default(max(18.0, radius * 4))
-        left = x < picture.width * 0.9
-        draw.text(
-            (x + (1.8 if left else -1.8) * radius, y),
-            label,
-            "white",
-            font,
-            anchor="lm" if left else "rm",
-            stroke_width=line,
-            stroke_fill="black",
-        )
-
-
-def _paste_inset(
-    picture: Image.Image, inspection: Inspection, values: Floats, point: Point
-) -> None:
-    """The surroundings of a pixel, about a thirtieth of the image, at a third of the picture."""
-    rows, columns = inspection.content.shape[:2]
-    side = min(rows, columns, max(24, max(rows, columns) // 28))
-    factor = min(picture.size) * 3 // (8 * side)
-    if factor < 2:
-        return  # it would show nothing that is not seen already
-    first = [
-        min(max(each * shown // whole - side // 2, 0), shown - side)
-        for each, shown, whole in zip(point[::-1], (rows, columns), inspection.size, strict=True)
-    ]
-    part = slice(first[0], first[0] + side), slice(first[1], first[1] + side)
-    near = Image.fromarray(heated(grey_of(inspection.content[part]), values[part]))
-    near = near.resize((side * factor, side * factor), Image.Resampling.NEAREST)
-    left = 4 if point[0] >= inspection.size[1] / 2 else picture.width - near.width - 4
-    top = 4 if point[1] >= inspection.size[0] / 2 else picture.height - near.height - 4
-    draw = ImageDraw.Draw(picture)
-    for colour, more in (("black", 3), ("white", 2)):
-        corners = (
-            left - more,
-            top - more,
-            left + near.width + more - 1,
-            top + near.height + more - 1,
-        )
-        draw.rectangle(corners, fill=colour)
-    picture.paste(near, (left, top))
-
-
-@functools.cache
-def _even_way() -> tuple[Doubles, Doubles]:
-    """Heat, and how far along the way of colours it is: by the length of the way in Oklab."""
-    way = np.linspace(0, 1, 1025)
-    lab = _lab(_srgb(_heat_lab(np.full_like(way, _MIDDLE_GREY, np.float32), way)))
-    length = np.concatenate([[0], np.linalg.norm(np.diff(lab, axis=0), axis=1).cumsum()])
-    return length / length[-1], way
-
-
-def _heat_lab(grey: Floats, way: Doubles) -> Doubles:
-    """Oklab (…, 3) of colours that are some way, 0 … 1, from a grey to the hottest."""
-    hue = np.radians(-65 + 165 * way)
-    chroma = 0.235 * way**0.6 * (1 - 0.35 * way)
-    lightness = grey + way * (_LIGHTEST - grey)
-    return np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1)
-
-
-# Björn Ottosson's Oklab, from linear sRGB over the responses of cones.
-_CONES = np.array(
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
-)
-_OPPONENTS = np.array(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)
-
-
-def _lab(srgb: Doubles) -> Doubles:
-    """(…, 3) sRGB of [0, 1] as Oklab."""
-    lab: Doubles = np.cbrt(_linear(srgb) @ _CONES.T) @ _OPPONENTS.T
-    return lab
-
-
-def _srgb(lab: Doubles) -> Doubles:
-    """(…, 3) Oklab as sRGB, clipped to [0, 1]."""
-    linear = (lab @ np.linalg.inv(_OPPONENTS).T) ** 3 @ np.linalg.inv(_CONES).T
-    linear = linear.clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-
-
-def _linear(srgb: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-# ------------------------------------------------------------------------------------- helpers
-
-
-class _Reduced:
-    """A map of places that is made smaller while its tiles arrive, by means or by the largest."""
-
-    def __init__(
-        self, channels: int, places: tuple[int, int], longest: int, *, largest: bool
-    ) -> None:
-        self.places, self.largest = places, largest
-        self.size = _reduced_size(places, longest)
-        shape = (channels, *self.size)
-        self.values = np.full(shape, -np.inf if largest else 0, np.float32)
-
-    def add(self, top: int, left: int, block: Floats) -> None:
-        """(channels, rows, columns) from the place (top, left) on."""
-        where = [slice(None)]
-        for axis, first in ((1, top), (2, left)):
-            count, length, fewer = block.shape[axis], self.places[axis - 1], self.size[axis - 1]
-            bins = np.arange(first, first + count) * fewer // length
-            starts = np.flatnonzero(np.diff(bins, prepend=-1))
-            how = np.maximum if self.largest else np.add
-            block = how.reduceat(block, starts, axis=axis)
-            where.append(slice(int(bins[0]), int(bins[-1]) + 1))
-        there = self.values[*where]
-        self.values[*where] = np.maximum(there, block) if self.largest else there + block
-
-    def result(self) -> Floats:
-        """(channels, h, w)."""
-        if self.largest:
-            return self.values
-        rows, columns = (
-            np.bincount(np.arange(length) * fewer // length)
-            for length, fewer in zip(self.places, self.size, strict=True)
-        )
-        counts: Floats = (rows[:, None] * columns).astype(np.float32)
-        return self.values / counts
-
-
-def _reduced_size(size: tuple[int, ...], longest: int) -> tuple[int, int]:
-    """Height and width with the longest side at most ``longest``."""
-    factor = min(1.0, longest / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _core(tile: Tile, stride: int) -> tuple[slice, slice]:
