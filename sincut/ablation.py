@@ -2,8 +2,9 @@
 
 ======================  ============================================================
 ``ablation.json``       the plan: version, the pair's digests, every trial's configuration
-``trials/NAME/``        a run folder each, with ``result.png`` and ``figures.json``, or
-                        ``failed.json``; its state is deleted when it is measured
+``trials/NAME/``        a run folder each, with ``result.png``, ``thumbnail.png`` for the sheet
+                        and ``figures.json``, or with ``failed.json``; its state is deleted when
+                        it is measured
 ``table.csv, table.md`` figures of every trial, mean and spread of every setting
 ``sheet.png``           content, style and every result, reduced
 ``index.html``          tables, sheet and curves
@@ -20,11 +21,10 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from sincut.ablation_page import (
     PAPER_LAST_LAYER,
     RESULT_FILE,
     SHEET_FILE,
+    THUMBNAIL_FILE,
     Outcome,
     Plan,
     Trial,
@@ -45,6 +46,7 @@ from sincut.ablation_page import (
     page,
     sheet,
     shown,
+    thumbnail,
 )
 from sincut.checkpoint import STATE_FILE
 from sincut.config import TrainConfig, field_of, train_config
@@ -54,8 +56,10 @@ from sincut.errors import SincutError
 from sincut.files.images import Picture, file_digest, write_atomically, write_png
 from sincut.files.sources import read_picture
 from sincut.finish import translated
+from sincut.interruption import stoppable
 from sincut.quality import Comparison, Figures
-from sincut.run import Listener, train
+from sincut.recorder import Listener
+from sincut.run import train
 from sincut.runfolder import RunImage
 from sincut.training import resolved
 from sincut.translation import load_generator
@@ -65,6 +69,8 @@ TRIALS = "trials"
 FIGURES_FILE = "figures.json"
 FAILURE_FILE = "failed.json"
 TABLES = ("table.csv", "table.md", SHEET_FILE, "index.html")
+
+_BOTH = "{} is set for all trials and varied with --over, got both; give one of them"
 
 # What --paper sets itself. "All layers" are the base's own, which may be set.
 _PAPER_FIELDS = ("lambda_y", "patches", "layers", "negatives")
@@ -76,7 +82,8 @@ _PAPER_BASE: dict[str, Any] = {
     "patches": 256,
 }
 _PAPER_MEASUREMENTS = 10  # of figures on the way, beside that before the first step
-# May differ from the plan when an ablation is resumed.
+# May differ from the plan when an ablation is resumed: they belong to the machine. What is given
+# then holds for the trials that are left; each trial's config.json has what it was made with.
 _CHANGEABLE = ("device", "record_steps")
 
 
@@ -127,7 +134,8 @@ def ablate(
         paper: instead of ``over``, the paper's ablations: a base and one change in it each.
         preset, method, changes: of all trials, as for :func:`sincut.run.train`.
         resume: go on with the ablation in ``output``. Without ``over`` or ``paper`` everything is
-            taken from its plan; with them they must agree with it. Failed trials are tried again.
+            taken from its plan; with them they must agree with it. ``device`` and ``record_steps``
+            may be others, for the trials that are left. Failed trials are tried again.
         force: start anew in a folder that holds one.
         dry_run: plan only; nothing is written.
         listener: gets JSON-able records: ``ablation`` with all trials, ``trial``, the records of
@@ -171,6 +179,7 @@ def ablate(
         if force and folder.exists():
             _remove_former(folder)
         plan = _write_plan(folder, plan, several=processes.count > 1)
+    machine = _machine(plan, changes)
     outcomes = _outcomes(folder, plan)
     if dry_run and force:
         outcomes = tuple(Outcome(it.trial, it.folder) for it in outcomes)
@@ -191,10 +200,9 @@ def ablate(
     )
     if dry_run:
         return Ablation(folder, outcomes)
-    device = chosen_device(changes.get("device") or plan.trials[0].config.device)
-    processes.choose_gpu(device)
+    processes.choose_gpu(machine["device"])
 
-    work = _Work(folder, plan, Path(content), Path(style), pictures, device, comparison, tell)
+    work = _Work(folder, plan, Path(content), Path(style), pictures, machine, comparison, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, _outcomes(folder, plan), number)
 
@@ -274,18 +282,23 @@ class _Work:
         content: Path,
         style: Path,
         pictures: dict[str, Picture],
-        device: str,
+        machine: dict[str, Any],
         comparison: Comparison | None,
         tell: Listener,
     ) -> None:
-        self.folder, self.plan, self.device, self.tell = folder, plan, device, tell
+        self.folder, self.plan, self.machine, self.tell = folder, plan, machine, tell
         self.paths = content, style
         self.content, self.style = pictures["content"].rgb, pictures["style"].rgb
         self.comparison = comparison
         self.told: set[tuple[str, str]] = set()  # notices
+        self.received: list[int] = []  # signals
 
     def run(self, trials: Sequence[Trial]) -> int:
-        """Do what is not finished of these; returns the signal that stopped it, or 0."""
+        """Do what is not finished of these; returns the signal that stopped it, or 0.
+
+        A signal that comes while a trial trains, in its last step or save too, ends it there: it is
+        measured when the ablation is resumed.
+        """
         states = {it.trial.folder: it.status for it in _outcomes(self.folder, self.plan)}
         left = [trial for trial in trials if states[trial.folder] != "finished"]
         for trial in trials:
@@ -294,8 +307,11 @@ class _Work:
             (run / FAILURE_FILE).unlink(missing_ok=True)
             if states[trial.folder] == "finished":  # a kill may have come before
                 (run / STATE_FILE).unlink(missing_ok=True)
-        with _stoppable() as received:
+        with stoppable() as self.received:
             try:
+                for trial in trials:
+                    if states[trial.folder] == "finished":
+                        self.complete(self.folder / TRIALS / trial.folder)
                 if left and self.comparison is None:
                     self.comparison = Comparison(self.content, self.style)
                 for number, trial in enumerate(left, start=1):
@@ -308,37 +324,46 @@ class _Work:
                             "count": len(left),
                         }
                     )
-                    stopped = self.one(trial)
-                    if stopped:
-                        return stopped
+                    self.one(trial)
+                    if self.received:
+                        break
                     self.write_tables()
                 if not left:
                     self.write_tables()
             except KeyboardInterrupt:
-                if not received:
+                if not self.received:
                     raise
-                return received[-1]
-        return 0
+        return self.received[0] if self.received else 0
 
-    def one(self, trial: Trial) -> int:
-        """Train, translate and measure; a failure is written down. Returns a signal or 0."""
+    def complete(self, run: Path) -> None:
+        """The thumbnail of a trial that an earlier version measured, or that somebody removed."""
+        if not (run / THUMBNAIL_FILE).exists():
+            with suppress(SincutError):  # no result, or a damaged one: the sheet has no picture
+                write_png(run / THUMBNAIL_FILE, thumbnail(read_picture(run / RESULT_FILE).rgb))
+
+    def one(self, trial: Trial) -> None:
+        """Train, translate and measure, unless a signal comes; a failure is written down."""
         run = self.folder / TRIALS / trial.folder
         try:
-            result = self.train(trial, run)
-            if result:
-                return result
-            generator = load_generator(run).to(torch.device(self.device))
+            self.train(trial, run)
+            if self.received:
+                return
+            generator = load_generator(run).to(torch.device(self.machine["device"]))
             pixels = translated(self.content, generator)
             write_png(run / RESULT_FILE, pixels)
+            write_png(run / THUMBNAIL_FILE, thumbnail(pixels))
             assert self.comparison is not None
             figures = self.comparison.figures(pixels)
         except (SincutError, RuntimeError, MemoryError) as error:
             if not isinstance(error, SincutError) and not out_of_memory(error):
                 raise
-            message = str(error) if isinstance(error, SincutError) else _MEMORY_ENDED
+            message = _MEMORY_ENDED
+            if isinstance(error, SincutError):
+                message = _with_names(str(error), run, *self.paths)
+            run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
             _write_json(run / FAILURE_FILE, {"message": message})
             self.tell({"event": "failed", "trial": trial.folder, "message": message})
-            return 0
+            return
         _write_json(run / FIGURES_FILE, dataclasses.asdict(figures))
         (run / STATE_FILE).unlink(missing_ok=True)
         self.tell(
@@ -349,10 +374,9 @@ class _Work:
                 "figures": dataclasses.asdict(figures),
             }
         )
-        return 0
 
-    def train(self, trial: Trial, run: Path) -> int:
-        """From where it was saved, or from the beginning. Returns a signal or 0."""
+    def train(self, trial: Trial, run: Path) -> None:
+        """From where it was saved, or from the beginning."""
         resume = (run / STATE_FILE).exists()
         if not resume and run.exists():
             shutil.rmtree(run)  # a kill came before the first save
@@ -366,9 +390,8 @@ class _Work:
                 self.told.add(notice)
             self.tell({**record, "trial": trial.folder})
 
-        config = {**trial.config.to_dict(), "device": self.device}
-        result = train(*self.paths, run, resume=resume, report=False, listener=listen, **config)
-        return result.signal
+        config = {**trial.config.to_dict(), **self.machine}
+        train(*self.paths, run, resume=resume, report=False, listener=listen, **config)
 
     def write_tables(self) -> None:
         """Tables, sheet and page of what is in the folder.
@@ -379,7 +402,7 @@ class _Work:
         outcomes, written = _outcomes(self.folder, self.plan), None
         while outcomes != written:
             with write_atomically(self.folder / "table.csv") as file:
-                file.write(csv_table(self.plan, outcomes).encode())
+                file.write(csv_table(self.plan, outcomes).encode("utf-8", "replace"))
             with write_atomically(self.folder / "table.md") as file:
                 file.write(markdown_tables(self.plan, outcomes).encode())
             picture, _ = sheet(self.content, self.style, self.plan, outcomes)
@@ -392,6 +415,24 @@ class _Work:
 _MEMORY_ENDED = (
     "memory ended; try smaller values of batch, crop, patches or channels in this setting"
 )
+
+
+# Folders before a name, from the root or the home, as they may stand in a message.
+_FOLDERS = re.compile(r"(?<![\w.:/-])~?/(?:[^\s/]+/)+")
+
+
+def _with_names(message: str, run: Path, content: Path, style: Path) -> str:
+    """A message with names instead of places: tables are shown to others.
+
+    Files of the run keep their place inside it.
+    """
+    names = {run: run.name, content: content.name, style: style.name}
+    for path, name in names.items():
+        for known in {str(path), str(path.absolute()), str(path.resolve())}:
+            place = rf"(?<![\w./-]){re.escape(known)}"
+            message = re.sub(rf"{place}/(?=[^\s/])", "", message)
+            message = name.join(re.split(rf"{place}(?![\w/-])", message))
+    return _FOLDERS.sub("", message)
 
 
 def _named(content: Path | str, style: Path | str) -> tuple[tuple[str, Path | str], ...]:
@@ -472,9 +513,7 @@ def _grid(
                 "the device is no setting to compare, got --over device; try --device"
             )
         if given.get(name) is not None:
-            raise SincutError(
-                f"{name} is set for all trials and varied with --over, got both; give one of them"
-            )
+            raise SincutError(_BOTH.format(name))
         if isinstance(values, str) or not len(values):
             raise SincutError(
                 f"{name} must have a list of values to try, got {values!r}; try "
@@ -603,12 +642,24 @@ def _refuse_settings(
 ) -> None:
     """Without a grid to compare with, settings would be ignored."""
     given = {"preset": preset, "method": method, "seeds": seeds, **changes}
-    names = [name for name, value in given.items() if value is not None and name != "device"]
+    names = [name for name, value in given.items() if value is not None and name not in _CHANGEABLE]
     if names:
         raise SincutError(
             f"--resume takes its settings from {folder / PLAN_FILE}, unless --over or --paper is "
             f"given again; got {', '.join(names)}; try without"
         )
+
+
+def _machine(plan: Plan, changes: dict[str, Any]) -> dict[str, Any]:
+    """What belongs to the machine and not to the plan, for the trials that are left."""
+    first = plan.trials[0].config
+    found: dict[str, Any] = {"device": chosen_device(changes.get("device") or first.device)}
+    if "record_steps" in changes:
+        if "record_steps" in plan.fields:
+            raise SincutError(_BOTH.format("record_steps"))
+        given = first.replaced(record_steps=changes["record_steps"])
+        found["record_steps"] = given.record_steps
+    return found
 
 
 def _check_pair(folder: Path, former: Plan, images: dict[str, RunImage]) -> None:
@@ -706,15 +757,20 @@ def _outcomes(folder: Path, plan: Plan) -> tuple[Outcome, ...]:
     found = []
     for trial in plan.trials:
         run = folder / TRIALS / trial.folder
-        figures, failure = _read_json(run / FIGURES_FILE), _read_json(run / FAILURE_FILE)
-        found.append(
-            Outcome(
+        try:
+            figures, failure = _read_json(run / FIGURES_FILE), _read_json(run / FAILURE_FILE)
+            outcome = Outcome(
                 trial,
                 run,
                 Figures(**figures) if figures is not None else None,
-                failure["message"] if figures is None and failure is not None else None,
+                str(failure["message"]) if figures is None and failure is not None else None,
             )
-        )
+        except (ValueError, TypeError, KeyError):
+            raise SincutError(
+                f"{FIGURES_FILE} or {FAILURE_FILE} in {run} is damaged; remove that folder, and "
+                "its trial is done again"
+            ) from None
+        found.append(outcome)
     return tuple(found)
 
 
@@ -729,28 +785,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 def _write_json(path: Path, value: Any) -> None:
     with write_atomically(path) as file:
         file.write((json.dumps(value, indent=2) + "\n").encode())
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM raise ``KeyboardInterrupt``, and their numbers are collected.
-
-    Training takes them over for its own time. Outside the main thread Python cannot catch signals.
-    """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def receive(number: int, frame: Any) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

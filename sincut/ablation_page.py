@@ -16,26 +16,25 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from sincut.card import plain
 from sincut.config import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import Pixels, read_picture
 from sincut.pages import curves_library, curves_style, document, table, text
 from sincut.pages.charts import charts
+from sincut.pages.report import FIGURES
 from sincut.quality import Figures
 from sincut.runfolder import CONFIG_FILE, RunImage, read_run
 
 RESULT_FILE = "result.png"
+THUMBNAIL_FILE = "thumbnail.png"
 SHEET_FILE = "sheet.png"
 
-# In the order of the fields of Figures.
-FIGURE_NAMES = ("S1", "S2", "S2/floor", "S3", "C1", "C2")
-_HEADS = ("S1 ↓", "S2 ↓", "S2/floor ↓", "S3 ↓", "C1 ↑", "C2 ↑")
-
-_READING = (
-    "↓ lower is better: S1 colour, S2 texture (S2/floor 1: as near as the style is to itself), "
-    "S3 told apart from the style (0.5: not at all). ↑ higher is better: C1 edges, C2 layout of "
-    "the content. The spread is the standard deviation over the finished seeds (n − 1)."
-)
+# In the order of the fields of Figures; without the arrows in tables for programs.
+_HEADS = tuple(head for head, _ in FIGURES.values())
+FIGURE_NAMES = tuple(head.split()[0] for head in _HEADS)
+_SPREAD = "The spread is the standard deviation over the finished seeds (n − 1)."
+_READING = f"↓ lower is better, ↑ higher is. No one of them says enough alone. {_SPREAD}"
 
 CELL = 320  # longest side of a picture on the sheet, in pixels
 MARGIN = 12
@@ -45,14 +44,12 @@ _INK, _GREY = (28, 28, 28), (225, 225, 225)
 
 # The curves that are drawn, from the log of every trial: name, what it is.
 _CURVES = (
-    ("G_gan", "adversarial loss of G"),
-    ("D_gan", "adversarial loss of D"),
-    ("NCE_x", "PatchNCE of the content"),
-    ("S1", "colour, lower is better"),
-    ("S3", "told apart from the style, 0.5: not at all"),
-    ("C1", "edges of the content, higher is better"),
+    ("G_gan", "G_gan, adversarial loss of G"),
+    ("D_gan", "D_gan, adversarial loss of D"),
+    ("NCE_x", "NCE_x, PatchNCE of the content"),
+    *((name, ", ".join(FIGURES[name])) for name in ("S1", "S3", "C1")),
 )
-_SERIES = 6  # in one chart, which has as many colours
+_SERIES = 6  # in one chart: more are hard to tell apart; but two settings at least
 
 # The settings of --paper: name, and what is changed in its base. The layers are the base's last.
 PAPER_BASE = "base"
@@ -196,10 +193,11 @@ def csv_table(plan: Plan, outcomes: Sequence[Outcome]) -> str:
 def markdown_tables(plan: Plan, outcomes: Sequence[Outcome]) -> str:
     """The tables for people: settings over their seeds, then every trial."""
     parts = [
-        f"# Ablation: `{plan.content.name}` in the look of `{plan.style.name}`",
-        settings_table(outcomes),
+        f"# Ablation: {plain(plan.content.name)} in the look of {plain(plan.style.name)}",
+        _markdown(*_plain_cells(*_settings(outcomes))),
+        "\n".join(f"- {head}: {meaning}" for head, meaning in FIGURES.values()),
         _READING,
-        _markdown(*trials_table(outcomes)),
+        _markdown(*_plain_cells(*trials_table(outcomes))),
     ]
     if plan.paper:
         parts.insert(1, PAPER_NOTES)
@@ -207,7 +205,7 @@ def markdown_tables(plan: Plan, outcomes: Sequence[Outcome]) -> str:
 
 
 def settings_table(outcomes: Sequence[Outcome]) -> str:
-    """Mean ± spread of every setting as a table in Markdown."""
+    """Mean ± spread of every setting as a table for a terminal."""
     return _markdown(*_settings(outcomes))
 
 
@@ -226,7 +224,8 @@ def sheet(
 ) -> tuple[Pixels, list[tuple[int, int]]]:
     """All pictures on one: content and style, then the results, labelled.
 
-    With several seeds a setting has a row and a seed a column. Nothing is enlarged.
+    With several seeds a setting has a row and a seed a column. Nothing is enlarged. Of results
+    their thumbnails are read; a grey cell stands where there is none.
 
     Args:
         content, style: (H, W, 3) uint8 sRGB.
@@ -234,13 +233,16 @@ def sheet(
     Returns:
         (H, W, 3) uint8, and where each picture's left top pixel is, as (left, top), in order.
     """
-    pictures = [("content", _reduced(content)), ("style", _reduced(style))]
+    pictures = [("content", thumbnail(content)), ("style", thumbnail(style))]
     empty = np.full(pictures[0][1].shape, _GREY, np.uint8)
     for it in outcomes:
+        picture, missing = empty, it.status
         if it.figures is not None:
-            pictures.append((it.trial.name, _reduced(read_picture(it.folder / RESULT_FILE).rgb)))
-        else:
-            pictures.append((f"{it.trial.name}: {it.status}", empty))
+            try:
+                picture, missing = thumbnail(read_picture(it.folder / THUMBNAIL_FILE).rgb), ""
+            except SincutError:  # removed or damaged: the others are shown
+                missing = "no picture"
+        pictures.append((f"{it.trial.name}: {missing}" if missing else it.trial.name, picture))
     seeds = len({trial.seed for trial in plan.trials})
     columns = max(seeds, 2) if seeds > 1 else min(4, len(pictures))
     # With several seeds content and style have a row of their own, and so has every setting.
@@ -272,6 +274,13 @@ def sheet(
     return np.asarray(image), corners
 
 
+def thumbnail(picture: Pixels) -> Pixels:
+    """An (H, W, 3) uint8 picture as the sheet has it: its sides at most :data:`CELL` pixels."""
+    small = Image.fromarray(picture)
+    small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
 def page(plan: Plan, outcomes: Sequence[Outcome]) -> str:
     """The page beside the sheet: tables, pictures and curves of what there is so far."""
     finished = sum(it.status == "finished" for it in outcomes)
@@ -287,6 +296,9 @@ def page(plan: Plan, outcomes: Sequence[Outcome]) -> str:
         f"<p>{text(PAPER_NOTES)}</p>" if plan.paper else "",
         "<h2>Settings</h2>",
         table(head, rows, caption="Mean ± spread over the finished seeds."),
+        "<dl>",
+        *(f"<dt>{text(head)}</dt><dd>{text(about)}</dd>" for head, about in FIGURES.values()),
+        "</dl>",
         f'<p class="soft">{text(_READING)}</p>',
         "<h2>Pictures</h2>",
         '<p class="soft">Reduced; every result stands at full size in its trial’s folder.</p>',
@@ -313,7 +325,8 @@ def page(plan: Plan, outcomes: Sequence[Outcome]) -> str:
 def curves(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Charts for ``sincutCurves`` that show the settings in the same axes, a series per trial.
 
-    Seeds follow each other, and settings within a seed: of two settings the second is dashed.
+    A setting has one colour in a chart and a seed one dash; of a single seed every second setting
+    is dashed.
     """
     logs: dict[str, dict[str, Any]] = {}
     for it in outcomes:
@@ -326,17 +339,22 @@ def curves(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             known = {each["name"]: each for chart in charts(run) for each in chart["series"]}
         logs[it.trial.folder] = known
     found = []
+    seeds = sorted({trial.seed for trial in plan.trials})
     for title, settings in _groups(plan):
-        members = [trial for trial in plan.trials if trial.setting in settings]
-        members.sort(key=lambda trial: (trial.seed, settings.index(trial.setting)))
+        members = []
+        for trial in plan.trials:
+            if trial.setting in settings:
+                colour = settings.index(trial.setting)
+                dash = seeds.index(trial.seed) if len(seeds) > 1 else colour % 2
+                members.append((trial, {"name": trial.name, "colour": colour, "dash": dash}))
         for name, about in _CURVES:
             series = [
-                {**logs[trial.folder][name], "name": trial.name}
-                for trial in members
+                {**logs[trial.folder][name], **look}
+                for trial, look in members
                 if name in logs.get(trial.folder, {})
             ]
             if series:
-                found.append({"title": f"{title}: {name}, {about}", "series": series})
+                found.append({"title": f"{title}: {about}", "series": series})
     return found
 
 
@@ -355,7 +373,7 @@ def _groups(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
         return list(_PAPER_GROUPS)
     settings = list(dict.fromkeys(trial.setting for trial in plan.trials))
     seeds = len(plan.trials) // len(settings)
-    size = max(_SERIES // seeds, 1)
+    size = max(_SERIES // seeds, 2)
     parts = [tuple(settings[start : start + size]) for start in range(0, len(settings), size)]
     if len(parts) == 1:
         return [("All settings", parts[0])]
@@ -375,11 +393,16 @@ def _settings(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     return ["setting", "seeds", *_HEADS], rows
 
 
+def _plain_cells(
+    head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """A table whose texts stand for themselves in Markdown, messages of errors among them."""
+    return head, [[plain(cell) for cell in row] for row in rows]
+
+
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose columns are aligned in the text as well."""
-    lines = [
-        [" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in (head, *rows)
-    ]
+    lines = [[" ".join(cell.split()) for cell in line] for line in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         "| "
@@ -390,12 +413,6 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         (texts[0], "|" + "|".join("-" * (each + 2) for each in widths) + "|", *texts[1:])
     )
-
-
-def _reduced(picture: Pixels) -> Pixels:
-    small = Image.fromarray(picture)
-    small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
-    return np.asarray(small)
 
 
 def _wrapped(

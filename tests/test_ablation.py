@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -23,7 +24,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sincut
-from sincut import ablation, quality
+from sincut import ablation, ablation_page, quality
 from sincut.ablation import Ablation, ablate, parse_over
 from sincut.ablation_page import (
     CELL,
@@ -34,19 +35,25 @@ from sincut.ablation_page import (
     Trial,
     _groups,
     averages,
+    csv_table,
     curves,
     markdown_tables,
     page,
     sheet,
+    thumbnail,
 )
+from sincut.card import plain
 from sincut.cli import main
 from sincut.config import PRESETS, train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.files.images import read_picture
+from sincut.files.images import Pixels, read_picture
+from sincut.interruption import signals, stoppable
 from sincut.pace import Pace
+from sincut.pages.report import FIGURES
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
+from tests.browser import Browser
 from tests.conftest import TINY
 
 # Without what takes a second a trial: a table of colours and their correction.
@@ -301,6 +308,8 @@ def test_what_is_kept_of_a_trial(made: Ablation) -> None:
     for it in made.outcomes:
         kept = {path.name for path in it.folder.iterdir()}
         assert kept >= {"model.safetensors", "log.jsonl", "previews", "result.png", "figures.json"}
+        small = read_picture(it.folder / "thumbnail.png").rgb
+        np.testing.assert_array_equal(small, thumbnail(read_picture(it.folder / "result.png").rgb))
         assert "state.safetensors" not in kept
         config = json.loads((it.folder / "config.json").read_text())["config"]
         assert (config["patches"], config["seed"]) == (it.trial.config.patches, it.trial.seed)
@@ -344,7 +353,10 @@ def test_a_sheet_of_large_pictures_and_of_what_is_missing(tmp_path: Path) -> Non
     (tmp_path / "one").mkdir()
     random = np.random.default_rng(0)
     content, result = (random.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(2))
-    Image.fromarray(result).save(tmp_path / "one" / "result.png")
+    small = Image.fromarray(result)
+    small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(thumbnail(result), np.asarray(small))
+    small.save(tmp_path / "one" / "thumbnail.png")
     figures = Figures(0, 0, 0, 0, 0, 0)
     outcomes = [
         Outcome(plan.trials[0], tmp_path / "one", figures),
@@ -354,13 +366,102 @@ def test_a_sheet_of_large_pictures_and_of_what_is_missing(tmp_path: Path) -> Non
     pixels, corners = sheet(content, content[:50, :50], plan, outcomes)
     assert len({top for _, top in corners}) == 2  # four in a row: a single seed needs no columns
     left, top = corners[2]
-    small = Image.fromarray(result)
-    small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(pixels[top : top + 160, left : left + 320], np.asarray(small))
     left, top = corners[1]
     np.testing.assert_array_equal(pixels[top : top + 50, left : left + 50], content[:50, :50])
     for left, top in corners[3:]:
         assert (pixels[top : top + 160, left : left + 320] == 225).all()
+
+
+def test_pictures_that_somebody_removed(
+    made: Ablation, images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the folder of an earlier version, which kept no thumbnails."""
+    place = tmp_path / "a"
+    shutil.copytree(made.folder, place)
+    trials = [place / "trials" / it.trial.folder for it in made.outcomes]
+    for name in ("result.png", "thumbnail.png"):
+        (trials[0] / name).unlink()
+    (trials[1] / "result.png").unlink()
+    (trials[2] / "thumbnail.png").unlink()
+    (trials[3] / "thumbnail.png").write_bytes(b"damaged")
+    decoded: list[Path] = []
+
+    def read(path: Path) -> Any:
+        decoded.append(path)
+        return read_picture(path)
+
+    monkeypatch.setattr(ablation_page, "read_picture", read)
+    found = ablate(*images, place, resume=True)
+    assert {it.status for it in found.outcomes} == {"finished"}
+    assert decoded == [trial / "thumbnail.png" for trial in trials]
+    assert (trials[2] / "thumbnail.png").read_bytes() == (
+        made.outcomes[2].folder / "thumbnail.png"
+    ).read_bytes()
+    plan = ablation._read_plan(place)
+    assert plan is not None
+    content, style = (read_picture(path).rgb for path in images)
+    pixels, corners = sheet(content, style, plan, found.outcomes)
+    before, places = sheet(content, style, plan, made.outcomes)
+    np.testing.assert_array_equal(read_picture(place / "sheet.png").rgb, pixels)
+
+    def cell(picture: Pixels, corner: tuple[int, int]) -> Pixels:
+        left, top = corner
+        return picture[top : top + content.shape[0], left : left + content.shape[1]]
+
+    for number, there in enumerate((False, True, True, False)):
+        here = cell(pixels, corners[2 + number])
+        if there:
+            np.testing.assert_array_equal(here, cell(before, places[2 + number]))
+        else:
+            assert (here == 225).all()
+
+
+def test_names_of_figures_in_their_order() -> None:
+    assert tuple(FIGURES) == tuple(field.name for field in fields(Figures))
+    assert FIGURE_NAMES == ("S1", "S2", "S2/floor", "S3", "C1", "C2")
+
+
+HOSTILE = "a`b`\n# <img src=x>|*c*\\[d](e)\udcff.png"
+
+
+def test_hostile_file_names(made: Ablation, images: tuple[Path, Path], tmp_path: Path) -> None:
+    """They show as they are, and end nothing. Bytes that are no text are question marks."""
+    place = tmp_path / "a"
+    shutil.copytree(made.folder, place)
+    plan = json.loads((place / "ablation.json").read_text())
+    plan["content"]["name"] = HOSTILE
+    (place / "ablation.json").write_text(json.dumps(plan))
+    (place / "trials" / made.outcomes[3].trial.folder / "figures.json").unlink()
+    record = {"message": f"cannot read {HOSTILE}"}
+    (place / "trials" / made.outcomes[3].trial.folder / "failed.json").write_text(
+        json.dumps(record)
+    )
+    read = ablation._read_plan(place)
+    assert read is not None
+    outcomes = ablation._outcomes(place, read)
+    lines = markdown_tables(read, outcomes).encode().decode().splitlines()
+    escaped = "a\\`b\\` \\# \\<img src=x\\>\\|\\*c\\*\\\\\\[d\\]\\(e\\)?.png"
+    assert lines[0] == f"# Ablation: {escaped} in the look of style.png"
+    (row,) = (line for line in lines if "cannot read" in line)
+    assert row.endswith(f"| failed: cannot read {escaped} |")
+    assert "<img" not in "".join(lines).replace("\\<img", "")
+    rows = list(csv.DictReader(csv_table(read, outcomes).splitlines(keepends=True)))
+    assert rows[3]["message"] == f"cannot read {HOSTILE}"
+
+    text = page(read, outcomes).encode().decode()
+    shown = "a`b`\n# &lt;img src=x&gt;|*c*\\[d](e)?.png"
+    assert f"<h1>Ablation: {shown} in the look of style.png</h1>" in text
+    assert f"<td>failed: cannot read {shown}</td>" in text
+    assert text.count("<img ") == 1  # the sheet
+
+    # All that is written can be: three of four trials, and no training for the process of a fifth.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANK", "4")
+        patch.setenv("WORLD_SIZE", "5")
+        ablate(*images, place, resume=True)
+    assert (place / "table.md").read_text(encoding="utf-8").splitlines() == lines
+    assert "cannot read a`b`" in (place / "table.csv").read_text(encoding="utf-8")
 
 
 def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
@@ -382,7 +483,11 @@ def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
     assert astuple(first.spread) == pytest.approx((7**0.5,) * 6)
     assert (second.seeds, second.finished, second.mean, second.spread) == (3, 1, values[0], None)
     lines = markdown_tables(plan, outcomes).splitlines()
-    assert lines[0] == "# Ablation: `a.png` in the look of `b|<i>.png`"
+    assert lines[0] == "# Ablation: a.png in the look of b\\|\\<i\\>.png"
+    assert lines[7] == "- S1 ↓: colour: distance of the pixels to the style's"
+    assert [line for line in lines if line.startswith("- ")] == [
+        f"- {head}: {meaning}" for head, meaning in FIGURES.values()
+    ]
     assert [" ".join(line.split()) for line in lines if line.startswith("| ")] == [
         "| setting | seeds | S1 ↓ | S2 ↓ | S2/floor ↓ | S3 ↓ | C1 ↑ | C2 ↑ |",
         "| one | 3 of 3 | 2.000 ± 2.646 | 3.000 ± 2.646 | 4.000 ± 2.646 | 5.000 ± 2.646 "
@@ -413,18 +518,20 @@ def test_curves_of_two_settings_in_one_chart(tmp_path: Path, made: Ablation) -> 
     outcomes.append(Outcome(plan.trials[5], tmp_path / "none"))
     found = {chart["title"]: chart["series"] for chart in curves(plan, outcomes)}
     both = [each for each in found if each.startswith("With and without the identity loss: ")]
+    S1 = "With and without the identity loss: S1 ↓, colour: distance of the pixels to the style's"
+    assert S1 in both
     assert [re.split("[:,] ", title)[1] for title in both] == [
-        "G_gan", "D_gan", "NCE_x", "S1", "C1",
+        "G_gan", "D_gan", "NCE_x", "S1 ↓", "C1 ↑",
     ]  # fmt: skip
-    series = ["base, seed 0", "identity off, seed 0", "base, seed 1", "identity off, seed 1"]
+    series = ["base, seed 0", "base, seed 1", "identity off, seed 0", "identity off, seed 1"]
     assert found[both[0]] == [
-        {"name": name, "steps": [1], "values": [value]}
-        for name, value in zip(series, (0, 2, 1, 3), strict=True)
+        {"name": name, "steps": [1], "values": [k], "colour": k // 2, "dash": k % 2}
+        for k, name in enumerate(series)
     ]
-    assert [each["values"] for each in found[both[4]]] == [[0.5], [2.5], [1.5], [3.5]]
-    layers = found["All layers and the last: C1, edges of the content, higher is better"]
-    assert [each["name"] for each in layers] == [
-        "base, seed 0", "last layer, seed 0", "base, seed 1",
+    assert [each["values"] for each in found[both[4]]] == [[0.5], [1.5], [2.5], [3.5]]
+    layers = found["All layers and the last: C1 ↑, the content's edges, kept in place"]
+    assert [(each["name"], each["colour"], each["dash"]) for each in layers] == [
+        ("base, seed 0", 0, 0), ("base, seed 1", 0, 1), ("last layer, seed 0", 1, 0),
     ]  # fmt: skip
 
     text = page(plan, outcomes)
@@ -434,6 +541,56 @@ def test_curves_of_two_settings_in_one_chart(tmp_path: Path, made: Ablation) -> 
     data = re.search(r'id="charts">(.*?)</script>', text)
     assert data is not None
     assert {each["title"] for each in json.loads(data[1])} == set(found)
+
+
+def test_a_setting_has_one_colour_and_a_seed_one_dash(
+    tmp_path: Path, made: Ablation, browser: Browser
+) -> None:
+    """Two settings of four seeds, drawn as flat lines one above the other."""
+    plan = a_plan(tmp_path, ["one", "two"], seeds=4)
+    outcomes = []
+    for number, trial in enumerate(plan.trials):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copy(made.outcomes[0].folder / "config.json", folder)
+        log = [
+            {"step": k, "seconds": k, "losses": {"G_gan": number}} for k in range(0, 500, 10)
+        ]  # so many that uPlot draws no points
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+        outcomes.append(Outcome(trial, folder))
+    (tmp_path / "index.html").write_text(page(plan, outcomes), encoding="utf-8")
+    shutil.copy(made.folder / "sheet.png", tmp_path)
+    for dark, colours in (
+        (False, ((0x0A, 0x58, 0xCA), (0xC2, 0x41, 0x0C))),
+        (True, ((0x8A, 0xB4, 0xF8), (0xFB, 0x92, 0x3C))),
+    ):
+        browser.open(tmp_path / "index.html", dark=dark)
+        browser.until("document.querySelectorAll('.plot canvas').length")
+        browser.script("document.querySelector('.plot').scrollIntoView()")
+        browser.frames(3)
+        pixels = browser.pixels(".plot canvas").astype(int)
+        pieces, rows = [], []
+        for colour in colours:
+            ink = np.abs(pixels - colour).max(2) < 60
+            lines = np.flatnonzero(ink.sum(1) > 0.2 * ink.shape[1])
+            # Anti-aliased, a line takes up to three rows of pixels: the fullest of each is taken.
+            for group in np.split(lines, np.flatnonzero(np.diff(lines) > 3) + 1):
+                row = max(group, key=lambda y: ink[y].sum())
+                rows.append(row)
+                pieces.append(int((np.diff(ink[row].astype(int)) == 1).sum()))
+        assert len(rows) == 8
+        assert rows[:4] == sorted(rows[:4])
+        for of_setting in (pieces[:4][::-1], pieces[4:][::-1]):  # the highest value comes first
+            assert of_setting[0] <= 1
+            assert len(set(of_setting)) == 4
+    browser.assert_clean()
+
+
+def test_series_of_a_single_seed_differ_without_colours_too(tmp_path: Path, made: Ablation) -> None:
+    plan = a_plan(tmp_path, ["one", "two", "three"])
+    outcomes = [Outcome(trial, made.outcomes[0].folder) for trial in plan.trials]
+    chart = curves(plan, outcomes)[0]
+    assert [(each["colour"], each["dash"]) for each in chart["series"]] == [(0, 0), (1, 1), (2, 0)]
 
 
 def test_many_settings_are_drawn_in_several_charts(tmp_path: Path) -> None:
@@ -496,10 +653,27 @@ def test_a_killed_ablation_goes_on(
 def test_interrupted_by_hand(images: tuple[Path, Path], tmp_path: Path) -> None:
     place = tmp_path / "a"
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    stop = at("01", 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    found = ablate(*images, place, over=GRID, listener=stop, **SMALL)
-    assert (found.signal, len(found.unfinished)) == (signal.SIGTERM, 2)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # In the first step and in the last, after which training has nothing to interrupt.
+    for step in (1, 2):
+        records: list[dict[str, Any]] = []
+        stop = at("01", step, terminate)
+
+        def listen(record: dict[str, Any], stop: Any = stop, records: Any = records) -> None:
+            records.append(record)
+            stop(record)
+
+        given: dict[str, Any] = {"resume": True} if step == 2 else {"over": GRID, **SMALL}
+        found = ablate(*images, place, listener=listen, **given)
+        assert (found.signal, len(found.unfinished)) == (signal.SIGTERM, 2)
+        assert {record.get("trial", "01")[:2] for record in records} == {"01"}
+        assert [record["step"] for record in records if record["event"] == "step"] == [step]
+        assert "measured" not in [record["event"] for record in records]
+        assert (found.outcomes[0].folder / "state.safetensors").exists()
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     # Between steps, while a result is measured.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality.Comparison, "figures", lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -513,6 +687,55 @@ def test_interrupted_by_hand(images: tuple[Path, Path], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "Trial 1 of 2: patches=16, seed 0" in result.stdout
     assert result.stdout.splitlines()[-1] == f"Look at {place / 'index.html'}"
+
+
+def test_a_signal_counts_whatever_the_trial_came_to(
+    images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a last save that found no space: the failure is recorded, no other trial begins."""
+
+    def broken(*_: Any, **__: Any) -> None:
+        with signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            raise SincutError("no space")
+
+    monkeypatch.setattr(ablation, "train", broken)
+    found = ablate(*images, tmp_path / "a", over=GRID, **SMALL)
+    assert found.signal == signal.SIGINT
+    assert [it.status for it in found.outcomes] == ["failed", "unfinished"]
+
+
+def test_signals_inside_each_other() -> None:
+    """What the inner one collects the outer one has too; the second is the outer one's."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stoppable() as outer:
+        with signals() as inner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (inner, outer) == ([signal.SIGTERM], [signal.SIGTERM])
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert (inner, outer) == ([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT])
+        with signals() as inner:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (inner, len(outer)) == ([], 3)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_no_signals_in_another_thread() -> None:
+    found: list[list[int]] = []
+
+    def work() -> None:
+        with stoppable() as outer, signals() as inner:
+            found.extend((outer, inner))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [[], []]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_another_ablation_is_refused(
@@ -550,6 +773,15 @@ def test_another_ablation_is_refused(
             "resume with the same files"
         )
     assert (place / "ablation.json").read_bytes() == before
+    shutil.copytree(place, tmp_path / "b")
+    broken = tmp_path / "b" / "trials" / made.outcomes[0].trial.folder
+    for name, text in (("figures.json", '{"S1": 0.1}'), ("failed.json", "{}")):
+        (broken / "figures.json").unlink(missing_ok=True)
+        (broken / name).write_text(text)
+        assert refusal(*images, tmp_path / "b", resume=True) == (
+            f"figures.json or failed.json in {broken} is damaged; remove that folder, and its "
+            "trial is done again"
+        )
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "ablation.json").write_text('{"version": "1", "trials": []}')
@@ -579,6 +811,65 @@ def test_what_may_differ_when_resumed(
             "text": f"it was begun with sincut {sincut.__version__}, and this is 9",
         }
     ]
+
+
+def test_recording_steps_is_up_to_the_machine(
+    made: Ablation, images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given when resumed it holds for the trials that are left, with a grid and without."""
+    place = tmp_path / "a"
+    shutil.copytree(made.folder, place)
+    shutil.rmtree(place / "trials" / made.outcomes[3].trial.folder)
+    taken: list[tuple[Any, Any]] = []
+
+    def training(*_: Any, **config: Any) -> None:
+        taken.append((config["record_steps"], config["device"]))
+        raise SincutError("enough is known")
+
+    monkeypatch.setattr(ablation, "train", training)
+    ablate(*images, place, resume=True)
+    ablate(*images, place, resume=True, record_steps="false", device="cpu")
+    ablate(*images, place, over=GRID, seeds=2, resume=True, **SMALL, record_steps=False)
+    assert taken == [(True, "cpu"), (False, "cpu"), (False, "cpu")]
+    assert refusal(*images, place, resume=True, record_steps="maybe").startswith(
+        "record_steps must be "
+    )
+    over = {"record_steps": [True, False]}
+    ablate(*images, tmp_path / "b", over=over, listener=at("01", 1, kill), **SMALL)
+    assert taken[3:] == [(True, "cpu"), (False, "cpu")]
+    assert refusal(*images, tmp_path / "b", resume=True, record_steps=False) == (
+        "record_steps is set for all trials and varied with --over, got both; give one of them"
+    )
+
+
+def test_failures_are_told_without_places(
+    images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables are shown to others. A folder's name may hold spaces and what patterns are made of."""
+    place = tmp_path / "my (own) c++ folder"
+
+    def broken(content: Path, style: Path, run: Path, **_: Any) -> None:
+        raise SincutError(
+            f"cannot write {run}/previews/000002.png, {run.resolve()} is full; {content} and "
+            f"{style.absolute()}, /home/somebody/x/y.bin or ~/x/y.bin; S2/floor 1/2, "
+            "https://example.org/a/b; try --set tile=16"
+        )
+
+    monkeypatch.setattr(ablation, "train", broken)
+    monkeypatch.chdir(tmp_path)
+    near = Path(os.path.relpath(images[0])), images[1]
+    found = ablate(*near, place.name, over={"patches": [16]}, **SMALL)
+    message = (
+        "cannot write previews/000002.png, 01_patches=16_seed-0 is full; content.png and "
+        "style.png, y.bin or y.bin; S2/floor 1/2, https://example.org/a/b; try --set tile=16"
+    )
+    assert found.outcomes[0].failure == message
+    for path in (place / "table.csv", place / "table.md", place / "index.html"):
+        text = path.read_text(encoding="utf-8")
+        assert "y.bin" in text
+        assert "somebody" not in text
+        assert str(tmp_path) not in text
+    assert str(tmp_path) not in (place / "ablation.json").read_text()
 
 
 def test_force_starts_anew(made: Ablation, images: tuple[Path, Path], tmp_path: Path) -> None:
@@ -615,7 +906,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
     found = ablate(*images, place, resume=True, dry_run=True)
     assert [it.status for it in found.outcomes] == ["failed", "finished"]
     assert found.failures[0].failure == message
-    assert f"failed: {message}" in (place / "table.md").read_text()
+    assert f"failed: {plain(message)}" in (place / "table.md").read_text()
     with open(place / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["row"], row["status"], row["message"], row["S1"] == "") for row in rows] == [
@@ -646,7 +937,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
 
 
 def test_two_processes_share_the_trials(
-    made: Ablation, images: tuple[Path, Path], tmp_path: Path
+    made: Ablation, images: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "a"
     code = (
@@ -656,23 +947,25 @@ def test_two_processes_share_the_trials(
         "from sincut.cli import main; main(sys.argv[1:])"
     )
     words = ["ablate", *images, "-o", place, "--over=patches=16,8", *options()]
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, words)],
-            env={**os.environ, "RANK": rank, "WORLD_SIZE": "2", "LOCAL_RANK": rank}
-            | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    told = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    for (output, _), mine in zip(told, (16, 8), strict=True):
+    share = {"WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        env={**os.environ, **share, "RANK": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for name, value in {**share, "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    mine = run(*words[1:])
+    told = other.communicate(timeout=120)
+    assert (other.returncode, mine.exit_code) == (0, 0), (told, mine.output)
+    outputs = mine.stdout, told[0]
+    for output, patches in zip(outputs, (16, 8), strict=True):
         trials = [line for line in output.splitlines() if line.startswith("Trial ")]
-        assert trials == [f"Trial 1 of 1: patches={mine}, seed 0"]
-    assert any(f"Look at {place / 'index.html'}" in output for output, _ in told)
+        assert trials == [f"Trial 1 of 1: patches={patches}, seed 0"]
+    assert any(f"Look at {place / 'index.html'}" in output for output in outputs)
+    monkeypatch.setenv("WORLD_SIZE", "1")
     found = ablate(*images, place, resume=True, dry_run=True)
     for ours, theirs in zip(found.outcomes, made.outcomes[::2], strict=True):
         assert ours.figures is not None

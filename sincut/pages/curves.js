@@ -1,11 +1,13 @@
 "use strict";
 // Charts of values over steps, drawn by uPlot. Each chart: { title, series: [{ name, steps, values }] }.
+// A series may have a colour and a dash of its own, as numbers from 0; dash 0 is a whole line.
 // A chart takes the keyboard: arrows move along the steps, and its legend says the values there.
 // One element a page; called again, it draws anew and leaves nothing of the charts before.
 const sincutCurves = (() => {
   const shades = matchMedia("(prefers-color-scheme: dark)");
   const light = ["#0a58ca", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0f766e"];
   const dark = ["#8ab4f8", "#fb923c", "#4ade80", "#d8b4fe", "#facc15", "#5eead4"];
+  const dashes = [undefined, [6, 3], [2, 3], [12, 3, 2, 3]];
   let plots = [];
 
   // One list of steps, and per series its value there or null.
@@ -36,9 +38,9 @@ const sincutCurves = (() => {
         { label: "step", value: (_, value) => short(value) },
         ...chart.series.map((each, index) => ({
           label: each.name,
-          stroke: colours[index % colours.length],
+          stroke: colours[(each.colour ?? index) % colours.length],
           width: 1.5,
-          dash: index % 2 ? [6, 3] : undefined, // told apart without colours too
+          dash: dashes[(each.dash ?? index % 2) % dashes.length], // told apart without colours too
           spanGaps: true,
           points: { show: each.values.length < 40, size: 4 },
           value: (_, value) => short(value),
