@@ -53,8 +53,8 @@ def transfer_table(
         rotation = np.linalg.qr(random.standard_normal((3, 3)))[0]
         turned, goal = moved @ rotation, target @ rotation
         for channel in range(3):
-            ours = np.quantile(turned[: len(source), channel], _QUANTILES)
-            theirs = np.quantile(goal[:, channel], _QUANTILES)
+            ours = _quantiles(turned[: len(source), channel])
+            theirs = _quantiles(goal[:, channel])
             turned[:, channel] = np.interp(turned[:, channel], ours, theirs)
         moved = turned @ rotation.T
     table = moved[len(source) :].clip(0, 1).reshape(size, size, size, 3)
@@ -93,6 +93,16 @@ def _power(matrix: Floats, exponent: float) -> Floats:
     values, vectors = np.linalg.eigh(matrix)
     power: Floats = (vectors * values**exponent) @ vectors.T
     return power
+
+
+def _quantiles(values: Floats) -> Floats:
+    """Evenly spaced quantiles; sorting is faster than numpy's own search for so many of them."""
+    ordered = np.sort(values)
+    places = _QUANTILES * (len(ordered) - 1)
+    below = np.minimum(places.astype(np.intp), len(ordered) - 2)
+    share = places - below
+    found: Floats = ordered[below] * (1 - share) + ordered[below + 1] * share
+    return found
 
 
 def _sample(image: npt.NDArray[np.uint8], random: np.random.Generator) -> Floats:

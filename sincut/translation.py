@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from sincut.devices import chosen_device, keep_freed_memory, limit_threads
 from sincut.errors import SincutError
 from sincut.files.images import file_digest
 from sincut.files.outputs import begun
+from sincut.interruption import stoppable
 from sincut.job import Job, Model, Translated, learned_width
 from sincut.networks import Generator
 from sincut.plan import Plan
@@ -109,7 +107,7 @@ def translate(
     described = Model(generator, digest, learned_width(trained.header))
 
     results, failures = [], []
-    with own_stream(device.type), _stoppable():
+    with own_stream(device.type), stoppable():
         for index, (source, target) in enumerate(pairs, start=1):
 
             def report(done: int, total: int, source: Path = source, index: int = index) -> None:
@@ -152,16 +150,3 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SincutError(f"cannot create the folder {path} ({error.strerror})") from None
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM stops like Ctrl-C. Outside the main thread Python cannot catch signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

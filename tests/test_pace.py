@@ -63,7 +63,7 @@ class Machine:
             return pixels
 
         monkeypatch.setattr("sincut.finish.translate_pixels", translate)
-        for module in ("pace", "run"):
+        for module in ("pace", "recorder"):
             monkeypatch.setattr(
                 f"sincut.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
             )

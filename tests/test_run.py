@@ -350,7 +350,7 @@ def test_figures_on_the_way_are_logged(pair: tuple[Path, Path], tmp_path: Path) 
     for path, render in zip(large, (render_content, render_style), strict=True):
         Image.fromarray(render(160, 140)).save(path)
     settings = {**TINY, "steps": 4, "evaluate_every": 2, "warm_steps": 0}
-    sincut.train(*large, tmp_path / "run", listener=told.append, **settings)
+    sincut.train(*large, tmp_path / "run", report=False, listener=told.append, **settings)
     figures = [record for record in told if record["event"] == "figures"]
     assert [record["step"] for record in figures] == [2, 4]
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
