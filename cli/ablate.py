@@ -97,7 +97,7 @@ def ablate(
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
         from sincut.ablation import ablate as run
-        from sincut.ablation import parse_over
+        from sincut.trials import parse_over
 
         result = run(
             content,

@@ -18,8 +18,6 @@ writes the tables anew from what is there.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import os
 import re
 import shutil
@@ -32,9 +30,22 @@ from typing import Any
 import torch
 
 from sincut import __version__
+from sincut.ablation_folder import (
+    FAILURE_FILE,
+    FIGURES_FILE,
+    TRIALS,
+    check_folder,
+    check_pair,
+    check_same,
+    machine_of,
+    outcomes_of,
+    read_plan,
+    refuse_settings,
+    remove_former,
+    write_json,
+    write_plan,
+)
 from sincut.ablation_page import (
-    PAPER_CHANGES,
-    PAPER_LAST_LAYER,
     RESULT_FILE,
     SHEET_FILE,
     THUMBNAIL_FILE,
@@ -45,46 +56,21 @@ from sincut.ablation_page import (
     markdown_tables,
     page,
     sheet,
-    shown,
     thumbnail,
 )
 from sincut.checkpoint import STATE_FILE
-from sincut.config import TrainConfig, field_of, train_config
-from sincut.devices import chosen_device
 from sincut.engine import out_of_memory
 from sincut.errors import SincutError
 from sincut.files.images import Picture, file_digest, write_atomically, write_png
 from sincut.files.sources import read_picture
 from sincut.finish import translated
 from sincut.interruption import stoppable
-from sincut.quality import Comparison, Figures
+from sincut.quality import Comparison
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import RunImage
-from sincut.training import resolved
 from sincut.translation import load_generator
-
-PLAN_FILE = "ablation.json"
-TRIALS = "trials"
-FIGURES_FILE = "figures.json"
-FAILURE_FILE = "failed.json"
-TABLES = ("table.csv", "table.md", SHEET_FILE, "index.html")
-
-_BOTH = "{} is set for all trials and varied with --over, got both; give one of them"
-
-# What --paper sets itself. "All layers" are the base's own, which may be set.
-_PAPER_FIELDS = ("lambda_y", "patches", "layers", "negatives")
-_PAPER_BASE: dict[str, Any] = {
-    "lambda_x": 1.0,
-    "lambda_y": 1.0,
-    "lambda_identity": 0.0,
-    "negatives": "crop",
-    "patches": 256,
-}
-_PAPER_MEASUREMENTS = 10  # of figures on the way, beside that before the first step
-# May differ from the plan when an ablation is resumed: they belong to the machine. What is given
-# then holds for the trials that are left; each trial's config.json has what it was made with.
-_CHANGEABLE = ("device", "record_steps")
+from sincut.trials import planned
 
 
 @dataclass(frozen=True)
@@ -151,24 +137,24 @@ def ablate(
     folder = Path(output)
     tell = listener or (lambda _: None)
     processes = _Processes.from_environment()
-    _check_folder(folder, resume=resume, force=force, several=processes.count > 1)
+    check_folder(folder, resume=resume, force=force, several=processes.count > 1)
     pictures = {name: read_picture(Path(path)) for name, path in _named(content, style)}
     images = {name: _image(Path(path), pictures[name]) for name, path in _named(content, style)}
     comparison = None
     # What another process of the same start has planned already is gone on with.
-    former = None if force else _read_plan(folder)
+    former = None if force else read_plan(folder)
     if resume and not (over or paper):
         assert former is not None
-        _refuse_settings(folder, preset, method, seeds, changes)
-        _check_pair(folder, former, images)
+        refuse_settings(folder, preset, method, seeds, changes)
+        check_pair(folder, former, images)
         plan = former
     else:
         if former is not None and preset is None:
             preset = former.trials[0].config.preset if "preset" not in (over or {}) else None
-        plan = _planned(images, over or {}, seeds, paper, preset, method, changes)
+        plan = planned(images, over or {}, seeds, paper, preset, method, changes)
     if former is not None:
-        _check_pair(folder, former, images)
-        _check_same(folder, former, plan)
+        check_pair(folder, former, images)
+        check_same(folder, former, plan)
         plan = former
         if former.version != __version__:
             text = f"it was begun with sincut {former.version}, and this is {__version__}"
@@ -177,10 +163,10 @@ def ablate(
         # Refused before anything is written, and not after hours: what cannot be measured.
         comparison = Comparison(pictures["content"].rgb, pictures["style"].rgb)
         if force and folder.exists():
-            _remove_former(folder)
-        plan = _write_plan(folder, plan, several=processes.count > 1)
-    machine = _machine(plan, changes)
-    outcomes = _outcomes(folder, plan)
+            remove_former(folder)
+        plan = write_plan(folder, plan, several=processes.count > 1)
+    machine = machine_of(plan, changes)
+    outcomes = outcomes_of(folder, plan)
     if dry_run and force:
         outcomes = tuple(Outcome(it.trial, it.folder) for it in outcomes)
     tell(
@@ -204,25 +190,7 @@ def ablate(
 
     work = _Work(folder, plan, Path(content), Path(style), pictures, machine, comparison, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
-    return Ablation(folder, _outcomes(folder, plan), number)
-
-
-def parse_over(texts: Sequence[str]) -> dict[str, list[str]]:
-    """``("patches=16,64", …)`` as names and values, for :func:`ablate`."""
-    found: dict[str, list[str]] = {}
-    for each in texts:
-        name, equals, values = each.partition("=")
-        if not equals or not all(values.split(",")):
-            raise SincutError(
-                f"--over must be name=value,value, got {each}; try --over patches=16,64,256"
-            )
-        if name in found:
-            raise SincutError(
-                f"--over {name} is given twice; give all its values at once, as in "
-                f"--over {name}={','.join([*found[name], values])}"
-            )
-        found[name] = values.split(",")
-    return found
+    return Ablation(folder, outcomes_of(folder, plan), number)
 
 
 @dataclass(frozen=True)
@@ -299,7 +267,7 @@ class _Work:
         A signal that comes while a trial trains, in its last step or save too, ends it there: it is
         measured when the ablation is resumed.
         """
-        states = {it.trial.folder: it.status for it in _outcomes(self.folder, self.plan)}
+        states = {it.trial.folder: it.status for it in outcomes_of(self.folder, self.plan)}
         left = [trial for trial in trials if states[trial.folder] != "finished"]
         for trial in trials:
             run = self.folder / TRIALS / trial.folder
@@ -361,10 +329,10 @@ class _Work:
             if isinstance(error, SincutError):
                 message = _with_names(str(error), run, *self.paths)
             run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
-            _write_json(run / FAILURE_FILE, {"message": message})
+            write_json(run / FAILURE_FILE, {"message": message})
             self.tell({"event": "failed", "trial": trial.folder, "message": message})
             return
-        _write_json(run / FIGURES_FILE, dataclasses.asdict(figures))
+        write_json(run / FIGURES_FILE, dataclasses.asdict(figures))
         (run / STATE_FILE).unlink(missing_ok=True)
         self.tell(
             {
@@ -399,7 +367,7 @@ class _Work:
         Another process may finish a trial meanwhile, and its tables be overwritten by these:
         whoever finds that writes again, so that the last tables are complete.
         """
-        outcomes, written = _outcomes(self.folder, self.plan), None
+        outcomes, written = outcomes_of(self.folder, self.plan), None
         while outcomes != written:
             with write_atomically(self.folder / "table.csv") as file:
                 file.write(csv_table(self.plan, outcomes).encode("utf-8", "replace"))
@@ -409,14 +377,12 @@ class _Work:
             write_png(self.folder / SHEET_FILE, picture)
             with write_atomically(self.folder / "index.html") as file:
                 file.write(page(self.plan, outcomes).encode())
-            written, outcomes = outcomes, _outcomes(self.folder, self.plan)
+            written, outcomes = outcomes, outcomes_of(self.folder, self.plan)
 
 
 _MEMORY_ENDED = (
     "memory ended; try smaller values of batch, crop, patches or channels in this setting"
 )
-
-
 # Folders before a name, from the root or the home, as they may stand in a message.
 _FOLDERS = re.compile(r"(?<![\w.:/-])~?/(?:[^\s/]+/)+")
 
@@ -441,347 +407,3 @@ def _named(content: Path | str, style: Path | str) -> tuple[tuple[str, Path | st
 
 def _image(path: Path, picture: Picture) -> RunImage:
     return RunImage(path.name, picture.width, picture.height, file_digest(path))
-
-
-def _planned(
-    images: dict[str, RunImage],
-    over: Mapping[str, Sequence[Any]],
-    seeds: int | str | None,
-    paper: bool,
-    preset: str | None,
-    method: str | None,
-    changes: dict[str, Any],
-) -> Plan:
-    """The trials that were asked for; device and precision may still be ``auto``."""
-    count = _seed_count(seeds)
-    if paper and over:
-        raise SincutError("--paper and --over both say what is varied, got both; give one of them")
-    if not paper and not over:
-        raise SincutError(
-            "nothing is varied; try --over patches=16,64,256, or --paper for the paper's ablations"
-        )
-    if preset is None and "preset" not in over:
-        device = chosen_device(changes.get("device", "auto"))
-        preset = "paper" if device == "cuda" else "draft"
-    if paper:
-        assert preset is not None
-        settings = _paper_settings(preset, method, changes)
-    else:
-        settings = _grid(over, preset, method, changes)
-    trials = [
-        (setting, config.replaced(seed=config.seed + offset))
-        for setting, config in settings
-        for offset in range(count)
-    ]
-    return Plan(
-        version=__version__,
-        content=images["content"],
-        style=images["style"],
-        paper=paper,
-        fields=_PAPER_FIELDS if paper else tuple(over),
-        trials=tuple(
-            Trial(_folder_name(number, setting, config.seed), setting, config.seed, config)
-            for number, (setting, config) in enumerate(trials, start=1)
-        ),
-    )
-
-
-def _seed_count(seeds: int | str | None) -> int:
-    try:
-        count = 1 if seeds is None else int(seeds)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise SincutError(f"--seeds must be a whole number from 1, got {seeds}; try --seeds 2")
-    return count
-
-
-def _grid(
-    over: Mapping[str, Sequence[Any]],
-    preset: str | None,
-    method: str | None,
-    changes: dict[str, Any],
-) -> list[tuple[str, TrainConfig]]:
-    """All combinations, the last name varied fastest."""
-    given = {**changes, "preset": preset, "method": method}
-    for name, values in over.items():
-        default = field_of(TrainConfig, name).default
-        if name == "seed":
-            raise SincutError("the seed is varied with --seeds, got --over seed; try --seeds 3")
-        if name == "device":
-            raise SincutError(
-                "the device is no setting to compare, got --over device; try --device"
-            )
-        if given.get(name) is not None:
-            raise SincutError(_BOTH.format(name))
-        if isinstance(values, str) or not len(values):
-            raise SincutError(
-                f"{name} must have a list of values to try, got {values!r}; try "
-                f"over={{'{name}': [{default!r}]}}"
-            )
-    settings: dict[str, TrainConfig] = {}
-    for combination in itertools.product(*over.values()):
-        chosen: dict[str, Any] = {"preset": preset, "method": method or "sincut", **changes}
-        for name, value in zip(over, combination, strict=True):
-            of_layers = isinstance(field_of(TrainConfig, name).default, tuple)
-            chosen[name] = (
-                value.replace("+", ",") if of_layers and isinstance(value, str) else value
-            )
-        config = train_config(chosen.pop("preset"), chosen.pop("method"), **chosen)
-        setting = ", ".join(f"{name}={shown(getattr(config, name))}" for name in over)
-        if setting in settings:
-            raise SincutError(f"{setting} is asked for twice; give every value once")
-        settings[setting] = config
-    return list(settings.items())
-
-
-def _paper_settings(
-    preset: str, method: str | None, changes: dict[str, Any]
-) -> list[tuple[str, TrainConfig]]:
-    """The base and one change in it each.
-
-    What is compared is set here whatever the preset has: ``draft`` has no identity loss and 64
-    patches.
-    """
-    if method not in (None, "cut"):
-        raise SincutError(
-            f"--paper stands on the method cut, got --method {method}; try without it"
-        )
-    for name in changes:
-        if name in _PAPER_BASE:
-            raise SincutError(
-                f"--paper sets {name} itself, got {name}={shown(changes[name])}; try without it, "
-                f"or --over {name}=… instead of --paper"
-            )
-    base = train_config(preset, "cut", **{**changes, **_PAPER_BASE})
-    if len(base.layers) < 2:
-        raise SincutError(
-            f"--paper compares all layers with the last one, got layers={shown(base.layers)}; "
-            "try --set layers=0,2,4"
-        )
-    positions = (base.crop // 2**base.downsamplings) ** 2
-    if positions < base.patches:
-        raise SincutError(
-            f"--paper compares up to 255 negatives, and a crop of {base.crop} pixels has "
-            f"{positions} positions in G's deeper layers; try --set crop="
-            f"{max(16 * 2**base.downsamplings, base.tile)}"
-        )
-    if "evaluate_every" not in changes:
-        base = base.replaced(evaluate_every=max(base.steps // _PAPER_MEASUREMENTS, 1))
-    changed = {**PAPER_CHANGES, PAPER_LAST_LAYER: {"layers": base.layers[-1:]}}
-    return [(setting, base.replaced(**change)) for setting, change in changed.items()]
-
-
-def _folder_name(number: int, setting: str, seed: int) -> str:
-    """Unique by its number, and short enough for any file system."""
-    about = setting.replace(", ", "_").replace(" ", "-")
-    return f"{number:02d}_{about[:80]}_seed-{seed}"
-
-
-def _settled(plan: Plan) -> Plan:
-    """The plan with devices and precisions that are ``auto`` found out, once for all trials.
-
-    Each trial by itself could find another precision, and then they could not be compared.
-    """
-    found: dict[tuple[str, str], TrainConfig] = {}
-    trials = []
-    for trial in plan.trials:
-        wanted = trial.config.device, trial.config.precision
-        if wanted not in found:
-            found[wanted] = resolved(trial.config)
-        config = trial.config.replaced(
-            device=found[wanted].device, precision=found[wanted].precision
-        )
-        trials.append(dataclasses.replace(trial, config=config))
-    return dataclasses.replace(plan, trials=tuple(trials))
-
-
-def _check_folder(folder: Path, *, resume: bool, force: bool, several: bool) -> None:
-    """Refuse a folder that holds something else, or what was not asked for."""
-    if resume and force:
-        raise SincutError("--resume goes on and --force starts anew, got both; give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise SincutError(f"{folder} is a file, not a folder; give another -o")
-    planned = (folder / PLAN_FILE).exists()
-    if resume and not planned:
-        raise SincutError(
-            f"{folder} holds no ablation to resume: it has no {PLAN_FILE}; start one without "
-            "--resume"
-        )
-    if force and several:
-        raise SincutError(
-            f"several processes cannot start anew in one folder, got --force; remove {folder} "
-            "first, or give another -o"
-        )
-    if planned and not (resume or force or several):
-        raise SincutError(
-            f"{folder} holds an ablation already; try --resume to go on with it, --force to start "
-            "anew, or another -o"
-        )
-    if folder.exists() and not planned:
-        # Another process may be about to write its plan, and a kill may have left a part of one.
-        others = [path for path in folder.iterdir() if PLAN_FILE not in path.name]
-        if others and not (several and (folder / PLAN_FILE).exists()):
-            raise SincutError(f"{folder} is not empty and holds no ablation; give another -o")
-
-
-def _remove_former(folder: Path) -> None:
-    """Remove what an ablation wrote, its plan last, so that a kill leaves it resumable."""
-    if (folder / TRIALS).exists():
-        shutil.rmtree(folder / TRIALS)
-    for name in (*TABLES, PLAN_FILE):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _refuse_settings(
-    folder: Path,
-    preset: str | None,
-    method: str | None,
-    seeds: int | str | None,
-    changes: dict[str, Any],
-) -> None:
-    """Without a grid to compare with, settings would be ignored."""
-    given = {"preset": preset, "method": method, "seeds": seeds, **changes}
-    names = [name for name, value in given.items() if value is not None and name not in _CHANGEABLE]
-    if names:
-        raise SincutError(
-            f"--resume takes its settings from {folder / PLAN_FILE}, unless --over or --paper is "
-            f"given again; got {', '.join(names)}; try without"
-        )
-
-
-def _machine(plan: Plan, changes: dict[str, Any]) -> dict[str, Any]:
-    """What belongs to the machine and not to the plan, for the trials that are left."""
-    first = plan.trials[0].config
-    found: dict[str, Any] = {"device": chosen_device(changes.get("device") or first.device)}
-    if "record_steps" in changes:
-        if "record_steps" in plan.fields:
-            raise SincutError(_BOTH.format("record_steps"))
-        given = first.replaced(record_steps=changes["record_steps"])
-        found["record_steps"] = given.record_steps
-    return found
-
-
-def _check_pair(folder: Path, former: Plan, images: dict[str, RunImage]) -> None:
-    for name, image in images.items():
-        before: RunImage = getattr(former, name)
-        if before.sha256 != image.sha256:
-            raise SincutError(
-                f"{folder} was made with another {name} image, {before.name} "
-                f"({before.width}×{before.height}), got {image.name}; resume with the same files"
-            )
-
-
-def _check_same(folder: Path, former: Plan, wanted: Plan) -> None:
-    """Refuse to mix trials of two ablations."""
-    advice = "resume with the same settings, or give another -o"
-    for before, after in zip(former.trials, wanted.trials, strict=False):
-        if before.name != after.name:
-            raise SincutError(
-                f"{folder} holds other trials: {before.folder} is {before.name} there, got "
-                f"{after.name}; {advice}"
-            )
-        for name in (field.name for field in dataclasses.fields(TrainConfig)):
-            old, new = getattr(before.config, name), getattr(after.config, name)
-            if old != new and name not in _CHANGEABLE and not (name, new) == ("precision", "auto"):
-                raise SincutError(
-                    f"{folder} holds trials with {name}={shown(old)}, got {name}={shown(new)}; "
-                    f"{advice}"
-                )
-    if len(former.trials) != len(wanted.trials):
-        raise SincutError(
-            f"{folder} holds {len(former.trials)} trials, got {len(wanted.trials)}; {advice}"
-        )
-
-
-def _write_plan(folder: Path, plan: Plan, *, several: bool) -> Plan:
-    """Write the plan, and return the one that is valid: of several processes the first one's."""
-    settled = _settled(plan)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
-    if not several:
-        for leftover in folder.glob(f".{PLAN_FILE}.*.part"):
-            leftover.unlink(missing_ok=True)
-        _write_json(folder / PLAN_FILE, dataclasses.asdict(settled))
-        return settled
-    # A link is made only where there is none, and never half.
-    mine = folder / f"{PLAN_FILE}.{os.environ['RANK']}"
-    _write_json(mine, dataclasses.asdict(settled))
-    try:
-        with suppress(FileExistsError):
-            os.link(mine, folder / PLAN_FILE)
-    except OSError as error:
-        raise SincutError(
-            f"cannot write {folder / PLAN_FILE} ({error.strerror}); several processes need a file "
-            "system with hard links; give another -o"
-        ) from None
-    finally:
-        mine.unlink(missing_ok=True)
-    valid = _read_plan(folder)
-    assert valid is not None
-    _check_same(folder, valid, plan)
-    return valid
-
-
-def _read_plan(folder: Path) -> Plan | None:
-    """The plan of the folder, if it has one."""
-    path = folder / PLAN_FILE
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        plan = Plan(
-            version=str(record["version"]),
-            content=RunImage(**record["content"]),
-            style=RunImage(**record["style"]),
-            paper=bool(record["paper"]),
-            fields=tuple(record["fields"]),
-            trials=tuple(
-                Trial(**{**trial, "config": TrainConfig.from_dict(trial["config"])})
-                for trial in record["trials"]
-            ),
-        )
-        if not plan.trials:
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, SincutError):
-        raise SincutError(
-            f"{path} is damaged or not of sincut; give another -o, or remove the folder"
-        ) from None
-    return plan
-
-
-def _outcomes(folder: Path, plan: Plan) -> tuple[Outcome, ...]:
-    """How all trials stand, from what is in the folder."""
-    found = []
-    for trial in plan.trials:
-        run = folder / TRIALS / trial.folder
-        try:
-            figures, failure = _read_json(run / FIGURES_FILE), _read_json(run / FAILURE_FILE)
-            outcome = Outcome(
-                trial,
-                run,
-                Figures(**figures) if figures is not None else None,
-                str(failure["message"]) if figures is None and failure is not None else None,
-            )
-        except (ValueError, TypeError, KeyError):
-            raise SincutError(
-                f"{FIGURES_FILE} or {FAILURE_FILE} in {run} is damaged; remove that folder, and "
-                "its trial is done again"
-            ) from None
-        found.append(outcome)
-    return tuple(found)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return value
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with write_atomically(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())

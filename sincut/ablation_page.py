@@ -20,6 +20,7 @@ from sincut.card import plain
 from sincut.config import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import Pixels, read_picture
+from sincut.heat import wrapped
 from sincut.pages import curves_library, curves_style, document, table, text
 from sincut.pages.charts import charts
 from sincut.pages.report import FIGURES
@@ -255,7 +256,7 @@ def sheet(
     font = ImageFont.load_default(_FONT_SIZE)
     width = max(_NARROWEST, *(picture.shape[1] for _, picture in pictures))
     height = max(picture.shape[0] for _, picture in pictures)
-    labels = [_wrapped(label, font, width) for label, _ in pictures]
+    labels = [wrapped(label, font, width) for label, _ in pictures]
     above = _LINE * max(map(len, labels)) + 4
 
     step_across, step_down = width + MARGIN, above + height + MARGIN
@@ -413,16 +414,3 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         (texts[0], "|" + "|".join("-" * (each + 2) for each in widths) + "|", *texts[1:])
     )
-
-
-def _wrapped(
-    label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> list[str]:
-    """The label's lines, broken at spaces; a longer word stays whole."""
-    lines: list[str] = []
-    for word in label.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines

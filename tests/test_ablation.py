@@ -25,7 +25,8 @@ from PIL import Image
 
 import sincut
 from sincut import ablation, ablation_page, quality
-from sincut.ablation import Ablation, ablate, parse_over
+from sincut.ablation import Ablation, ablate
+from sincut.ablation_folder import outcomes_of, read_plan
 from sincut.ablation_page import (
     CELL,
     FIGURE_NAMES,
@@ -53,6 +54,7 @@ from sincut.pace import Pace
 from sincut.pages.report import FIGURES
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
+from sincut.trials import parse_over
 from tests.browser import Browser
 from tests.conftest import TINY
 
@@ -321,7 +323,7 @@ def test_what_is_kept_of_a_trial(made: Ablation) -> None:
 def test_the_sheet(made: Ablation, images: tuple[Path, Path]) -> None:
     pixels = read_picture(made.folder / "sheet.png").rgb
     content, style = (read_picture(path).rgb for path in images)
-    plan = ablation._read_plan(made.folder)
+    plan = read_plan(made.folder)
     assert plan is not None
     again, corners = sheet(content, style, plan, made.outcomes)
     np.testing.assert_array_equal(pixels, again)
@@ -398,7 +400,7 @@ def test_pictures_that_somebody_removed(
     assert (trials[2] / "thumbnail.png").read_bytes() == (
         made.outcomes[2].folder / "thumbnail.png"
     ).read_bytes()
-    plan = ablation._read_plan(place)
+    plan = read_plan(place)
     assert plan is not None
     content, style = (read_picture(path).rgb for path in images)
     pixels, corners = sheet(content, style, plan, found.outcomes)
@@ -437,9 +439,9 @@ def test_hostile_file_names(made: Ablation, images: tuple[Path, Path], tmp_path:
     (place / "trials" / made.outcomes[3].trial.folder / "failed.json").write_text(
         json.dumps(record)
     )
-    read = ablation._read_plan(place)
+    read = read_plan(place)
     assert read is not None
-    outcomes = ablation._outcomes(place, read)
+    outcomes = outcomes_of(place, read)
     lines = markdown_tables(read, outcomes).encode().decode().splitlines()
     escaped = "a\\`b\\` \\# \\<img src=x\\>\\|\\*c\\*\\\\\\[d\\]\\(e\\)?.png"
     assert lines[0] == f"# Ablation: {escaped} in the look of style.png"
@@ -796,7 +798,10 @@ def test_what_may_differ_when_resumed(
 ) -> None:
     """The default preset of another machine, a precision that is to be measured, the version."""
     shutil.copytree(made.folder, tmp_path / "a")
-    monkeypatch.setattr(ablation, "chosen_device", lambda name: "cpu" if name == "cpu" else "cuda")
+    for module in ("trials", "ablation_folder"):
+        monkeypatch.setattr(
+            f"sincut.{module}.chosen_device", lambda name: "cpu" if name == "cpu" else "cuda"
+        )
     monkeypatch.setattr(ablation, "__version__", "9")
     given = {name: value for name, value in SMALL.items() if name not in ("preset", "precision")}
     records: list[dict[str, Any]] = []

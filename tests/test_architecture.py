@@ -72,6 +72,8 @@ FLOORS = {
     "sincut.inspect_page": 10,
     "sincut.reporting": 10,
     "sincut.ablation_page": 10,
+    "sincut.trials": 11,
+    "sincut.ablation_folder": 12,
     "sincut.ablation": 13,
     "sincut.recorder": 11,
     "sincut.run": 12,

@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,13 @@ from sincut import pages
 from sincut.config import train_config
 from sincut.pages.charts import charts
 from sincut.runfolder import RunImage, RunRecord, read_run
+from tests.test_viewer import Reader
 
 HOSTILE = ["</script><b>", "<!--<script>", "a\"b'c&amp;", "{x} \\1 $& %s", "]]>"]
 
 # Whoever changes the library has to say so here and in the docstring of the package.
 UPLOT_DIGEST = "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f"
 UPLOT_STYLE_DIGEST = "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04"
-
-
-class Reader(HTMLParser):
-    """What a browser makes of a page: elements in order, the text of each, their attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs), []))
-
-    def handle_data(self, data: str) -> None:
-        if self.found:
-            self.found[-1][2].append(data)
-
-    def all(self, tag: str) -> list[tuple[dict[str, str | None], str]]:
-        return [(attrs, "".join(text)) for name, attrs, text in self.found if name == tag]
 
 
 def run_of(*log: dict[str, Any]) -> RunRecord:

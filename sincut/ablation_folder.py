@@ -1,0 +1,231 @@
+"""An ablation's folder: its plan, what is finished in it, and whether it may be gone on with.
+
+:mod:`sincut.ablation` lists the files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sincut.ablation_page import (
+    SHEET_FILE,
+    Outcome,
+    Plan,
+    Trial,
+    shown,
+)
+from sincut.config import TrainConfig
+from sincut.devices import chosen_device
+from sincut.errors import SincutError
+from sincut.files.images import write_atomically
+from sincut.quality import Figures
+from sincut.runfolder import RunImage
+from sincut.trials import BOTH, resolved_plan
+
+PLAN_FILE = "ablation.json"
+TRIALS = "trials"
+FIGURES_FILE = "figures.json"
+FAILURE_FILE = "failed.json"
+TABLES = ("table.csv", "table.md", SHEET_FILE, "index.html")
+# May differ from the plan when an ablation is resumed: they belong to the machine. What is given
+# then holds for the trials that are left; each trial's config.json has what it was made with.
+_CHANGEABLE = ("device", "record_steps")
+
+
+def check_folder(folder: Path, *, resume: bool, force: bool, several: bool) -> None:
+    """Refuse a folder that holds something else, or what was not asked for."""
+    if resume and force:
+        raise SincutError("--resume goes on and --force starts anew, got both; give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    planned = (folder / PLAN_FILE).exists()
+    if resume and not planned:
+        raise SincutError(
+            f"{folder} holds no ablation to resume: it has no {PLAN_FILE}; start one without "
+            "--resume"
+        )
+    if force and several:
+        raise SincutError(
+            f"several processes cannot start anew in one folder, got --force; remove {folder} "
+            "first, or give another -o"
+        )
+    if planned and not (resume or force or several):
+        raise SincutError(
+            f"{folder} holds an ablation already; try --resume to go on with it, --force to start "
+            "anew, or another -o"
+        )
+    if folder.exists() and not planned:
+        # Another process may be about to write its plan, and a kill may have left a part of one.
+        others = [path for path in folder.iterdir() if PLAN_FILE not in path.name]
+        if others and not (several and (folder / PLAN_FILE).exists()):
+            raise SincutError(f"{folder} is not empty and holds no ablation; give another -o")
+
+
+def remove_former(folder: Path) -> None:
+    """Remove what an ablation wrote, its plan last, so that a kill leaves it resumable."""
+    if (folder / TRIALS).exists():
+        shutil.rmtree(folder / TRIALS)
+    for name in (*TABLES, PLAN_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def refuse_settings(
+    folder: Path,
+    preset: str | None,
+    method: str | None,
+    seeds: int | str | None,
+    changes: dict[str, Any],
+) -> None:
+    """Without a grid to compare with, settings would be ignored."""
+    given = {"preset": preset, "method": method, "seeds": seeds, **changes}
+    names = [name for name, value in given.items() if value is not None and name not in _CHANGEABLE]
+    if names:
+        raise SincutError(
+            f"--resume takes its settings from {folder / PLAN_FILE}, unless --over or --paper is "
+            f"given again; got {', '.join(names)}; try without"
+        )
+
+
+def machine_of(plan: Plan, changes: dict[str, Any]) -> dict[str, Any]:
+    """What belongs to the machine and not to the plan, for the trials that are left."""
+    first = plan.trials[0].config
+    found: dict[str, Any] = {"device": chosen_device(changes.get("device") or first.device)}
+    if "record_steps" in changes:
+        if "record_steps" in plan.fields:
+            raise SincutError(BOTH.format("record_steps"))
+        given = first.replaced(record_steps=changes["record_steps"])
+        found["record_steps"] = given.record_steps
+    return found
+
+
+def check_pair(folder: Path, former: Plan, images: dict[str, RunImage]) -> None:
+    """Refuse other images than those that the ablation was begun with."""
+    for name, image in images.items():
+        before: RunImage = getattr(former, name)
+        if before.sha256 != image.sha256:
+            raise SincutError(
+                f"{folder} was made with another {name} image, {before.name} "
+                f"({before.width}×{before.height}), got {image.name}; resume with the same files"
+            )
+
+
+def check_same(folder: Path, former: Plan, wanted: Plan) -> None:
+    """Refuse to mix trials of two ablations."""
+    advice = "resume with the same settings, or give another -o"
+    for before, after in zip(former.trials, wanted.trials, strict=False):
+        if before.name != after.name:
+            raise SincutError(
+                f"{folder} holds other trials: {before.folder} is {before.name} there, got "
+                f"{after.name}; {advice}"
+            )
+        for name in (field.name for field in dataclasses.fields(TrainConfig)):
+            old, new = getattr(before.config, name), getattr(after.config, name)
+            if old != new and name not in _CHANGEABLE and not (name, new) == ("precision", "auto"):
+                raise SincutError(
+                    f"{folder} holds trials with {name}={shown(old)}, got {name}={shown(new)}; "
+                    f"{advice}"
+                )
+    if len(former.trials) != len(wanted.trials):
+        raise SincutError(
+            f"{folder} holds {len(former.trials)} trials, got {len(wanted.trials)}; {advice}"
+        )
+
+
+def write_plan(folder: Path, plan: Plan, *, several: bool) -> Plan:
+    """Write the plan, and return the one that is valid: of several processes the first one's."""
+    settled = resolved_plan(plan)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
+    if not several:
+        for leftover in folder.glob(f".{PLAN_FILE}.*.part"):
+            leftover.unlink(missing_ok=True)
+        write_json(folder / PLAN_FILE, dataclasses.asdict(settled))
+        return settled
+    # A link is made only where there is none, and never half.
+    mine = folder / f"{PLAN_FILE}.{os.environ['RANK']}"
+    write_json(mine, dataclasses.asdict(settled))
+    try:
+        with suppress(FileExistsError):
+            os.link(mine, folder / PLAN_FILE)
+    except OSError as error:
+        raise SincutError(
+            f"cannot write {folder / PLAN_FILE} ({error.strerror}); several processes need a file "
+            "system with hard links; give another -o"
+        ) from None
+    finally:
+        mine.unlink(missing_ok=True)
+    valid = read_plan(folder)
+    assert valid is not None
+    check_same(folder, valid, plan)
+    return valid
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the folder, if it has one."""
+    path = folder / PLAN_FILE
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        plan = Plan(
+            version=str(record["version"]),
+            content=RunImage(**record["content"]),
+            style=RunImage(**record["style"]),
+            paper=bool(record["paper"]),
+            fields=tuple(record["fields"]),
+            trials=tuple(
+                Trial(**{**trial, "config": TrainConfig.from_dict(trial["config"])})
+                for trial in record["trials"]
+            ),
+        )
+        if not plan.trials:
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, SincutError):
+        raise SincutError(
+            f"{path} is damaged or not of sincut; give another -o, or remove the folder"
+        ) from None
+    return plan
+
+
+def outcomes_of(folder: Path, plan: Plan) -> tuple[Outcome, ...]:
+    """How all trials stand, from what is in the folder."""
+    found = []
+    for trial in plan.trials:
+        run = folder / TRIALS / trial.folder
+        try:
+            figures, failure = _read_json(run / FIGURES_FILE), _read_json(run / FAILURE_FILE)
+            outcome = Outcome(
+                trial,
+                run,
+                Figures(**figures) if figures is not None else None,
+                str(failure["message"]) if figures is None and failure is not None else None,
+            )
+        except (ValueError, TypeError, KeyError):
+            raise SincutError(
+                f"{FIGURES_FILE} or {FAILURE_FILE} in {run} is damaged; remove that folder, and "
+                "its trial is done again"
+            ) from None
+        found.append(outcome)
+    return tuple(found)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Plain values as a file that is there whole or not at all."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
