@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 PLOT = ["matplotlib>=3.9"]
 LOGGING = ["tensorboard>=2.17"]
 EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.20", *PLOT, *LOGGING, *EXPORT]
+TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.20", "pyyaml>=6", *PLOT, *LOGGING, *EXPORT]
 
 setup(
     name="sincut",
