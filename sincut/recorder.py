@@ -144,7 +144,7 @@ class Recorder:
         except KeyboardInterrupt:
             self.received.append(signal.SIGINT)
         except Exception as error:
-            text = f"{error or type(error).__name__}"
+            text = str(error) or type(error).__name__
             self.tell({"event": "notice", "about": "the report, which was not made", "text": text})
         else:
             self.live.report = path.name
