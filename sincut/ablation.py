@@ -146,7 +146,6 @@ def ablate(
     if resume and not (over or paper):
         assert former is not None
         refuse_settings(folder, preset, method, seeds, changes)
-        check_pair(folder, former, images)
         plan = former
     else:
         if former is not None and preset is None:
