@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.cli.options import field_option, given_changes, json_option, quiet_option
 from sincut.cli.train import listener as run_listener
-from sincut.config import PRESETS, TrainConfig, parse_assignments
+from sincut.config import PRESETS, TrainConfig
 from sincut.errors import SincutError
 from sincut.units import duration
 
@@ -90,10 +90,7 @@ def ablate(
     Writes a table, a sheet of pictures and index.html with curves. Ctrl-C finishes the step and
     saves. With several GPUs: torchrun --nproc-per-node N -m sincut ablate …
     """
-    changes: dict[str, Any] = {
-        **parse_assignments(assignments),
-        **{name: value for name, value in fields.items() if value is not None},
-    }
+    changes = given_changes(assignments, fields)
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
         from sincut.ablation import ablate as run

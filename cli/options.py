@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from sincut.config import Config, field_of
+from sincut.config import Config, field_of, parse_assignments
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -38,6 +38,12 @@ def field_option(
         default=None,
         help=f"{_sentence(text)}  [default: {default or field.default}]",
     )
+
+
+def given_changes(assignments: tuple[str, ...], fields: Mapping[str, str | None]) -> dict[str, Any]:
+    """What was set with ``--set``, over it what an option of its own gave, still as text."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {**parse_assignments(assignments), **given}
 
 
 def _sentence(text: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, json_option, quiet_option
-from sincut.config import PRESETS, TrainConfig, parse_assignments
+from sincut.cli.options import field_option, given_changes, json_option, quiet_option
+from sincut.config import PRESETS, TrainConfig
 from sincut.units import byte_text, duration
 
 _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.items())
@@ -80,10 +80,7 @@ def train(
     The content keeps its structure and gets the look of the style. Ctrl-C finishes the step,
     saves, and says how to go on.
     """
-    changes: dict[str, Any] = {
-        **parse_assignments(assignments),
-        **{name: value for name, value in fields.items() if value is not None},
-    }
+    changes = given_changes(assignments, fields)
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
         from sincut.run import train as run

@@ -61,7 +61,7 @@ from sincut.ablation_page import (
 from sincut.checkpoint import STATE_FILE
 from sincut.engine import out_of_memory
 from sincut.errors import SincutError
-from sincut.files.images import Picture, file_digest, write_atomically, write_png
+from sincut.files.images import Picture, file_digest, write_atomically, write_png, write_text
 from sincut.files.sources import read_picture
 from sincut.finish import translated
 from sincut.interruption import stoppable
@@ -370,12 +370,10 @@ class _Work:
         while outcomes != written:
             with write_atomically(self.folder / "table.csv") as file:
                 file.write(csv_table(self.plan, outcomes).encode("utf-8", "replace"))
-            with write_atomically(self.folder / "table.md") as file:
-                file.write(markdown_tables(self.plan, outcomes).encode())
+            write_text(self.folder / "table.md", markdown_tables(self.plan, outcomes))
             picture, _ = sheet(self.content, self.style, self.plan, outcomes)
             write_png(self.folder / SHEET_FILE, picture)
-            with write_atomically(self.folder / "index.html") as file:
-                file.write(page(self.plan, outcomes).encode())
+            write_text(self.folder / "index.html", page(self.plan, outcomes))
             written, outcomes = outcomes, outcomes_of(self.folder, self.plan)
 
 

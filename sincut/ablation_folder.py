@@ -23,7 +23,7 @@ from sincut.ablation_page import (
 from sincut.config import TrainConfig
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
-from sincut.files.images import write_atomically
+from sincut.files.images import write_text
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
 from sincut.trials import BOTH, resolved_plan
@@ -227,5 +227,4 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Plain values as a file that is there whole or not at all."""
-    with write_atomically(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
+    write_text(path, json.dumps(value, indent=2) + "\n")

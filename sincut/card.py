@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sincut.files.images import write_atomically
+from sincut.files.images import write_text
 from sincut.pages.report import FIGURES
 from sincut.runfolder import (
     BOARD,
@@ -81,8 +81,7 @@ def write_card(run: RunRecord) -> bool:
     if path.exists() and not is_own(path):
         return False
     card = model_card(run)
-    with write_atomically(path) as file:
-        file.write((card + _MARK.format(_digest(card))).encode())
+    write_text(path, card + _MARK.format(_digest(card)))
     return True
 
 

@@ -114,7 +114,7 @@ def evaluate(
             )
     # All are read once before the work, and again one by one: together they may be large.
     for path in outputs:
-        _read_output(path, content_pixels, notices)
+        read_output(path, content_pixels, notices)
     generator = load_generator(model) if model is not None else None
 
     total = 1 + len(outputs) + (5 if anchors else 0) + (1 if generator is not None else 0)
@@ -131,7 +131,7 @@ def evaluate(
     figures, of_anchors, identity = {}, {}, None
     for path in outputs:
         report(str(path))
-        figures[str(path)] = comparison.figures(_read_output(path, content_pixels, []))
+        figures[str(path)] = comparison.figures(read_output(path, content_pixels, []))
     if anchors:
         for name, image in make_anchors(content_pixels, style_pixels).items():
             report(f"anchor: {name}")
@@ -263,7 +263,12 @@ def _read(path: Path | str, notices: list[tuple[str, str]]) -> Pixels:
     return picture.rgb
 
 
-def _read_output(path: Path | str, content: Pixels, notices: list[tuple[str, str]]) -> Pixels:
+def read_output(path: Path | str, content: Pixels, notices: list[tuple[str, str]]) -> Pixels:
+    """The (H, W, 3) uint8 sRGB of a translation of ``content``; ``notices`` gets what is told.
+
+    Raises:
+        SincutError: it cannot be read, or has another size.
+    """
     output = _read(path, notices)
     if output.shape != content.shape:
         raise SincutError(

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sincut.config import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files.images import write_atomically, write_png
+from sincut.files.images import write_png, write_text
 from sincut.findings import Inspection, LayerFindings, Pixels, Point
 from sincut.heat import scale_picture
 from sincut.inspect_pictures import component_picture, heat_picture, sheet
@@ -92,7 +92,7 @@ def write(inspection: Inspection, folder: Path) -> None:
     except OSError as error:
         raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
     # The record is first: with it alone an interrupted inspection can be made again by --force.
-    _write_text(folder / RECORD, json.dumps(inspection.to_dict(), indent=2, allow_nan=False) + "\n")
+    write_text(folder / RECORD, json.dumps(inspection.to_dict(), indent=2, allow_nan=False) + "\n")
     written = {RECORD, PAGE}
 
     def picture(name: str, pixels: Pixels) -> None:
@@ -109,7 +109,7 @@ def write(inspection: Inspection, folder: Path) -> None:
         for kind, role in layer.components:
             components = component_picture(inspection, layer, kind, role)
             picture(f"pca_{kind}_{role}_layer{layer.layer}.png", components)
-    _write_text(folder / PAGE, page(inspection))
+    write_text(folder / PAGE, page(inspection))
     for path in folder.iterdir():
         if _OURS.fullmatch(path.name) and path.name not in written:
             path.unlink()
@@ -284,8 +284,3 @@ def _check_folder(folder: Path, image: Path, *, force: bool) -> None:
         )
     if image.resolve().parent == folder.resolve():
         raise SincutError(f"{image} lies in {folder}, whose files are made anew; give another -o")
-
-
-def _write_text(path: Path, content: str) -> None:
-    with write_atomically(path) as file:
-        file.write(content.encode("utf-8"))

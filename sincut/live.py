@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
-from sincut.files.images import write_atomically
+from sincut.files.images import write_text
 from sincut.pages import curves_library, curves_style, document, part, table, text
 from sincut.pages.charts import charts
 from sincut.runfolder import (
@@ -80,8 +80,7 @@ class LiveView:
         self.session = round(1000 * time.time())
         self.due = 0.0  # when the next writing is, on the monotonic clock
         self.pause = EVERY
-        with write_atomically(run.folder / LIVE_PAGE) as file:
-            file.write(live_page(run).encode())
+        write_text(run.folder / LIVE_PAGE, live_page(run))
         self._write("warm start" if self.warm else "training")
 
     def record(self, line: dict[str, Any]) -> None:
@@ -138,8 +137,7 @@ class LiveView:
         started = time.monotonic()
         # ASCII without NaN: a script that any browser reads, whatever the log holds.
         values = json.dumps(self.data(state), allow_nan=False, separators=(",", ":"))
-        with write_atomically(self.run.folder / LIVE_DATA) as file:
-            file.write(f"sincutLive({values});\n".encode("ascii"))
+        write_text(self.run.folder / LIVE_DATA, f"sincutLive({values});\n")
         ended = time.monotonic()
         self.pause = max(EVERY, (ended - started) / _SHARE)
         self.due = ended + self.pause

@@ -23,7 +23,7 @@ from sincut.checkpoint import MODEL_FILE, STATE_FILE, State, save_model, save_st
 from sincut.config import TrainConfig
 from sincut.devices import environment
 from sincut.errors import SincutError
-from sincut.files.images import Pixels, write_atomically, write_png
+from sincut.files.images import Pixels, write_png, write_text
 from sincut.finish import finished, reduced, translated
 from sincut.live import LiveView
 from sincut.networks import Generator
@@ -91,9 +91,9 @@ class Recorder:
             length = {"start": state.step, "steps": self.config.steps}
             sessions.append({**length, "environment": made_with})
         record = {"sincut_version": __version__, **self.header, "sessions": sessions}
-        _write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
+        write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
         lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
-        _write_text(self.folder / LOG_FILE, "".join(lines))
+        write_text(self.folder / LOG_FILE, "".join(lines))
         for step, path in read_run(self.folder).previews:
             if step > state.step:  # of what a kill has undone
                 path.unlink(missing_ok=True)
@@ -290,8 +290,3 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
 def _log_until(path: Path, step: int) -> list[str]:
     """The log's lines up to a step; what a power cut left of a line is dropped."""
     return [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
-
-
-def _write_text(path: Path, text: str) -> None:
-    with write_atomically(path) as file:
-        file.write(text.encode())

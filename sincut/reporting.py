@@ -20,7 +20,7 @@ from sincut.config import TrainConfig, TranslateConfig
 from sincut.devices import chosen_device
 from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
-from sincut.evaluation import beyond_the_line
+from sincut.evaluation import beyond_the_line, read_output
 from sincut.files.images import Pixels, write_atomically
 from sincut.files.sources import read_picture
 from sincut.finish import reduced
@@ -104,7 +104,7 @@ def report(
     if output is not None:
         _check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
     content_pixels, style_pixels = (read_picture(path).rgb for path in pair)
-    given_result = None if result is None else _read_result(Path(result), content_pixels)
+    given_result = None if result is None else read_output(result, content_pixels, [])
     model = load_model(folder)
     return write_report(
         record,
@@ -382,16 +382,6 @@ def _figures_wanted(pair: Any, asked: bool | None) -> tuple[bool, str]:
             "sincut evaluate do."
         )
     return True, ""
-
-
-def _read_result(path: Path, content: Pixels) -> Pixels:
-    rgb = read_picture(path).rgb
-    if rgb.shape != content.shape:
-        raise SincutError(
-            f"{path} must have the content's size, {content.shape[1]}×{content.shape[0]}, got "
-            f"{rgb.shape[1]}×{rgb.shape[0]}; try a translation of this content"
-        )
-    return rgb
 
 
 def _check_output(path: Path, force: bool, inputs: list[Path]) -> None:

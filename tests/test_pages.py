@@ -15,6 +15,7 @@ import pytest
 
 from sincut import pages
 from sincut.config import train_config
+from sincut.files import viewer
 from sincut.pages.charts import charts
 from sincut.runfolder import RunImage, RunRecord, read_run
 from tests.test_viewer import Reader
@@ -150,7 +151,7 @@ def test_libraries_are_inlined_unchanged_with_their_licences() -> None:
     assert hashlib.sha256(pages.UPLOT_STYLE.read_bytes()).hexdigest() == UPLOT_STYLE_DIGEST
     for library, licence, first in (
         (pages.curves_library(), pages.UPLOT_LICENCE, pages.UPLOT),
-        (pages.zoom_library(), pages.OPENSEADRAGON_LICENCE, pages.OPENSEADRAGON),
+        (pages.zoom_library(), viewer.LICENCE, viewer.LIBRARY),
     ):
         terms = licence.read_text(encoding="utf-8")
         assert library.startswith(f"/*!\n{terms}*/\n{first.read_text(encoding='utf-8')}")

@@ -10,7 +10,7 @@ import numpy as np
 from sincut.depth import as_depth
 from sincut.errors import SincutError
 from sincut.files.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
-from sincut.files.images import write_atomically
+from sincut.files.images import write_text
 from sincut.files.metadata import Carried
 from sincut.files.outputs import BAND_STEP, Layout, Writer
 from sincut.files.sources import Source, in_srgb
@@ -85,5 +85,4 @@ def write_page(target: Path, layout: Layout, open_content: Callable[[], Source])
         )
         for title, path in ((name, content_of(target)), (target.name, target))
     ]
-    with write_atomically(page_of(target)) as file:
-        file.write(page_text(*panes).encode())
+    write_text(page_of(target), page_text(*panes))

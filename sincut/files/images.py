@@ -241,6 +241,12 @@ def write_png(path: Path, rgb: Pixels) -> None:
         Image.fromarray(rgb).save(file, format="PNG")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
 @contextlib.contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name only when it is complete and on the disk.

@@ -8,14 +8,24 @@ by the OpenSeadragon of :mod:`sincut.files.viewer`; both are inlined with their 
 from __future__ import annotations
 
 import base64
-import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sincut.files.viewer import LIBRARY as OPENSEADRAGON
-from sincut.files.viewer import LICENCE as OPENSEADRAGON_LICENCE
+from sincut.files.viewer import escaped as text
+from sincut.files.viewer import inside_script
+from sincut.files.viewer import library as zoom_library
+
+__all__ = [
+    "curves_library",
+    "curves_style",
+    "data_uri",
+    "document",
+    "part",
+    "table",
+    "text",
+    "zoom_library",
+]
 
 HERE = Path(__file__).parent
 UPLOT = HERE / "uplot.iife.min.js"
@@ -49,7 +59,7 @@ def document(
         f"script-src 'unsafe-inline'{beside}"
     )
     values = (
-        f'<script type="application/json" id="{text(name)}">{_inside_script(value)}</script>'
+        f'<script type="application/json" id="{text(name)}">{inside_script(value)}</script>'
         for name, value in (data or {}).items()
     )
     return "\n".join(
@@ -73,14 +83,6 @@ def document(
             "</html>\n",
         )
     )
-
-
-def text(value: object) -> str:
-    """Anything as text for HTML, quoted attributes too.
-
-    Bytes of a file name that are no text become question marks.
-    """
-    return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"))
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -118,16 +120,3 @@ def curves_library() -> str:
 def curves_style() -> str:
     """uPlot's style."""
     return UPLOT_STYLE.read_text(encoding="utf-8")
-
-
-def zoom_library() -> str:
-    """OpenSeadragon, as a script."""
-    return (
-        f"/*!\n{OPENSEADRAGON_LICENCE.read_text(encoding='utf-8')}*/\n"
-        f"{OPENSEADRAGON.read_text(encoding='utf-8')}\n"
-    )
-
-
-def _inside_script(value: Any) -> str:
-    """Plain values as JSON that cannot end the element it stands in."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")

@@ -40,7 +40,7 @@ def page_text(content: Pane, result: Pane) -> str:
     Both are laid over each other by their widths, so they should have the same size or at least
     the same aspect. Any title and any folder name is allowed. Write the text as UTF-8.
     """
-    titles = [_text(pane.title) for pane in (content, result)]
+    titles = [escaped(pane.title) for pane in (content, result)]
     return "\n".join(
         (
             "<!DOCTYPE html>",
@@ -55,9 +55,7 @@ def page_text(content: Pane, result: Pane) -> str:
             ),
             "</main>",
             f'<script type="application/json" id="panes">{_data(content, result)}</script>',
-            "<script>",
-            f"/*!\n{LICENCE.read_text(encoding='utf-8')}*/",
-            LIBRARY.read_text(encoding="utf-8") + "</script>",
+            f"<script>\n{library()}</script>",
             f"<script>{compare_script()}{_KEYS}</script>",
             "</html>\n",
         )
@@ -89,15 +87,29 @@ def compare_script() -> str:
     return HERE.joinpath("compare.js").read_text(encoding="utf-8")
 
 
-def _text(name: str) -> str:
-    """A name for HTML; bytes of a file name that are no text become question marks."""
-    return html.escape(name.encode("utf-8", "replace").decode("utf-8"))
+def library() -> str:
+    """OpenSeadragon with its licence, as a script."""
+    licence, script = (part.read_text(encoding="utf-8") for part in (LICENCE, LIBRARY))
+    return f"/*!\n{licence}*/\n{script}\n"
+
+
+def escaped(value: object) -> str:
+    """Anything as text for HTML, quoted attributes too.
+
+    Bytes of a file name that are no text become question marks.
+    """
+    return html.escape(str(value).encode("utf-8", "replace").decode("utf-8"))
+
+
+def inside_script(value: Any) -> str:
+    """Plain values as JSON that cannot end the element it stands in."""
+    # All else that HTML reads in a script starts with "<".
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 def _data(*panes: Pane) -> str:
-    """What the script needs to know, as JSON that cannot end its element."""
-    text = json.dumps([{"folder": pane.tiles, "source": _source(pane)} for pane in panes])
-    return text.replace("<", "\\u003c")  # all else that HTML reads in a script starts with "<"
+    """What the script needs to know."""
+    return inside_script([{"folder": pane.tiles, "source": _source(pane)} for pane in panes])
 
 
 def _source(pane: Pane) -> dict[str, Any]:
