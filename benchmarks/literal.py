@@ -190,10 +190,11 @@ def literal_step(
 
     R1 weighs ``lambda_r1`` in every step, as in a configuration with ``r1_every=1``. Returns the
     terms under the names that :func:`sincut.training.sincut_step` gives them. Objectives that lack
-    a term, or mirror G's inputs, are refused.
+    a term or mirror G's inputs, and D with one of our additions, are refused.
     """
     weights = (config.lambda_gan, config.lambda_x, config.lambda_y, config.lambda_identity)
-    if not all(weights) or config.lambda_r1 == 0 or config.flip_equivariance:
+    ours = config.whiten or config.lambda_texture or config.candidates > 1
+    if not all(weights) or config.lambda_r1 == 0 or config.flip_equivariance or ours:
         raise ValueError(f"the literal step has all terms of SinCUT, got {config}")
     generator, discriminator, projector = state.generator, state.discriminator, state.projector
 

@@ -42,7 +42,7 @@ from sincut.example import render_content, render_style
 from sincut.files.images import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.replay import EAGER_CALLS
-from sincut.training import Record, resolved, train
+from sincut.training import Record, new_state, resolved, train
 
 Pair = tuple[Pixels, Pixels]
 
@@ -55,9 +55,13 @@ PREPARED = 4  # steps whose crops are kept on the device and taken in turn
 # Largest relative difference of a term in the first step, by what convolutions compute in.
 ALLOWED = {"fp32": 1e-3, "tf32": 2e-2, "bf16": 5e-2}
 LATER = 5  # times as much in the steps that follow, in which differences grow
-# The objective of the comparison; presets may leave terms out.
+# The objective of the comparison; presets may leave terms out, and add some of ours.
 ALL_TERMS: dict[str, Any] = {
     "r1_every": 1,
+    "lambda_r1": 1.0,
+    "lambda_texture": 0.0,
+    "whiten": False,
+    "candidates": 1,
     "lambda_x": 4.0,
     "lambda_y": 4.0,
     "lambda_identity": 1.0,
@@ -142,10 +146,7 @@ class Ours:
     state: State = field(init=False)
 
     def __post_init__(self) -> None:
-        self.state = initial_state(self.config)
-        if self.around is rows_of_pixels:
-            for network in self.state.networks().values():
-                network.to(memory_format=torch.contiguous_format)
+        self.state = self._laid_out(new_state(*self.pair, self.config))
 
     @property
     def precision(self) -> str:
@@ -154,7 +155,9 @@ class Ours:
 
     def course(self, count: int) -> Course:
         """The first steps, with all terms in all of them."""
-        _turn_noise_on(self.state)
+        config = self.config.replaced(**ALL_TERMS)
+        state = self._laid_out(initial_state(config))
+        _turn_noise_on(state)
         terms: list[dict[str, float]] = []
         gradients: dict[str, Tensor] = {}
 
@@ -165,7 +168,7 @@ class Ours:
             return record.step == count
 
         with self.around():
-            train(*self.pair, self.config.replaced(**ALL_TERMS), on_step, self.state)
+            train(*self.pair, config, on_step, state)
         return Course(terms, gradients)
 
     def run(self, before: int, timed: int) -> float:
@@ -183,6 +186,13 @@ class Ours:
         with self.around():
             train(*self.pair, self.config, on_step, self.state)
         return 1e3 * (marks[1] - marks[0]) / timed
+
+    def _laid_out(self, state: State) -> State:
+        """The state, its networks in the memory order that is asked for."""
+        if self.around is rows_of_pixels:
+            for network in state.networks().values():
+                network.to(memory_format=torch.contiguous_format)
+        return state
 
 
 Method = Literal | Ours
@@ -332,7 +342,7 @@ def rows_of_pixels() -> Iterator[None]:
         return lambda *args, **options: function(*args, **options).contiguous()
 
     with (
-        patch.object(training, "draw_crops", contiguous(training.draw_crops)),
+        patch.object(ResidentImage, "crops", contiguous(ResidentImage.crops)),
         patch.object(training, "cut_tiles", contiguous(training.cut_tiles)),
     ):
         yield

@@ -120,7 +120,11 @@ def initial_state(config: TrainConfig) -> State:
             config.channels, config.blocks, config.downsamplings, config.correction
         )
         discriminator = Discriminator(
-            config.discriminator_channels, config.tile, config.discriminator_max_channels
+            config.discriminator_channels,
+            config.tile,
+            config.discriminator_max_channels,
+            whiten=config.whiten,
+            textures=config.lambda_texture > 0,
         )
         channels = [generator.layer_channels[layer] for layer in config.layers]
         projector = PatchProjector(channels, config.projection_width)

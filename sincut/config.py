@@ -132,12 +132,34 @@ class TrainConfig(Config):
         choices=("anywhere", "grid"),
     )
     mirror: float = option(0.5, "probability that a crop is mirrored (published)", low=0, high=1)
+    candidates: int = option(
+        1,
+        "style crops looked at for every content crop, at random among up to 2048 known ones; D "
+        "gets the one most like it in colour and contrast, so that G need not turn one kind of "
+        "thing into another (ours; 1: any crop of the style)",
+        low=1,
+        high=2048,
+    )
 
     # Losses
     lambda_gan: float = option(1.0, "weight of the adversarial term of G (published)", low=0)
     lambda_r1: float = option(1.0, "weight of the R1 penalty of D (published)", low=0)
     r1_every: int = option(
         1, "steps between R1 penalties, whose weight is multiplied by this (published: 1)", low=1
+    )
+    whiten: bool = option(
+        False,
+        "D's input is whitened by the style's statistics, so that fine texture and colour count as "
+        "much as coarse light and dark (ours)",
+    )
+    lambda_texture: float = option(
+        0.0,
+        "weight of a second adversarial term, of a discriminator that sees only the energies of "
+        "textures, cell by cell of 16 pixels (ours)",
+        low=0,
+    )
+    lambda_texture_r1: float = option(
+        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0
     )
     lambda_x: float = option(4.0, "weight of PatchNCE(x, G(x)) (published)", low=0)
     lambda_y: float = option(4.0, "weight of PatchNCE(y, G(y)); above 0 both are halved", low=0)
@@ -185,6 +207,12 @@ class TrainConfig(Config):
         low=0,
     )
     checkpoint_every: int = option(1000, "steps between saved states", low=1)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether there are steps with an R1 penalty."""
+        of_texture = self.lambda_texture > 0 and self.lambda_texture_r1 > 0
+        return self.lambda_r1 > 0 or of_texture
 
     @classmethod
     def flag(cls, name: str, value: Any) -> str:
@@ -237,10 +265,11 @@ class TrainConfig(Config):
                 f"PatchNCE needs negatives, got patches={self.patches} with "
                 f"negatives={self.negatives} and batch={self.batch}; try --set patches=256"
             )
-        if not (self.lambda_gan or self.lambda_x or self.lambda_y or self.lambda_identity):
+        weights = ("gan", "texture", "x", "y", "identity")
+        if not any(getattr(self, f"lambda_{name}") for name in weights):
             raise SincutError(
-                "at least one of lambda_gan, lambda_x, lambda_y, lambda_identity must be above 0, "
-                "got 0 for all; try --set lambda_x=4"
+                f"at least one of {', '.join(f'lambda_{name}' for name in weights)} must be above "
+                "0, got 0 for all; try --set lambda_x=4"
             )
 
 

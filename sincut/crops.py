@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config import TrainConfig
-from sincut.draws import BOXES, Draws
+from sincut.draws import BOXES, SAMPLES, Draws
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
 
@@ -109,6 +109,16 @@ def draw_crops(image: ResidentImage, config: TrainConfig, draws: Draws, *, strea
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
     boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
     return image.crops(boxes, config.crop)
+
+
+def sample_boxes(image: ResidentImage, config: TrainConfig, count: int) -> Tensor:
+    """(count, 5) boxes of crops like those of training, each with a zoom of its own.
+
+    They are the same in every run of a seed, and an image is got to know by them.
+    """
+    config = config.replaced(batch=count, zoom_per="crop")
+    draws = Draws(config.seed, torch.tensor(SAMPLES, device=image.planes.device))
+    return draw_boxes(image.height, image.width, config, draws, stream=1)
 
 
 def zoom_range(width: int, config: TrainConfig) -> tuple[float, float]:

@@ -27,11 +27,11 @@ def adversarial_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tenso
 def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     """½ ‖∂D/∂y‖², summed over a tile, averaged over tiles (Mescheder et al., 2018).
 
-    ``real`` (N, 3, H, W) must require a gradient and ``real_logits`` be computed from it. The
-    result is differentiable with respect to D's weights.
+    ``real`` (N, …), what D is given of the tiles, must require a gradient and ``real_logits`` be
+    computed from it. The result is differentiable with respect to D's weights.
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3)).mean() / 2
+    return gradient.float().square().flatten(1).sum(dim=1).mean() / 2
 
 
 def contrastive(

@@ -42,7 +42,7 @@ class Pace:
 
     def step(self, config: TrainConfig) -> float:
         """Seconds of a SinCUT step, averaged over those with and without R1."""
-        if config.lambda_r1 == 0:
+        if not config.penalised:
             return self.plain
         return self.plain + (self.with_r1 - self.plain) / config.r1_every
 
@@ -59,7 +59,7 @@ class Pace:
 
         started = max(done, 0)
         penalties = -(-config.steps // config.r1_every) + (-started // config.r1_every)
-        penalties = penalties if config.lambda_r1 > 0 else 0
+        penalties = penalties if config.penalised else 0
         # The first preview is that of the networks before their first SinCUT step, the first save
         # that of the networks as they are when the run begins.
         previews = due(config.preview_every, started) + last(config.preview_every) + (done <= 0)
@@ -141,7 +141,7 @@ def measure(
 
 def _kinds(config: TrainConfig) -> list[Kind]:
     """The kinds of steps that a run of this configuration has."""
-    penalties = {config.lambda_r1 > 0, config.lambda_r1 > 0 and config.r1_every == 1}
+    penalties = {config.penalised, config.penalised and config.r1_every == 1}
     mirrors = {False, config.flip_equivariance}
     kinds = [Kind(with_r1=r1, mirrored=mirrored) for r1 in penalties for mirrored in mirrors]
     return [*kinds, Kind(warm=True)] if config.warm_steps else kinds

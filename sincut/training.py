@@ -16,14 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sincut import losses
 from sincut.checkpoint import State, initial_state, new_optimizers
 from sincut.colour import affine_transfer, transfer_table
 from sincut.config import TrainConfig
-from sincut.crops import ResidentImage, draw_crops
+from sincut.crops import ResidentImage, draw_crops, sample_boxes
 from sincut.devices import (
     chosen_device,
     convolutions,
@@ -32,10 +31,13 @@ from sincut.devices import (
     mixed_precision,
 )
 from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
+from sincut.matching import Matcher, recoloured
 from sincut.networks import PatchProjector
 from sincut.replay import Replayed, own_stream
 
 Pixels = npt.NDArray[np.uint8]
+
+_SAMPLED = 2**20  # pixels of the style that tell what its textures are like
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,22 @@ def train(
     """
     images = [ResidentImage(image, config, config.device) for image in (content, style)]
     state = state or new_state(content, style, config)
-    table = None
-    if state.step < 0:
+    table = matcher = None
+    if state.step < 0 or config.candidates > 1:
         table = torch.from_numpy(transfer_table(content, style, seed=config.seed))
         table = table.to(config.device)
+        if config.candidates > 1:
+            matcher = Matcher(images[1], table, config)
     number = torch.zeros((), dtype=torch.int64, device=config.device)
     share = torch.zeros((), device=config.device)
     draws = Draws(config.seed, number)
 
     def one_step(kind: Kind) -> dict[str, Tensor]:
-        x, y = (
-            draw_crops(image, config, draws, stream=stream) for stream, image in enumerate(images)
-        )
+        x = draw_crops(images[0], config, draws, stream=0)
+        if matcher is None:
+            y = draw_crops(images[1], config, draws, stream=1)
+        else:
+            y = images[1].crops(matcher.boxes(x, draws), config.crop)
         if kind.warm:
             assert table is not None
             terms = warm_step(state, x, y, table, config, draws)
@@ -125,7 +131,11 @@ def train(
 
 
 def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
-    """New networks for a pair; those that correct colours start from an affine transfer of them."""
+    """New networks for a pair, with what they know of it before the first step.
+
+    A generator that corrects colours starts from an affine transfer of them; a discriminator with
+    fixed filters takes them from the style.
+    """
     state = initial_state(config)
     if config.correction:
         matrix, offset = (
@@ -133,6 +143,10 @@ def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
         )
         for generator in (state.generator, state.averaged_generator):
             generator.set_colours(matrix, offset)
+    if config.whiten or config.lambda_texture > 0:
+        image = ResidentImage(style, config, config.device)
+        boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
+        state.discriminator.fit(image.crops(boxes, config.crop))
     return state
 
 
@@ -145,7 +159,7 @@ def kind_of(step: int, config: TrainConfig) -> Kind:
         word = Draws(config.seed, torch.tensor(step)).words(1, MIRROR)[0].item()
         mirrored = word < 2**31
     return Kind(
-        with_r1=config.lambda_r1 > 0 and step % config.r1_every == 0,
+        with_r1=config.penalised and step % config.r1_every == 0,
         mirrored=mirrored,
     )
 
@@ -170,7 +184,9 @@ def sincut_step(
     fake = outputs[: len(x)]
 
     # D: real tiles of the style against fake ones.
-    real_tiles, fake_tiles = cut_tiles(y, config.tile), cut_tiles(fake, config.tile)
+    real_tiles, fake_tiles = (
+        cut_tiles(discriminator.view(each), config.tile) for each in (y, fake)
+    )
     real_tiles.requires_grad_(kind.with_r1)
     # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
     with mixed_precision(config.device, "fp32" if kind.with_r1 else config.precision):
@@ -179,20 +195,35 @@ def sincut_step(
         fake_logits = discriminator(fake_tiles.detach())
     terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits)}
     d_loss = terms["D_gan"]
-    if kind.with_r1:
+    if kind.with_r1 and config.lambda_r1 > 0:
         terms["R1"] = losses.r1_penalty(real_logits, real_tiles)
         # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
         d_loss = d_loss + config.lambda_r1 * config.r1_every * terms["R1"]
+    # A second discriminator sees nothing but how strong textures are, cell by cell.
+    if config.lambda_texture > 0:
+        real_energies, fake_energies = (discriminator.energies(each) for each in (y, fake))
+        real_energies.requires_grad_(kind.with_r1)
+        real_logits = discriminator.judge_energies(real_energies)
+        fake_logits = discriminator.judge_energies(fake_energies.detach())
+        terms["D_texture"] = losses.adversarial_discriminator(real_logits, fake_logits)
+        d_loss = d_loss + terms["D_texture"]
+        if kind.with_r1 and config.lambda_texture_r1 > 0:
+            terms["R1_texture"] = losses.r1_penalty(real_logits, real_energies)
+            d_loss = d_loss + config.lambda_texture_r1 * config.r1_every * terms["R1_texture"]
     _update(d_loss, state.optimizers["discriminator"])
 
     # G and H: fool the updated D, …
     g_terms: list[Tensor] = []
+    discriminator.requires_grad_(False)
     if config.lambda_gan > 0:
-        discriminator.requires_grad_(False)
         with precision:
             terms["G_gan"] = losses.adversarial_generator(discriminator(fake_tiles))
-        discriminator.requires_grad_(True)
         g_terms.append(config.lambda_gan * terms["G_gan"])
+    if config.lambda_texture > 0:
+        fooled = discriminator.judge_energies(fake_energies)
+        terms["G_texture"] = losses.adversarial_generator(fooled)
+        g_terms.append(config.lambda_texture * terms["G_texture"])
+    discriminator.requires_grad_(True)
 
     # … stay recognisable, patch by patch, among the patches of the input …
     weights = [config.lambda_x, config.lambda_y]
@@ -255,13 +286,6 @@ def warm_step(
     loss = losses.pixel_identity(outputs, targets)
     _update(loss, state.optimizers["generator"])
     return {"warm": loss.detach()}
-
-
-def recoloured(image: Tensor, table: Tensor) -> Tensor:
-    """(N, 3, H, W) in [-1, 1] through a colour table (S, S, S, 3) in [0, 1], trilinear."""
-    lattice = table.permute(3, 0, 1, 2)[None] * 2 - 1  # (1, 3, red, green, blue)
-    where = image.clamp(-1, 1).flip(1).permute(0, 2, 3, 1)[None]  # blue, green, red as x, y, z
-    return F.grid_sample(lattice, where, align_corners=True)[0].transpose(0, 1)
 
 
 def cut_tiles(crops: Tensor, size: int) -> Tensor:

@@ -31,6 +31,13 @@ _PAPER_BASE: dict[str, Any] = {
     "negatives": "crop",
     "patches": 256,
 }
+# What presets add to the paper is left out, unless it is asked for.
+_PAPER_PLAIN: dict[str, Any] = {
+    "whiten": False,
+    "lambda_texture": 0.0,
+    "candidates": 1,
+    "lambda_r1": 1.0,
+}
 _PAPER_MEASUREMENTS = 10  # of figures on the way, beside that before the first step
 
 
@@ -162,7 +169,7 @@ def _paper_settings(
                 f"--paper sets {name} itself, got {name}={shown(changes[name])}; try without it, "
                 f"or --over {name}=… instead of --paper"
             )
-    base = train_config(preset, "cut", **{**changes, **_PAPER_BASE})
+    base = train_config(preset, "cut", **{**_PAPER_PLAIN, **changes, **_PAPER_BASE})
     if len(base.layers) < 2:
         raise SincutError(
             f"--paper compares all layers with the last one, got layers={shown(base.layers)}; "

@@ -37,6 +37,11 @@ TINY: dict[str, Any] = {
     "lambda_x": 1.5,
     "lambda_y": 1.5,
     "lambda_identity": 1.0,
+    # What draft adds of its own has to get to know the style first: seconds.
+    "whiten": False,
+    "lambda_texture": 0.0,
+    "candidates": 1,
+    "lambda_r1": 1.0,
     "zoom_min": 64.0,
     "zoom_max": 160.0,
     "log_every": 1,

@@ -97,7 +97,8 @@ def test_what_a_finished_run_says(tiny_run: Path, pair: tuple[Path, Path]) -> No
     said = ("preset", "method", "seed", "device", "precision", "steps", "warm_steps")
     changed = {n: v for n, v in run.config.to_dict().items() if v != usual[n] and n not in said}
     assert len(changed) > 10
-    assert cells["other than the preset"] == [", ".join(f"`{n}={v}`" for n, v in changed.items())]
+    texts = {n: str(v).lower() if isinstance(v, bool) else v for n, v in changed.items()}
+    assert cells["other than the preset"] == [", ".join(f"`{n}={v}`" for n, v in texts.items())]
     logged = run.series("losses")
     assert cells["`G`"][:2] == [f"{logged['G'][1][-1]:.4g}", "6"]
     assert cells["`R1`"][:2] == [f"{logged['R1'][1][-1]:.4g}", str(logged["R1"][0][-1])]

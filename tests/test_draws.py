@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sincut.draws import Draws
+from sincut.draws import SAMPLES, Draws
 
 
 def draws(step: int = 0, seed: int = 0) -> Draws:
@@ -47,3 +47,9 @@ def test_steps_seeds_and_streams_are_independent() -> None:
     ]
     for other in others:
         assert abs((base * other).mean()) < 0.03
+
+
+def test_samples_are_not_a_step_of_training() -> None:
+    taken = draws(SAMPLES).words(4, stream=2)
+    for step in (0, -1, -1000, 1, 10**9):
+        assert not torch.equal(taken, draws(step).words(4, stream=2))

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from sincut import pages
+from sincut import card, pages
+from sincut.checkpoint import initial_state
 from sincut.config import train_config
 from sincut.files import viewer
 from sincut.pages.charts import charts
 from sincut.runfolder import RunImage, RunRecord, read_run
+from sincut.training import Kind, sincut_step
+from tests import test_training
 from tests.test_viewer import Reader
 
 HOSTILE = ["</script><b>", "<!--<script>", "a\"b'c&amp;", "{x} \\1 $& %s", "]]>"]
@@ -170,7 +173,7 @@ def test_a_run_gives_the_charts_of_what_it_logged(tiny_run: Path) -> None:
         "Adversarial: G and D against each other": ["G_gan", "D_gan"],
         "PatchNCE and identity": ["NCE_x", "NCE_y", "identity"],
         "All of G's loss, all of D's": ["G", "D"],
-        "R1 penalty of D": ["R1"],
+        "R1 penalties of D": ["R1"],
         "Warm start: L1 to the colour transfer": ["warm"],
     }
     known = run.series("losses")
@@ -219,7 +222,7 @@ def test_values_that_are_not_finite_are_left_out() -> None:
     found = charts(run_of(*log))
     assert found == [
         {
-            "title": "R1 penalty of D",
+            "title": "R1 penalties of D",
             "series": [{"name": "R1", "steps": [2, 4], "values": [1.0, 2.0]}],
         }
     ]
@@ -228,3 +231,16 @@ def test_values_that_are_not_finite_are_left_out() -> None:
 def test_values_keep_six_digits() -> None:
     (chart,) = charts(run_of(*losses([1, 2], R1=[0.123456789, 123456789.0])))
     assert chart["series"][0]["values"] == [0.123457, 123457000.0]
+
+
+def test_every_term_of_a_step_is_drawn_and_explained() -> None:
+    """Also those of what draft adds, which tiny_run has not."""
+    settings = test_training.config(whiten=True, lambda_texture=1.0)
+    state = initial_state(settings)
+    step = sincut_step(
+        state, *test_training.batch(settings), settings, test_training.draws(0), Kind(with_r1=True)
+    )
+    assert {"D_texture", "G_texture", "R1_texture"} < set(step)
+    drawn = charts(run_of(*losses([1], **{name: [1.0] for name in step})))
+    assert {each["name"] for chart in drawn for each in chart["series"]} == set(step)
+    assert set(step) < set(card._LOSSES)

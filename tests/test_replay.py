@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,14 +47,21 @@ def test_each_kind_is_recorded_after_its_first_calls_and_does_the_same() -> None
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", ["sincut", "fastcut"])
-def test_recorded_training_follows_eager_training(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "added"),
+    [
+        ("sincut", {}),
+        ("fastcut", {}),
+        ("sincut", {"whiten": True, "lambda_texture": 1.5, "candidates": 4}),
+    ],
+)
+def test_recorded_training_follows_eager_training(method: str, added: dict[str, Any]) -> None:
     """Warm start, steps with and without R1, mirrored and not; the average as well."""
     curves, averages = [], []
     for record in (False, True):
         cfg = config(
             method, device="cuda", steps=40, warm_steps=6, r1_every=3, record_steps=record,
-            learning_rate=1e-4,
+            learning_rate=1e-4, **added,
         )  # fmt: skip
         curve: list[list[float]] = []
         state = train(*images(), cfg, lambda r, curve=curve: curve.append([*r.values().values()]))

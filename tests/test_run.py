@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import sincut
+from sincut import matching, training
 from sincut.checkpoint import load_model
 from sincut.depth import as_depth
 from sincut.errors import SincutError
@@ -122,6 +123,26 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     done = resume(pair, tmp_path / "run")
     assert (done.step, done.signal) == (6, 0)
     assert content_of(tmp_path / "run") == content_of(tiny_run)
+
+
+@pytest.mark.parametrize("added", [{"whiten": True}, {"lambda_texture": 1.5}, {"candidates": 4}])
+def test_with_the_additions_of_draft_too(
+    tiny_run: Path,
+    pair: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    added: dict[str, Any],
+) -> None:
+    """Filters fitted to the style are part of the state; what is chosen follows from the seed."""
+    monkeypatch.setattr(training, "_SAMPLED", 2**14)  # a few crops are enough here
+    monkeypatch.setattr(matching, "_KNOWN", 64)
+    train(pair, tmp_path / "whole", **added, report=False)
+    train(pair, tmp_path / "run", listener=interrupting(3), **added, report=False)
+    resume(pair, tmp_path / "run", report=False)
+    found = content_of(tmp_path / "run")
+    assert found == content_of(tmp_path / "whole")
+    weight = "model.safetensors/generator.to_rgb.weight"
+    assert found[weight] != content_of(tiny_run)[weight]
 
 
 @pytest.mark.parametrize("step", [1, 4])

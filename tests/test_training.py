@@ -24,7 +24,6 @@ from sincut.training import (
     kind_of,
     new_state,
     rate_factor,
-    recoloured,
     resolved,
     sincut_step,
     train,
@@ -67,21 +66,33 @@ def literal_step(
     outputs = g(inputs.flip(3) if mirrored else inputs, noise)
     fake, same = outputs[: len(x)], outputs[len(x) :]
 
-    real = cut_tiles(y, config.tile).requires_grad_()
+    real = cut_tiles(d.view(y), config.tile).requires_grad_()
     terms = {}
     real_logits = d(real)
-    loss_d = F.softplus(d(cut_tiles(fake.detach(), config.tile))).mean() / 2
+    loss_d = F.softplus(d(cut_tiles(d.view(fake.detach()), config.tile))).mean() / 2
     loss_d = loss_d + F.softplus(-real_logits).mean() / 2
     if config.lambda_r1 > 0 and state.step % config.r1_every == 0:
         assert kind.with_r1
         penalty = losses.r1_penalty(real_logits, real)
         loss_d = loss_d + config.r1_every * config.lambda_r1 * penalty
+    if config.lambda_texture:
+        rows = d.textures(y).requires_grad_()
+        loss_d = loss_d + F.softplus(-d.texture_head(rows)).mean() / 2
+        loss_d = loss_d + F.softplus(d.texture_head(d.textures(fake.detach()))).mean() / 2
+        if kind.with_r1:
+            slope = torch.autograd.grad(d.texture_head(rows).sum(), rows, create_graph=True)[0]
+            penalty = (slope**2).sum(dim=1).mean() / 2
+            loss_d = loss_d + config.r1_every * config.lambda_texture_r1 * penalty
     state.optimizers["discriminator"].zero_grad()
     loss_d.backward()
     state.optimizers["discriminator"].step()
     d_gradients = [p.grad.clone() for p in d.parameters() if p.grad is not None]
 
-    loss_g = config.lambda_gan * F.softplus(-d(cut_tiles(fake, config.tile))).mean()
+    loss_g = config.lambda_gan * F.softplus(-d(cut_tiles(d.view(fake), config.tile))).mean()
+    if config.lambda_texture:
+        loss_g = (
+            loss_g + config.lambda_texture * F.softplus(-d.texture_head(d.textures(fake))).mean()
+        )
     nce = []
     pairs = ((config.lambda_x, x, fake), (config.lambda_y, y, same))
     for batch_number, (weight, source, target) in enumerate(pairs):
@@ -134,6 +145,9 @@ def literal_step(
         {"layers": (2, 3)},
         {"tile": 32, "r1_every": 1},
         {"patches": 4000, "lambda_r1": 3.0},
+        {"whiten": True},
+        {"lambda_texture": 2.0, "lambda_texture_r1": 0.3},
+        {"whiten": True, "lambda_texture": 1.0, "lambda_gan": 0.0},
     ],
     ids=str,
 )
@@ -144,6 +158,7 @@ def test_step_equals_the_literal_version(settings: dict[str, Any], seed: int) ->
     ours = initial_state(cfg)
     for layer in ours.generator.upsampling:
         torch.nn.init.constant_(layer.noise_weight, 0.2)
+    ours.discriminator.fit(batch(cfg, seed=7)[1])
     theirs = copy.deepcopy(ours)
     theirs.optimizers = {
         name: torch.optim.Adam(theirs.networks()[name].parameters(), lr=cfg.learning_rate,
@@ -244,16 +259,6 @@ def test_average_has_its_half_life() -> None:
     assert average_weight(2, half_life=100) == pytest.approx(0.5)
 
 
-def test_recoloured_interpolates_the_table() -> None:
-    axis = torch.linspace(0, 1, 5)
-    red, green, blue = torch.meshgrid(axis, axis, axis, indexing="ij")
-    table = torch.stack([0.5 * green + 0.25, blue, 1 - red], dim=-1)  # linear: exact
-    image = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    unit = (image + 1) / 2
-    expected = torch.stack([0.5 * unit[:, 1] + 0.25, unit[:, 2], 1 - unit[:, 0]], dim=1) * 2 - 1
-    assert torch.allclose(recoloured(image, table), expected, atol=1e-5)
-
-
 def images() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(0)
     content = random.integers(0, 120, (60, 70, 3), dtype=np.uint8)
@@ -315,13 +320,16 @@ def test_cuda_asked_for_and_absent() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("added", [{}, {"whiten": True, "lambda_texture": 1.5}])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str) -> None:
+def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str, added: dict[str, Any]) -> None:
     results = []
     for device, kind in (("cpu", "fp32"), ("cuda", precision)):
-        cfg = config(device=device, precision=kind)
+        cfg = config(device=device, precision=kind, **added)
         x, y = (each.to(device) for each in batch(cfg))
-        terms = sincut_step(initial_state(cfg), x, y, cfg, draws(0, device=device), kind_of(0, cfg))
+        state = initial_state(cfg)
+        state.discriminator.fit(batch(cfg, seed=7)[1].to(device))
+        terms = sincut_step(state, x, y, cfg, draws(0, device=device), kind_of(0, cfg))
         results.append({name: value.item() for name, value in terms.items()})
     for name, value in results[0].items():
         tolerance = 1e-4 if precision == "fp32" else 5e-2

@@ -1,0 +1,76 @@
+"""Style crops that D sees, chosen so that they show the same kinds of things as the content's.
+
+The two images of a pair rarely have the same shares of sky, water and rock. A discriminator of
+random crops sees that first of all, and G answers by turning sky into rock. So for every crop of
+the content some of the style are drawn, and the one most like it is taken. Richter et al. match
+crops for the same reason ("Enhancing photorealism enhancement", PAMI 2022), by the features of a
+pretrained network; here what tells places apart is their colours, after the content's have been
+transferred to the style's, and their contrasts.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sincut.config import TrainConfig
+from sincut.crops import ResidentImage, sample_boxes
+from sincut.draws import MATCHES, Draws
+
+_CELL = 16  # pixels
+# Crops of the style that are described before training, so that looking is cheap: as many as this,
+# and as have so many pixels together, but a few at least.
+_KNOWN, _PIXELS, _FEWEST = 2048, 2**25, 256
+_AT_ONCE = 2**20  # pixels
+
+
+def recoloured(image: Tensor, table: Tensor) -> Tensor:
+    """(N, 3, H, W) in [-1, 1] through a colour table (S, S, S, 3) in [0, 1], trilinear."""
+    lattice = table.permute(3, 0, 1, 2)[None] * 2 - 1  # (1, 3, red, green, blue)
+    where = image.clamp(-1, 1).flip(1).permute(0, 2, 3, 1)[None]  # blue, green, red as x, y, z
+    return F.grid_sample(lattice, where, align_corners=True)[0].transpose(0, 1)
+
+
+class Matcher:
+    """Chooses crops of the style for crops of the content.
+
+    Args:
+        style: the image they are cut from.
+        table: of :func:`sincut.colour.transfer_table`, on the device of the image.
+        config: its crops, and how many ``candidates`` are looked at for each.
+    """
+
+    def __init__(self, style: ResidentImage, table: Tensor, config: TrainConfig) -> None:
+        self.table, self.candidates = table, config.candidates
+        area = config.crop**2
+        count = min(_KNOWN, max(_FEWEST, _PIXELS // area))
+        self.known = sample_boxes(style, config, count)
+        parts = torch.split(self.known, max(1, _AT_ONCE // area))
+        found = torch.cat([descriptors(style.crops(part, config.crop)) for part in parts])
+        # A difference of a hundredth of the range is none.
+        self.scale = 1 / (found.std(dim=0) + 0.02)
+        self.found = found * self.scale
+
+    def boxes(self, x: Tensor, draws: Draws) -> Tensor:
+        """Where the style is most like each of ``x`` (N, 3, S, S); (N, 5) as ``draw_boxes``'s."""
+        count = len(x) * self.candidates
+        words = draws.words(-(-count // 4), MATCHES).flatten()[:count]
+        places = (words * len(self.known) >> 32).view(len(x), self.candidates)
+        wanted = descriptors(recoloured(x, self.table)) * self.scale
+        distance = (self.found[places] - wanted[:, None]).square().sum(dim=2)
+        best = distance.argmin(dim=1, keepdim=True)
+        return self.known[places.gather(1, best)[:, 0]]
+
+
+def descriptors(crops: Tensor) -> Tensor:
+    """(N, 9): mean colour, how much it varies from cell to cell, and within cells.
+
+    What is left over beyond whole cells at the right and at the bottom is not looked at.
+    """
+    mean = F.avg_pool2d(crops, _CELL)
+    within = (F.avg_pool2d(crops.square(), _CELL) - mean.square()).clamp_min(0).sqrt()
+    means = mean.flatten(2)
+    return torch.cat(
+        [means.mean(dim=2), means.std(dim=2, correction=0), within.mean(dim=(2, 3))], dim=1
+    )

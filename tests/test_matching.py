@@ -1,0 +1,90 @@
+"""Which crops of the style are taken for which of the content."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sincut.colour import transfer_table
+from sincut.config import TrainConfig, train_config
+from sincut.crops import ResidentImage
+from sincut.draws import Draws
+from sincut.matching import Matcher, descriptors, recoloured
+
+AXIS = torch.linspace(0, 1, 5)
+IDENTITY = torch.stack(torch.meshgrid(AXIS, AXIS, AXIS, indexing="ij"), dim=-1)
+
+
+def crop(level: float, contrast: float, size: int = 32) -> Tensor:
+    """Grey of that level with vertical stripes."""
+    stripes = torch.where(torch.arange(size) % 2 == 0, contrast, -contrast)
+    return (level + stripes).expand(3, size, size)
+
+
+def test_recoloured_interpolates_the_table() -> None:
+    red, green, blue = IDENTITY.unbind(-1)
+    table = torch.stack([0.5 * green + 0.25, blue, 1 - red], dim=-1)  # linear: exact
+    image = torch.rand(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    unit = (image + 1) / 2
+    expected = torch.stack([0.5 * unit[:, 1] + 0.25, unit[:, 2], 1 - unit[:, 0]], dim=1) * 2 - 1
+    assert torch.allclose(recoloured(image, table), expected, atol=1e-5)
+
+
+def test_descriptors_are_colour_and_contrast() -> None:
+    half = torch.cat([crop(0.5, 0.25)[:, :16], crop(-0.5, 0.0)[:, :16]], dim=1)
+    found = descriptors(half[None])[0]
+    assert torch.allclose(found, torch.tensor([0.0] * 3 + [0.5] * 3 + [0.125] * 3), atol=1e-6)
+
+
+def grey_squares(levels: list[list[int]]) -> np.ndarray:
+    """(…, 3) uint8 of squares of 64 pixels of one grey each."""
+    squares = np.array(levels, np.uint8).repeat(64, axis=0).repeat(64, axis=1)
+    return squares[..., None].repeat(3, axis=2)
+
+
+def settings(candidates: int) -> TrainConfig:
+    return train_config(
+        "draft", device="cpu", crop=32, tile=32, batch=4, candidates=candidates, seed=1
+    )
+
+
+def levels_chosen(content: np.ndarray, style: np.ndarray, candidates: int) -> dict[int, Tensor]:
+    """Mean grey of the style crops that are chosen for crops of each grey of the content."""
+    config = settings(candidates)
+    image = ResidentImage(style, config)
+    matcher = Matcher(image, torch.from_numpy(transfer_table(content, style)), config)
+    chosen = {}
+    for grey in np.unique(content):
+        x = torch.full((64, 3, 32, 32), int(grey) / 127.5 - 1)
+        boxes = matcher.boxes(x, Draws(1, torch.tensor(0)))
+        assert boxes.shape == (64, 5)
+        chosen[int(grey)] = (image.crops(boxes, 32).mean(dim=(1, 2, 3)) + 1) * 127.5
+    return chosen
+
+
+def test_each_kind_of_place_gets_its_own_kind() -> None:
+    """Colours are compared after their transfer: dark content, bright style."""
+    content = grey_squares([[10, 10, 10], [90, 90, 90]])
+    style = grey_squares([[160, 160, 160, 160], [240, 240, 240, 240]])
+    chosen = levels_chosen(content, style, candidates=32)
+    assert (chosen[10] < 165).all()
+    assert (chosen[90] > 235).all()
+
+
+def test_one_candidate_is_no_choice() -> None:
+    content = grey_squares([[10, 10, 10], [90, 90, 90]])
+    style = grey_squares([[160, 160, 160, 160], [240, 240, 240, 240]])
+    chosen = levels_chosen(content, style, candidates=1)
+    assert torch.equal(chosen[10], chosen[90])
+    assert abs(chosen[10].mean() - 200) < 15
+
+
+def test_what_is_chosen_depends_on_the_step() -> None:
+    config = settings(candidates=4)
+    image = ResidentImage(np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8), config)
+    matcher = Matcher(image, IDENTITY, config)
+    x = image.crops(matcher.known[:8], 32)
+    first, again, other = (matcher.boxes(x, Draws(1, torch.tensor(step))) for step in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
