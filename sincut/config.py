@@ -414,8 +414,8 @@ _SHORT: dict[str, Any] = {
     # learns fast. Whitened tiles are larger numbers than tiles, so R1 weighs more.
     "whiten": True,
     "lambda_r1": 20.0,
-    "candidates": 64,
-    "lambda_texture": 2.0,
+    "candidates": 16,
+    "lambda_texture": 1.5,
 }
 
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
