@@ -555,6 +555,7 @@ def _number(value: Any) -> float:
 
 
 def _truth(value: Any) -> bool:
+    value = value.lower() if isinstance(value, str) else value  # Python's own spelling is fine
     return {True: True, False: False, "true": True, "false": False}[value]
 
 

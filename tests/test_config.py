@@ -197,3 +197,8 @@ def test_translate_config() -> None:
     assert message(TranslateConfig, depth="12") == (
         "depth must be one of auto, 8, 16, float, got 12; try --depth auto"
     )
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("TRUE", True)])
+def test_true_and_false_in_any_case(text: str, value: bool) -> None:
+    assert train_config("paper", whiten=text).whiten is value
