@@ -29,6 +29,7 @@ CELL = 16  # pixels: the side of the squares whose energies are taken
 
 _SIDE = 7  # pixels: of patches and filters
 _LEVELS = 3
+_AT_ONCE = 2**17  # pixels
 _LUMA_FILTERS, _CHROMA_FILTERS = 27, 9
 # One of 255, squared: weaker patterns are rounding and compression, and stay weak.
 _NOISE = (1 / 127.5) ** 2
@@ -109,11 +110,11 @@ class TextureEnergies(nn.Module):
             energy = torch.stack(
                 [
                     F.conv2d(_framed(part), bank).square().mean(dim=(0, 2, 3))
-                    for part in torch.split(image, 32)
+                    for part in _parts(image)
                 ]
             ).mean(dim=0)
             self._of(level)[:] = bank / (energy + _NOISE).sqrt()[:, None, None, None]
-        found = torch.cat([self(part) for part in torch.split(crops, 32)])
+        found = torch.cat([self(part) for part in _parts(crops)])
         self.mean.copy_(found.mean(dim=0))
         # What the style hardly has, such as colour in a grey one, must not shout down the rest.
         self.deviation.copy_(found.std(dim=0).clamp_min(0.5) + 0.1)
@@ -156,6 +157,11 @@ def _cosines() -> Tensor:
     waves = waves / waves.norm(dim=1, keepdim=True)
     order = sorted(range(1, _SIDE**2), key=lambda index: sum(divmod(index, _SIDE)))
     return torch.einsum("ui,vj->uvij", waves, waves).reshape(-1, _SIDE, _SIDE)[order]
+
+
+def _parts(crops: Tensor) -> tuple[Tensor, ...]:
+    """Some crops at a time: the responses of all filters to all of them would not fit anywhere."""
+    return torch.split(crops, max(1, _AT_ONCE // crops[0, 0].numel()))
 
 
 def _framed(image: Tensor) -> Tensor:
