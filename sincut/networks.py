@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sincut.filters import filtered
 from sincut.kernels.position_noise import position_noise
 from sincut.textures import TextureEnergies, Whitening
 
@@ -44,9 +45,7 @@ class Blur(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, (H + 2·padding − 3) / stride, …)."""
-        channels = image.shape[1]
-        kernel = self.kernel.to(image.dtype).expand(channels, 1, 4, 4)
-        return F.conv2d(image, kernel, padding=self.padding, stride=self.stride, groups=channels)
+        return filtered(image, self.kernel, self.padding, self.stride)
 
 
 class ConvLayer(nn.Module):

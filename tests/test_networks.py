@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sincut.networks import Discriminator, Generator, PatchProjector, ResidualBlock
+from sincut.losses import r1_penalty
+from sincut.networks import Blur, Discriminator, Generator, PatchProjector, ResidualBlock
 
 
 def seeded(generator: Generator, noise_weight: float = 0.3) -> Generator:
@@ -184,6 +185,32 @@ def test_second_derivatives_through_the_discriminator() -> None:
         return discriminator.conv(discriminator.blocks(discriminator.from_rgb(image)))
 
     assert torch.autograd.gradgradcheck(trunk, (tile,))
+
+
+@pytest.mark.parametrize(
+    ("padding", "stride", "sides"), [(2, 1, (5, 4)), (1, 2, (7, 6)), (1, 1, (4, 5))]
+)
+def test_derivatives_of_the_blur(padding: int, stride: int, sides: tuple[int, int]) -> None:
+    blur = Blur(padding, stride=stride).double()
+    torch.manual_seed(0)
+    image = torch.randn(2, 3, *sides, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(blur, (image,))
+    assert torch.autograd.gradgradcheck(blur, (image,))
+    with torch.no_grad():
+        constant = blur(image)
+    assert torch.equal(blur(image), constant)
+
+
+def test_r1_convolves_nothing_for_the_fixed_filters() -> None:
+    """As many convolutions for wide networks as for narrow ones: none per channel."""
+    counts = []
+    for channels in (2, 16):
+        discriminator = Discriminator(channels, 16)
+        tiles = torch.randn(1, 3, 16, 16, requires_grad=True)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            r1_penalty(discriminator(tiles), tiles).backward()
+        counts.append(sum(event.name == "aten::convolution" for event in profile.events()))
+    assert counts[0] == counts[1] > 0
 
 
 def test_no_gradient_of_a_mixed_precision_forward_is_lost() -> None:
