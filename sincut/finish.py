@@ -22,8 +22,10 @@ def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) 
     """The averaged generator; one that corrects colours gets the style's as a whole.
 
     D judges small crops, so in a short run the colours of the whole drift. The affine transfer from
-    the translated content to the style undoes that. It is a part of the last layer, so nothing is
-    added to the network; textures and edges stay as they were learned. ``state`` is not changed.
+    the translated content to the style undoes that, as far as it stretches nothing: where the whole
+    varies less than the style, mostly the content has less of some place, and stretching would give
+    every texture the contrast that is missing between places. It is a part of the last layer, so
+    nothing is added to the network, and edges stay as they were learned. ``state`` is not changed.
 
     Args:
         content, style: (H, W, 3) uint8 sRGB.
@@ -32,7 +34,9 @@ def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) 
         return state.averaged_generator
     generator = copy.deepcopy(state.averaged_generator)
     output = reduced(content, _WIDTH, generator)
-    matrix, offset = (torch.from_numpy(each).float() for each in affine_transfer(output, style))
+    matrix, offset = (
+        torch.from_numpy(each).float() for each in affine_transfer(output, style, enlarge=False)
+    )
     generator.change_colours(matrix, offset)
     return generator
 
