@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +16,8 @@ import click
 from sincut.config import PRESETS, train_config
 
 SHORT = 20_000  # steps: a preset with no more is trained to its end by `all` on CUDA
+_PAPER = ["--preset", "paper"]
+_TWO_MINUTES = ["--minutes", "2"]
 
 
 @click.group()
@@ -186,6 +191,7 @@ def time_to_quality(
     type=click.IntRange(1),
     help="Largest image in megapixels: 1, 4, 16, 100, 400, 1074.  [default: 16; on CUDA 1074]",
 )
+@click.option("--fewer", is_flag=True, help="Leave out images of 4 and 400 megapixels.")
 @click.option(
     "--rounds",
     type=click.IntRange(1),
@@ -202,15 +208,26 @@ def translate(
     device: str,
     channels: tuple[int, ...],
     largest: int | None,
+    fewer: bool,
     rounds: int | None,
     bits: str,
     folder: Path | None,
     target: Path | None,
 ) -> None:
     """Translating files: sincut against the bare network and against one forward of the whole."""
-    from benchmarks.translate import CHANNELS, LARGEST, ROUNDS, Settings, report, sides_up_to
+    from benchmarks.translate import (
+        CHANNELS,
+        FEWER_SIDES,
+        LARGEST,
+        ROUNDS,
+        Settings,
+        report,
+        sides_up_to,
+    )
 
     sides = sides_up_to(largest or LARGEST[device])
+    if fewer:
+        sides = tuple(side for side in sides if side in FEWER_SIDES)
     place = folder or Path(tempfile.gettempdir())
     settings = Settings(device, place, sides, rounds or ROUNDS[device], bits=int(bits), tell=_tell)
     report(channels or CHANNELS[device], settings, target)
@@ -226,46 +243,74 @@ def plot(result: Path, output: Path) -> None:
     plot(result, output)
 
 
+def parts(device: str, output: Path) -> dict[str, tuple[str, list[str]]]:
+    """What ``all`` runs: by name, what it writes in ``output``, and the command without that.
+
+    What matters most comes first, as the time on a GPU may be short.
+    """
+    cuda = device == "cuda"
+    # Short presets as they are, the long one in a short form; without a GPU one that ends at all.
+    short = [name for name in PRESETS if train_config(name).steps <= SHORT]
+    trained = [word for name in short for word in ("--preset", name)] if cuda else _TWO_MINUTES
+    changed = [*_PAPER, "--steps", "500"] if cuda else ["--preset", "draft"]
+    channels = ["--channels", "40" if cuda else "16"]
+    found = {
+        "train-step-paper": ("train-step-paper.json", ["train-step", *_PAPER, "--no-compile"]),
+        "time-to-quality": ("time-to-quality", ["time-to-quality", *trained]),
+        "patch-nce": ("patch-nce.json", ["patch-nce"]),
+        "plot": ("patch-nce.png", ["plot", str(output / "patch-nce.json")]),
+        "crops": ("crops.json", ["crops"]),
+        "changes": ("train-step-changes.json", ["train-step", "--changes", *changed]),
+        "translate": ("translate.json", ["translate", "--fewer", *channels]),
+        "train-step": ("train-step.json", ["train-step"]),
+        "paper-to-quality": ("paper-to-quality", ["time-to-quality", *_PAPER, *_TWO_MINUTES]),
+        "aot": ("aot.json", ["aot"]),
+    }
+    if not cuda:  # where a step of `paper` takes seconds
+        del found["train-step-paper"], found["paper-to-quality"]
+    for name, (_, command) in found.items():
+        if name not in ("aot", "plot"):
+            command += ["--device", device]
+    return found
+
+
 @main.command("all")
 @device_option
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.pass_context
-def everything(context: click.Context, device: str, output: Path) -> None:
-    """Run every measurement and write one JSON file each."""
-    from benchmarks.time_to_quality import write
-    from benchmarks.train_step import example_pair
-    from benchmarks.translate import FEWER_SIDES, ROUNDS, Settings, report, sides_up_to
+@click.option("--part", "only", multiple=True, help="Only this one; repeatable.")
+def everything(device: str, output: Path, only: tuple[str, ...]) -> None:
+    """Run every measurement, each in a process of its own, and write one result each.
 
-    output.mkdir(parents=True, exist_ok=True)
-    context.invoke(aot, target=output / "aot.json")
-    context.invoke(patch_nce, device=device, compiled=True, target=output / "patch-nce.json")
-    context.invoke(crops, device=device, target=output / "crops.json")
-    context.invoke(plot, result=output / "patch-nce.json", output=output / "patch-nce.png")
-    on_cuda = device == "cuda"
-    sides = FEWER_SIDES if on_cuda else sides_up_to(16)
-    place = Path(tempfile.gettempdir())
-    settings = Settings(device, place, sides, ROUNDS[device], tell=_tell)
-    report([40 if on_cuda else 16], settings, output / "translate.json")
-    context.invoke(train_step, device=device, target=output / "train-step.json")
-    context.invoke(
-        train_step,
-        device=device,
-        presets=("paper" if on_cuda else "draft",),
-        steps=500 if on_cuda else None,
-        by_change=True,
-        target=output / "train-step-changes.json",
-    )
-    # Short presets as they are, the long one in a short form; without a GPU one that ends at all.
-    lengths = {preset: train_config(preset).steps for preset in PRESETS}
-    short = [preset for preset, steps in lengths.items() if steps <= SHORT]
-    write(
-        [*short, "paper"] if on_cuda else ["draft"],
-        example_pair(),
-        device,
-        output / "time-to-quality",
-        minutes={"paper" if on_cuda else "draft": 2.0},
-        tell=_tell,
-    )
+    A part whose result is there is left out, so that an interrupted run can be gone on with. One
+    that fails is named at the end, and the exit code is 1.
+    """
+    output = output.resolve()
+    chosen = parts(device, output)
+    for name in only:
+        if name not in chosen:
+            raise click.UsageError(
+                f"--part must be one of {', '.join(chosen)}, got {name}; try --part crops"
+            )
+    begun = output / "begun"  # what is half written must not look like a result
+    begun.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for name, (file, command) in chosen.items():
+        if only and name not in only:
+            continue
+        if (output / file).exists():
+            click.echo(f"{name}: {output / file} is there")
+            continue
+        click.echo(f"{name}: python -m benchmarks {' '.join(command)}")
+        flag = "--json" if file.endswith(".json") else "--output"
+        whole = [sys.executable, "-m", "benchmarks", *command, flag, str(begun / file)]
+        if subprocess.run(whole, cwd=Path(__file__).parents[1]).returncode:
+            failed.append(name)
+        else:
+            (begun / file).replace(output / file)
+    with contextlib.suppress(OSError):  # something failed half way, and may be looked at
+        begun.rmdir()
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
 def _tell(row: dict[str, Any]) -> None:

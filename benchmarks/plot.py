@@ -20,7 +20,7 @@ def plot(result: Path, target: Path) -> None:
     found = json.loads(result.read_text())
     rows = [row for row in found["rows"] if row.get("shape") == f"{row.get('rows')}²"]
     kind = "bfloat16" if any(row["type"] == "bfloat16" for row in rows) else "float32"
-    rows = [row for row in rows if row["type"] == kind]
+    rows = [row for row in rows if row["type"] == kind and "error" not in row]
     panels = [("median_ms", "forward and backward, ms")]
     if any(row["peak_bytes"] for row in rows):
         panels.append(("peak_bytes", "peak memory, bytes"))

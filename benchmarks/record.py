@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import subprocess
@@ -15,13 +16,15 @@ ROOT = Path(__file__).parents[1]
 
 def circumstances(device: str) -> dict[str, Any]:
     """Where and with what a measurement was made."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
+    commit = ""
+    with contextlib.suppress(OSError):  # without git the figures are still worth keeping
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+        ).stdout.strip()
     found = environment(device)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit or None,
         "device": found.pop("processor"),
         **found,
     }

@@ -54,11 +54,14 @@ LARGEST = {"cpu": 16, "cuda": 1074}  # megapixels
 PRECISIONS = {"cpu": ("fp32",), "cuda": ("bf16", "fp32")}
 # PyTorch lets cuDNN round to TF32 by itself: what runs the authors' code does so.
 WHOLE_PRECISIONS = {"cpu": ("fp32",), "cuda": ("tf32", "fp32")}
-FEWER_SIDES = (1000, 4000, 10_000, 32_768)  # what `all` has the time for
+FEWER_SIDES = (1000, 4000, 10_000, 32_768)  # what there is time for where it is short
 ROUNDS = {"cpu": 2, "cuda": 1}
 VARIED = 16.5  # megapixels up to which tiles of all sizes are tried on the largest image
 LONG = 101.0  # megapixels above which one round is long enough
-ALLOWED = 1.0  # of 255
+# Differences to the whole image's translation, of 255: at most, and on average. In bf16 every layer
+# rounds to three digits, of sums whose order depends on the window's shape; a fault at a seam would
+# still show on average or by far.
+ALLOWED = {"fp32": (1.0, 0.1), "bf16": (8.0, 0.3)}
 SECONDS = 1.0  # the network is called again and again for so long, and three times at least
 
 _TILE = 256
@@ -238,6 +241,8 @@ def run(job: Job) -> Found:
         if refused or child.returncode == -signal.SIGKILL:
             return Found(error="out of memory")
     last = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+    if job.method == "whole":  # tensors above 2³¹ elements may end the driver's libraries, too
+        return Found(error=last)
     raise RuntimeError(f"{job.method}, {job.side}² pixels: {last}")
 
 
@@ -254,11 +259,13 @@ def compare(output: Path, expected: Array, job: Job) -> float:
             f"expected {expected.shape} {expected.dtype}"
         )
     scale = 255 / np.iinfo(expected.dtype).max
-    off = float(np.abs(written.astype(np.int32) - expected).max()) * scale
-    if off > ALLOWED:
+    difference = np.abs(written.astype(np.int32) - expected)
+    off, average = float(difference.max()) * scale, float(difference.mean()) * scale
+    most, most_average = ALLOWED[job.precision]
+    if off > most or average > most_average:
         raise RuntimeError(
             f"{job.method}, tile {job.tile}, {job.precision}: it differs from the whole image's "
-            f"translation by {off:.2f} of 255"
+            f"translation by up to {off:.2f} of 255, {average:.2f} on average"
         )
     return off
 

@@ -21,7 +21,7 @@ from sincut.devices import convolutions, mixed_precision
 from sincut.errors import SincutError
 from sincut.networks import Generator
 from sincut.replay import Replayed
-from sincut.tiling import Span, Tile, halved, reflected, tiles
+from sincut.tiling import Span, Tile, align_up, halved, reflected, tiles
 
 Array = npt.NDArray[Any]
 
@@ -329,8 +329,10 @@ def device_bytes(network: Network, side: int) -> int:
     """Device memory that tiles of ``side`` take at the peak on CUDA: a straight line through two
     smaller ones, tried."""
     found = []
+    # Windows begin and end where downsampling does.
+    halo = align_up(network.halo, network.alignment)
     for probe in (128, 256):
-        span = Span(0, probe, -network.halo, probe + network.halo)
+        span = Span(0, probe, -halo, probe + halo)
         area = (span.read_stop - span.read_start) ** 2
         torch.cuda.synchronize(network.device)
         before = torch.cuda.memory_allocated(network.device)
@@ -341,7 +343,7 @@ def device_bytes(network: Network, side: int) -> int:
         found.append((area, torch.cuda.max_memory_allocated(network.device) - before))
     (small, little), (large, much) = found
     slope = (much - little) / (large - small)
-    return int(much + slope * ((side + 2 * network.halo) ** 2 - large))
+    return int(much + slope * ((side + 2 * halo) ** 2 - large))
 
 
 def _pixels(tile: Tile) -> int:

@@ -143,10 +143,11 @@ class UpsamplingLayer(nn.Module):
         norm = self.weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
         weight = self.weight / norm * ACTIVATION_GAIN
         image = self.blur(F.conv_transpose2d(image, weight.transpose(0, 1), stride=2))
-        shift = (self.bias * ACTIVATION_GAIN)[:, None, None]
+        # One after the other: a sum of both would be as large as the image, in float32.
+        image.add_((self.bias * ACTIVATION_GAIN).to(image.dtype)[:, None, None])
         if noise is not None:
-            shift = shift + self.noise_weight * ACTIVATION_GAIN * noise
-        return F.leaky_relu_(image.add_(shift.to(image.dtype)), NEGATIVE_SLOPE)
+            image.add_((self.noise_weight * ACTIVATION_GAIN * noise).to(image.dtype))
+        return F.leaky_relu_(image, NEGATIVE_SLOPE)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As :meth:`ConvLayer.reads`: the blur reads [j − 1, j + 2], j = 2i + (0 … 2)."""

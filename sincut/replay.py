@@ -70,6 +70,8 @@ def own_stream(device: str) -> Iterator[None]:
         return
     before, stream = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(before)
-    with torch.cuda.stream(stream):
-        yield
-    before.wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:  # also after an error: memory is not given to others before its work is done
+        before.wait_stream(stream)

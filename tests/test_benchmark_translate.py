@@ -125,7 +125,10 @@ def test_a_wrong_translation_is_not_reported(
         assert rows[3]["mp_per_s"] == 128**2 / 1e6 / 2
         assert [row["method"] for row in told] == [row["method"] for row in rows]
     else:
-        text = "sincut, tile 64, fp32: it differs from the whole image's translation by 2.00 of 255"
+        text = (
+            "sincut, tile 64, fp32: it differs from the whole image's translation by up to 2.00 of "
+            "255, 0.00 on average"
+        )
         with pytest.raises(RuntimeError, match=f"^{text}$"):
             bench.measure(4, settings)
     assert list(tmp_path.iterdir()) == []
@@ -236,3 +239,22 @@ def test_sizes_and_precisions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert {side: found[2:] for side, found in tiles.items()} == {
         side: 2 * (many if side in (1000, 4000) else few) for side in bench.SIDES
     }
+
+
+def test_bf16_may_round_but_not_drift(tmp_path: Path) -> None:
+    """Some values off by several of 255 are rounding, half of them by one are not."""
+    expected = np.full((64, 64, 3), 100, np.uint8)
+    job = Job("sincut", "", "cuda", "bf16", 64, tile="64")
+
+    def difference(pixels: np.ndarray) -> float:
+        tifffile.imwrite(tmp_path / "out.tif", pixels, photometric="rgb")
+        return bench.compare(tmp_path / "out.tif", expected, job)
+
+    rounded, drifted, wrong = (expected.copy() for _ in range(3))
+    rounded[::8, ::8] += 4
+    drifted[::2] += 1
+    wrong[5, 7] += 20
+    assert difference(rounded) == 4
+    for bad in (drifted, wrong):
+        with pytest.raises(RuntimeError, match=r"^sincut, tile 64, bf16: it differs from the who"):
+            difference(bad)

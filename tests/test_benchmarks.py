@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
 from benchmarks import patch_nce as bench
+from benchmarks.__main__ import main, parts
 from benchmarks.crops import by_pillow, compare
 from benchmarks.record import write_result
 from sincut.config import train_config
@@ -62,3 +66,56 @@ def test_crops_are_compared_with_pillows(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("benchmarks.crops.by_pillow", shifted)
     with pytest.raises(RuntimeError, match="crops differ by"):
         compare(image, resident)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_all_calls_commands_that_exist(device: str, tmp_path: Path) -> None:
+    """With options that they know and values that they take."""
+    (tmp_path / "patch-nce.json").write_text("{}")
+    for file, (name, *arguments) in parts(device, tmp_path).values():
+        flag = "--json" if file.endswith(".json") else "--output"
+        main.commands[name].make_context(name, [*arguments, flag, str(tmp_path / file)])
+
+
+def test_all_goes_on_after_a_failure_and_leaves_out_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = []
+
+    def run(command: list[str], cwd: Path) -> Any:
+        assert command[:3] == [sys.executable, "-m", "benchmarks"]
+        name, target = command[3], Path(command[-1])
+        calls.append(name)
+        target.write_text(name)
+        return SimpleNamespace(returncode=int(name == "crops"))
+
+    monkeypatch.setattr("benchmarks.__main__.subprocess.run", run)
+    command = ["all", "--output", str(tmp_path), "--part", "aot", "--part", "crops"]
+    first = CliRunner().invoke(main, [*command, "--part", "patch-nce"])
+    assert calls == ["patch-nce", "crops", "aot"]
+    assert (first.exit_code, first.stderr) == (1, "Error: failed: crops\n")
+    assert (tmp_path / "aot.json").read_text() == "aot"
+    assert not (tmp_path / "crops.json").exists()
+    CliRunner().invoke(main, command)
+    assert calls[3:] == ["crops"]
+
+
+def test_all_refuses_parts_that_it_does_not_have(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["all", "--output", str(tmp_path), "--part", "nothing"])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "Error: --part must be one of time-to-quality, patch-nce, plot, crops, changes, translate, "
+        "train-step, aot, got nothing; try --part crops"
+    )
+
+
+def test_what_the_compiler_cannot_do_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(query: torch.Tensor, key: torch.Tensor, groups: int) -> torch.Tensor:
+        raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no\nmore"), None)
+
+    monkeypatch.setattr(bench, "CPU_SHAPES", SMALL[:1])
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
+    rows = {row["method"]: row for row in bench.measure("cpu", torch.float32)}
+    assert rows["compile"]["error"].startswith("backend='?' raised: RuntimeError: no more")
+    assert "median_ms" not in rows["compile"]
+    assert rows["compact"]["ours_is_faster"] > 0

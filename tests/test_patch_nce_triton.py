@@ -377,6 +377,7 @@ def test_replay_of_a_captured_graph() -> None:
     query, key = (each.requires_grad_() for each in pair("random", 512, 256, torch.bfloat16))
     expected = patch_nce_triton(query, key.detach())
     (gradient,) = torch.autograd.grad(expected.sum(), query)
+    expected = expected.detach()  # a graph made on this stream would be waited for while recording
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         for _ in range(3):

@@ -422,7 +422,7 @@ def test_a_small_budget_makes_small_tiles(noisy_model: Path, tmp_path: Path) -> 
     plans: list[Plan] = []
 
     def plan(amount: str) -> None:
-        options = {"max_memory": amount, "dry_run": True, "on_plan": plans.append}
+        options = {"max_memory": amount, "dry_run": True, "on_plan": plans.append, "device": "cpu"}
         translate(noisy_model, source, tmp_path / "out.tif", **options)
 
     plan("10GB")
