@@ -288,8 +288,10 @@ def test_tiles_in_flight_on_cuda_are_those_of_the_cpu(dtype: type, record: bool)
 
 
 @pytest.mark.gpu
-def test_memory_of_tiles_on_cuda_is_foreseen() -> None:
-    network = Network(trained_like(channels=40).cuda(), TranslateConfig())
+@pytest.mark.parametrize("downsamplings", [1, 3])
+def test_memory_of_tiles_on_cuda_is_foreseen(downsamplings: int) -> None:
+    generator = trained_like(channels=40, downsamplings=downsamplings)
+    network = Network(generator.cuda(), TranslateConfig())
     rgb = picture(1100, 1100)
     foreseen = device_bytes(network, 1024)
     torch.cuda.reset_peak_memory_stats()
