@@ -135,8 +135,8 @@ class TrainConfig(Config):
     candidates: int = option(
         1,
         "style crops looked at for every content crop, at random among up to 2048 known ones; D "
-        "gets the one most like it in colour and contrast, so that G need not turn one kind of "
-        "thing into another (ours; 1: any crop of the style)",
+        "gets one beside that most like it in colour and contrast, so that G need not turn one "
+        "kind of thing into another (ours; 1: any crop of the style)",
         low=1,
         high=2048,
     )
@@ -414,7 +414,7 @@ _SHORT: dict[str, Any] = {
     # learns fast. Whitened tiles are larger numbers than tiles, so R1 weighs more.
     "whiten": True,
     "lambda_r1": 20.0,
-    "candidates": 16,
+    "candidates": 32,
     "lambda_texture": 1.5,
 }
 
@@ -442,7 +442,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             **_SHORT,
             "steps": 1000,
             "warm_steps": 100,
-            "ema_half_life": 50.0,
+            "ema_half_life": 100.0,
             "batch": 8,
             "channels": 16,
             "discriminator_channels": 16,

@@ -22,6 +22,7 @@ NOISE = 8  # one for each noise image of G
 POSITIONS = 16  # one for each layer of PatchNCE
 MIRROR = 4
 MATCHES = 5
+SHIFTS = 6
 
 # Steps count modulo 2^32; this one is not of training.
 SAMPLES = -(2**31)

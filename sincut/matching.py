@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sincut.config import TrainConfig
 from sincut.crops import ResidentImage, sample_boxes
-from sincut.draws import MATCHES, Draws
+from sincut.draws import MATCHES, SHIFTS, Draws
 
 _CELL = 16  # pixels
 # Crops of the style that are described before training, so that looking is cheap: as many as this,
@@ -43,6 +43,7 @@ class Matcher:
 
     def __init__(self, style: ResidentImage, table: Tensor, config: TrainConfig) -> None:
         self.table, self.candidates = table, config.candidates
+        self.crop, self.mirror = config.crop, config.mirror
         area = config.crop**2
         count = min(_KNOWN, max(_FEWEST, _PIXELS // area))
         self.known = sample_boxes(style, config, count)
@@ -60,7 +61,18 @@ class Matcher:
         wanted = descriptors(recoloured(x, self.table)) * self.scale
         distance = (self.found[places] - wanted[:, None]).square().sum(dim=2)
         best = distance.argmin(dim=1, keepdim=True)
-        return self.known[places.gather(1, best)[:, 0]]
+        return self._varied(self.known[places.gather(1, best)[:, 0]], draws)
+
+    def _varied(self, boxes: Tensor, draws: Draws) -> Tensor:
+        """Crops near by, mirrored or not: the best of the known ones come often, and D would learn
+        them by heart."""
+        words = draws.words(len(boxes), SHIFTS)
+        reach = self.crop // 4
+        shifts = (words[:2].T * (2 * reach + 1) >> 32) - reach
+        furthest = boxes[:, :2] - self.crop
+        places = (boxes[:, 2:4] + shifts).clamp_min(0).minimum(furthest)
+        mirrored = (words[2:3].T.double() / 2**32 < self.mirror).long()
+        return torch.cat([boxes[:, :2], places, mirrored], dim=1)
 
 
 def descriptors(crops: Tensor) -> Tensor:
