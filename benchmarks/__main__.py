@@ -13,11 +13,9 @@ from typing import Any
 
 import click
 
-from sincut.config import PRESETS, train_config
+from sincut.config import PRESETS
 
-SHORT = 20_000  # steps: a preset with no more is trained to its end by `all` on CUDA
 _PAPER = ["--preset", "paper"]
-_TWO_MINUTES = ["--minutes", "2"]
 
 
 @click.group()
@@ -227,7 +225,7 @@ def translate(
 
     sides = sides_up_to(largest or LARGEST[device])
     if fewer:
-        sides = tuple(side for side in sides if side in FEWER_SIDES)
+        sides = [side for side in sides if side in FEWER_SIDES]
     place = folder or Path(tempfile.gettempdir())
     settings = Settings(device, place, sides, rounds or ROUNDS[device], bits=int(bits), tell=_tell)
     report(channels or CHANNELS[device], settings, target)
@@ -250,24 +248,25 @@ def parts(device: str, output: Path) -> dict[str, tuple[str, list[str]]]:
     """
     cuda = device == "cuda"
     # Short presets as they are, the long one in a short form; without a GPU one that ends at all.
-    short = [name for name in PRESETS if train_config(name).steps <= SHORT]
-    trained = [word for name in short for word in ("--preset", name)] if cuda else _TWO_MINUTES
+    fitted = [] if cuda else ["--minutes", "2"]
     changed = [*_PAPER, "--steps", "500"] if cuda else ["--preset", "draft"]
     channels = ["--channels", "40" if cuda else "16"]
     found = {
         "train-step-paper": ("train-step-paper.json", ["train-step", *_PAPER, "--no-compile"]),
-        "time-to-quality": ("time-to-quality", ["time-to-quality", *trained]),
+        "fast-to-quality": ("fast-to-quality", ["time-to-quality", "--preset", "fast"]),
+        "draft-to-quality": ("draft-to-quality", ["time-to-quality", "--preset", "draft", *fitted]),
         "patch-nce": ("patch-nce.json", ["patch-nce"]),
         "plot": ("patch-nce.png", ["plot", str(output / "patch-nce.json")]),
         "crops": ("crops.json", ["crops"]),
         "changes": ("train-step-changes.json", ["train-step", "--changes", *changed]),
         "translate": ("translate.json", ["translate", "--fewer", *channels]),
         "train-step": ("train-step.json", ["train-step"]),
-        "paper-to-quality": ("paper-to-quality", ["time-to-quality", *_PAPER, *_TWO_MINUTES]),
+        "paper-to-quality": ("paper-to-quality", ["time-to-quality", *_PAPER, "--minutes", "2"]),
         "aot": ("aot.json", ["aot"]),
     }
-    if not cuda:  # where a step of `paper` takes seconds
-        del found["train-step-paper"], found["paper-to-quality"]
+    if not cuda:  # where a step of `paper` takes seconds, and one of `fast` a second
+        for name in ("train-step-paper", "fast-to-quality", "paper-to-quality"):
+            del found[name]
     for name, (_, command) in found.items():
         if name not in ("aot", "plot"):
             command += ["--device", device]

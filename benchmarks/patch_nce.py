@@ -119,15 +119,15 @@ def measure(device: str, dtype: torch.dtype, *, compiled: bool = True) -> list[d
         for name, method in methods.items():
             leaf = query.clone().requires_grad_()
             call = _call(method, leaf, key, shape.groups * shape.layers)
+            capturable = name != "chunked"  # recomputation cannot be captured
             try:
                 check(call, leaf, key, shape, dtype)
+                forward = forward_ms(method, leaf, key, shape, device)
+                both = timed(call, device, capturable=capturable)
             except torch._dynamo.exc.TorchDynamoException as error:
                 # What the compiler cannot do is a result, not a failure of the measurement.
                 found[name] = {"error": " ".join(str(error).split())[:200]}
                 continue
-            capturable = name != "chunked"  # recomputation cannot be captured
-            forward = forward_ms(method, leaf, key, shape, device)
-            both = timed(call, device, capturable=capturable)
             found[name] = {
                 "forward_ms": forward,
                 "backward_ms": both["median_ms"] - forward,

@@ -95,12 +95,12 @@ def draw_boxes(
     columns = (width * across).round().long().clamp_min(size)
 
     if config.placement == "anywhere":
-        top = _below(place_words[0], rows - size + 1)
-        left = _below(place_words[1], columns - size + 1)
+        top = below(place_words[0], rows - size + 1)
+        left = below(place_words[1], columns - size + 1)
     else:  # one cell of a grid of crops side by side, the grid shifted at random
-        top = _below(place_words[0], rows % size + 1) + size * _below(zoom_words[2], rows // size)
-        left = _below(place_words[1], columns % size + 1)
-        left = left + size * _below(zoom_words[3], columns // size)
+        top = below(place_words[0], rows % size + 1) + size * below(zoom_words[2], rows // size)
+        left = below(place_words[1], columns % size + 1)
+        left = left + size * below(zoom_words[3], columns // size)
     mirrored = (place_words[2].double() / 2**32 < config.mirror).long()
     return torch.stack([rows, columns, top, left, mirrored], dim=1)
 
@@ -132,6 +132,6 @@ def halvings(shrink: Tensor) -> Tensor:
     return (shrink / 2).log2().floor().long().where(shrink >= 4, 0)
 
 
-def _below(word: Tensor, count: Tensor) -> Tensor:
-    """A random 32-bit word as an integer from 0 to ``count`` − 1."""
+def below(word: Tensor, count: Tensor | int) -> Tensor:
+    """Random 32-bit words as integers from 0 to ``count`` − 1."""
     return word * count >> 32

@@ -19,7 +19,7 @@ _WIDTH = 1280  # pixels of the content at most, for the colours: the size short 
 
 
 def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) -> Generator:
-    """The averaged generator; one that corrects colours gets the style's as a whole.
+    """The averaged generator; one that corrects colours gets the style's mean.
 
     D judges small crops, so in a short run the colours of the whole drift. The affine transfer from
     the translated content to the style undoes that, as far as it stretches nothing: where the whole

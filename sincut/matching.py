@@ -2,10 +2,10 @@
 
 The two images of a pair rarely have the same shares of sky, water and rock. A discriminator of
 random crops sees that first of all, and G answers by turning sky into rock. So for every crop of
-the content some of the style are drawn, and the one most like it is taken. Richter et al. match
-crops for the same reason ("Enhancing photorealism enhancement", PAMI 2022), by the features of a
-pretrained network; here what tells places apart is their colours, after the content's have been
-transferred to the style's, and their contrasts.
+the content some of the style are drawn, and one beside the most like it is taken. Richter et al.
+match crops for the same reason ("Enhancing photorealism enhancement", PAMI 2022), by the features
+of a pretrained network; here what tells places apart is their colours, after the content's have
+been transferred to the style's, and their contrasts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sincut.config import TrainConfig
-from sincut.crops import ResidentImage, sample_boxes
+from sincut.crops import ResidentImage, below, sample_boxes
 from sincut.draws import MATCHES, SHIFTS, Draws
 
 _CELL = 16  # pixels
@@ -54,10 +54,10 @@ class Matcher:
         self.found = found * self.scale
 
     def boxes(self, x: Tensor, draws: Draws) -> Tensor:
-        """Where the style is most like each of ``x`` (N, 3, S, S); (N, 5) as ``draw_boxes``'s."""
+        """Where the style is like each of ``x`` (N, 3, S, S); (N, 5) as ``draw_boxes``'s."""
         count = len(x) * self.candidates
         words = draws.words(-(-count // 4), MATCHES).flatten()[:count]
-        places = (words * len(self.known) >> 32).view(len(x), self.candidates)
+        places = below(words, len(self.known)).view(len(x), self.candidates)
         wanted = descriptors(recoloured(x, self.table)) * self.scale
         distance = (self.found[places] - wanted[:, None]).square().sum(dim=2)
         best = distance.argmin(dim=1, keepdim=True)
@@ -66,13 +66,13 @@ class Matcher:
     def _varied(self, boxes: Tensor, draws: Draws) -> Tensor:
         """Crops near by, mirrored or not: the best of the known ones come often, and D would learn
         them by heart."""
-        words = draws.words(len(boxes), SHIFTS)
+        words = draws.words(len(boxes), SHIFTS).T
         reach = self.crop // 4
-        shifts = (words[:2].T * (2 * reach + 1) >> 32) - reach
-        furthest = boxes[:, :2] - self.crop
-        places = (boxes[:, 2:4] + shifts).clamp_min(0).minimum(furthest)
-        mirrored = (words[2:3].T.double() / 2**32 < self.mirror).long()
-        return torch.cat([boxes[:, :2], places, mirrored], dim=1)
+        low = (boxes[:, 2:4] - reach).clamp_min(0)
+        high = (boxes[:, 2:4] + reach).minimum(boxes[:, :2] - self.crop)
+        places = low + below(words[:, :2], high - low + 1)
+        mirrored = words[:, 2:3].double() / 2**32 < self.mirror
+        return torch.cat([boxes[:, :2], places, mirrored.long()], dim=1)
 
 
 def descriptors(crops: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
@@ -258,3 +259,22 @@ def test_bf16_may_round_but_not_drift(tmp_path: Path) -> None:
     for bad in (drifted, wrong):
         with pytest.raises(RuntimeError, match=r"^sincut, tile 64, bf16: it differs from the who"):
             difference(bad)
+
+
+def test_only_on_cuda_a_dead_whole_is_a_result(tmp_path: Path) -> None:
+    """Of a model that is not there; a bug on a CPU must not look like a limit."""
+    job = Job("whole", str(tmp_path / "none"), "cpu", "fp32", 64, str(tmp_path / "none.tif"))
+    with pytest.raises(RuntimeError, match="whole, 64² pixels: "):
+        bench.run(job)
+    assert bench.run(dataclasses.replace(job, device="cuda")).error
+
+
+def test_fewer_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "SIDES", (1000, 2000, 4000))
+    sides = []
+    monkeypatch.setattr(
+        bench, "report", lambda channels, settings, target: sides.append(settings.sides)
+    )
+    for options in ([], ["--fewer"]):
+        CliRunner().invoke(main, ["translate", *options], catch_exceptions=False)
+    assert sides == [[1000, 2000, 4000], [1000, 4000]]

@@ -104,8 +104,8 @@ def test_all_refuses_parts_that_it_does_not_have(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["all", "--output", str(tmp_path), "--part", "nothing"])
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
-        "Error: --part must be one of time-to-quality, patch-nce, plot, crops, changes, translate, "
-        "train-step, aot, got nothing; try --part crops"
+        "Error: --part must be one of draft-to-quality, patch-nce, plot, crops, changes, "
+        "translate, train-step, aot, got nothing; try --part crops"
     )
 
 
@@ -116,6 +116,12 @@ def test_what_the_compiler_cannot_do_is_a_row(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(bench, "CPU_SHAPES", SMALL[:1])
     monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
     rows = {row["method"]: row for row in bench.measure("cpu", torch.float32)}
-    assert rows["compile"]["error"].startswith("backend='?' raised: RuntimeError: no more")
+    assert "no more" in rows["compile"]["error"]
     assert "median_ms" not in rows["compile"]
     assert rows["compact"]["ours_is_faster"] > 0
+
+
+def test_without_git_the_figures_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    write_result(tmp_path / "found.json", "cpu", [])
+    assert json.loads((tmp_path / "found.json").read_text())["commit"] is None

@@ -70,3 +70,24 @@ def test_both_transfers_bring_the_colours_closer(images: tuple[np.ndarray, np.nd
         for image in (content, affine, np.rint(255 * nearest).astype(np.uint8))
     ]
     assert figures[2] < figures[1] < 0.5 * figures[0]
+
+
+def test_without_enlarging_only_what_is_too_strong_changes() -> None:
+    """Too strong along one oblique axis, too weak along another: only the first is scaled."""
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.normal(size=(3, 3)))[0]
+
+    def image(deviations: tuple[int, int, int], mean: int) -> np.ndarray:
+        points = random.normal(size=(200, 200, 3)) * deviations @ axes.T + mean
+        return points.round().clip(0, 255).astype(np.uint8)
+
+    content, style = image((30, 10, 20), 120), image((15, 20, 20), 135)
+    whole, _ = affine_transfer(content, style)
+    matrix, offset = affine_transfer(content, style, enlarge=False)
+    factors, directions = np.linalg.eigh(whole)
+    assert factors.min() < 0.6
+    assert factors.max() > 1.7
+    expected = directions @ np.diag(np.minimum(factors, 1)) @ directions.T
+    assert np.allclose(matrix, expected)
+    mean = content.mean(axis=(0, 1)) / 127.5 - 1
+    assert np.allclose(matrix @ mean + offset, style.mean(axis=(0, 1)) / 127.5 - 1)

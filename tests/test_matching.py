@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -92,18 +93,24 @@ def test_what_is_chosen_depends_on_the_step() -> None:
     assert not torch.equal(first, other)
 
 
-def test_the_same_choice_is_never_quite_the_same_crop() -> None:
-    """Up to a quarter of its side away, inside the image, mirrored or not."""
-    config = settings(candidates=32)
+@pytest.mark.parametrize("mirror", [0.0, 0.5])
+def test_the_same_choice_is_never_quite_the_same_crop(mirror: float) -> None:
+    """Up to a quarter of its side away, inside the image, evenly, mirrored or not."""
+    config = settings(candidates=32).replaced(mirror=mirror)
     image = ResidentImage(np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8), config)
     matcher = Matcher(image, IDENTITY, config)
     matcher.known, matcher.found = matcher.known[:1], matcher.found[:1]  # no other choice
     x = image.crops(matcher.known.expand(512, 5), 32)
     boxes = matcher.boxes(x, Draws(1, torch.tensor(0)))
+    (rows, columns, top, left, _) = matcher.known[0].tolist()
     assert torch.equal(boxes[:, :2], matcher.known[:, :2].expand(512, 2))
-    away = boxes[:, 2:4] - matcher.known[:, 2:4]
-    low = (-matcher.known[0, 2:4]).clamp_min(-8)
-    high = (matcher.known[0, :2] - 32 - matcher.known[0, 2:4]).clamp_max(8)
-    assert torch.equal(away.min(dim=0).values, low)
-    assert torch.equal(away.max(dim=0).values, high)
-    assert 0.4 < boxes[:, 4].float().mean() < 0.6
+    for found, place, furthest in (
+        (boxes[:, 2], top, rows - 32),
+        (boxes[:, 3], left, columns - 32),
+    ):
+        low, high = max(place - 8, 0), min(place + 8, furthest)
+        times = found.bincount(minlength=high + 1)
+        assert len(times) == high + 1
+        assert times[:low].sum() == 0 < times[low:].min()
+        assert times.max() < 2.5 * 512 / (high - low + 1)  # no heap at a border
+    assert abs(boxes[:, 4].float().mean() - mirror) < 0.1
