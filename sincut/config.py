@@ -135,7 +135,7 @@ class TrainConfig(Config):
     candidates: int = option(
         1,
         "style crops looked at for every content crop, at random among up to 2048 known ones; D "
-        "gets one beside that most like it in colour and contrast, so that G need not turn one "
+        "gets one beside that most like it in colour and layout, so that G need not turn one "
         "kind of thing into another (ours; 1: any crop of the style)",
         low=1,
         high=2048,

@@ -5,7 +5,7 @@ random crops sees that first of all, and G answers by turning sky into rock. So 
 the content some of the style are drawn, and one beside the most like it is taken. Richter et al.
 match crops for the same reason ("Enhancing photorealism enhancement", PAMI 2022), by the features
 of a pretrained network; here what tells places apart is their colours, after the content's have
-been transferred to the style's, and their contrasts.
+been transferred to the style's, and how much these vary.
 """
 
 from __future__ import annotations
@@ -76,13 +76,10 @@ class Matcher:
 
 
 def descriptors(crops: Tensor) -> Tensor:
-    """(N, 9): mean colour, how much it varies from cell to cell, and within cells.
+    """(N, 6): mean colour, and how much it varies from cell to cell.
 
-    What is left over beyond whole cells at the right and at the bottom is not looked at.
+    Not within cells: how lively a texture is, the style has to say. What is left over beyond whole
+    cells at the right and at the bottom is not looked at.
     """
-    mean = F.avg_pool2d(crops, _CELL)
-    within = (F.avg_pool2d(crops.square(), _CELL) - mean.square()).clamp_min(0).sqrt()
-    means = mean.flatten(2)
-    return torch.cat(
-        [means.mean(dim=2), means.std(dim=2, correction=0), within.mean(dim=(2, 3))], dim=1
-    )
+    means = F.avg_pool2d(crops, _CELL).flatten(2)
+    return torch.cat([means.mean(dim=2), means.std(dim=2, correction=0)], dim=1)

@@ -32,10 +32,11 @@ def test_recoloured_interpolates_the_table() -> None:
     assert torch.allclose(recoloured(image, table), expected, atol=1e-5)
 
 
-def test_descriptors_are_colour_and_contrast() -> None:
+def test_descriptors_are_colour_and_how_it_varies() -> None:
+    """Stripes within a cell are texture, and count for nothing."""
     half = torch.cat([crop(0.5, 0.25)[:, :16], crop(-0.5, 0.0)[:, :16]], dim=1)
     found = descriptors(half[None])[0]
-    assert torch.allclose(found, torch.tensor([0.0] * 3 + [0.5] * 3 + [0.125] * 3), atol=1e-6)
+    assert torch.allclose(found, torch.tensor([0.0] * 3 + [0.5] * 3), atol=1e-6)
 
 
 def grey_squares(levels: list[list[int]]) -> np.ndarray:
