@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config import TrainConfig
-from sincut.draws import BOXES, SAMPLES, Draws
+from sincut.draws import BOXES, SAMPLES, Draws, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
 
@@ -101,7 +101,7 @@ def draw_boxes(
         top = below(place_words[0], rows % size + 1) + size * below(zoom_words[2], rows // size)
         left = below(place_words[1], columns % size + 1)
         left = left + size * below(zoom_words[3], columns // size)
-    mirrored = (place_words[2].double() / 2**32 < config.mirror).long()
+    mirrored = chance(place_words[2], config.mirror)
     return torch.stack([rows, columns, top, left, mirrored], dim=1)
 
 
@@ -130,8 +130,3 @@ def zoom_range(width: int, config: TrainConfig) -> tuple[float, float]:
 def halvings(shrink: Tensor) -> Tensor:
     """How often an image is halved before the filter shrinks it by the rest; int64."""
     return (shrink / 2).log2().floor().long().where(shrink >= 4, 0)
-
-
-def below(word: Tensor, count: Tensor | int) -> Tensor:
-    """Random 32-bit words as integers from 0 to ``count`` − 1."""
-    return word * count >> 32

@@ -56,3 +56,13 @@ class Draws:
         # Sorted together with their places, equal words do no harm and every device agrees.
         keys = words.view(sets, among) * 2**31 + torch.arange(among, device=words.device)
         return keys.topk(min(count, among), largest=False).values % 2**31
+
+
+def below(word: Tensor, count: Tensor | int) -> Tensor:
+    """Random 32-bit words as integers from 0 to ``count`` − 1."""
+    return word * count >> 32
+
+
+def chance(word: Tensor, probability: float) -> Tensor:
+    """Random 32-bit words as ones with that probability, else zeros; int64."""
+    return (word.double() / 2**32 < probability).long()

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sincut.config import TrainConfig
-from sincut.crops import ResidentImage, below, sample_boxes
-from sincut.draws import MATCHES, SHIFTS, Draws
+from sincut.crops import ResidentImage, sample_boxes
+from sincut.draws import MATCHES, SHIFTS, Draws, below, chance
 
 _CELL = 16  # pixels
 # Crops of the style that are described before training, so that looking is cheap: as many as this,
@@ -71,8 +71,7 @@ class Matcher:
         low = (boxes[:, 2:4] - reach).clamp_min(0)
         high = (boxes[:, 2:4] + reach).minimum(boxes[:, :2] - self.crop)
         places = low + below(words[:, :2], high - low + 1)
-        mirrored = words[:, 2:3].double() / 2**32 < self.mirror
-        return torch.cat([boxes[:, :2], places, mirrored.long()], dim=1)
+        return torch.cat([boxes[:, :2], places, chance(words[:, 2:3], self.mirror)], dim=1)
 
 
 def descriptors(crops: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
     if config.whiten or config.lambda_texture > 0:
         image = ResidentImage(style, config, config.device)
         boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
-        with convolutions(config.precision, search=False):
+        with convolutions(config.precision):
             state.discriminator.fit(image.crops(boxes, config.crop))
     return state
 

@@ -329,7 +329,7 @@ def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str, added: dict[st
         cfg = config(device=device, precision=kind, **added)
         x, y = (each.to(device) for each in batch(cfg))
         state = initial_state(cfg)
-        with convolutions(kind, search=False):
+        with convolutions(kind):
             state.discriminator.fit(batch(cfg, seed=7)[1].to(device))
             terms = sincut_step(state, x, y, cfg, draws(0, device=device), kind_of(0, cfg))
         results.append({name: value.item() for name, value in terms.items()})
