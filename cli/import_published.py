@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from sincut.errors import SincutError
-
 
 @click.command("import")
 @click.argument("weights", metavar="LATEST_NET_G.pth", type=click.Path(path_type=Path))
@@ -20,12 +18,12 @@ def import_published(weights: Path, output: Path, force: bool) -> None:
 
     Translate with --border zero to get what that code would have shown.
     """
-    if output.exists() and not force:
-        raise SincutError(f"{output} exists already; try --force or another -o")
-
     from sincut.checkpoint import save_model
+    from sincut.files.places import check_file, check_free
     from sincut.published import read_published
 
+    check_file(output)
+    check_free(output, force=force, inputs=[weights])
     generator = read_published(weights)
     save_model(output, generator, None, {"origin": f"imported from {weights.name}"})
     click.echo(f"{output}: generator with {generator.channels} channels, {generator.blocks} blocks")

@@ -23,6 +23,7 @@ from sincut.ablation_page import (
 from sincut.config import TrainConfig
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
+from sincut.files import places
 from sincut.files.images import write_text
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
@@ -42,8 +43,7 @@ def check_folder(folder: Path, *, resume: bool, force: bool, several: bool) -> N
     """Refuse a folder that holds something else, or what was not asked for."""
     if resume and force:
         raise SincutError("--resume goes on and --force starts anew, got both; give one of them")
-    if folder.exists() and not folder.is_dir():
-        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    places.check_folder(folder)
     planned = (folder / PLAN_FILE).exists()
     if resume and not planned:
         raise SincutError(
@@ -140,10 +140,7 @@ def check_same(folder: Path, former: Plan, wanted: Plan) -> None:
 def write_plan(folder: Path, plan: Plan, *, several: bool) -> Plan:
     """Write the plan, and return the one that is valid: of several processes the first one's."""
     settled = resolved_plan(plan)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
+    places.make_folder(folder)
     if not several:
         for leftover in folder.glob(f".{PLAN_FILE}.*.part"):
             leftover.unlink(missing_ok=True)

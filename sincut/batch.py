@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sincut.errors import SincutError
 from sincut.files.images import OUTPUT_FORMATS
+from sincut.files.places import check_free
 
 # What is taken from a folder; a file that is named is opened whatever its ending is.
 INPUT_ENDINGS = (
@@ -92,7 +93,7 @@ def _planned(
             raise SincutError(f"{output} is a file; several inputs go into a folder")
         pairs = [(path, output / _output_name(path)) for path in inputs]
     taken: dict[Path, Path] = {}
-    guarded = {_identity(path) for path in (*inputs, *protected) if path.exists()}
+    guarded = {_identity(path): path for path in (*inputs, *protected) if path.exists()}
     kept = []
     for source, target in pairs:
         if target in taken:
@@ -101,13 +102,11 @@ def _planned(
                 "translate them into different folders"
             )
         taken[target] = source
-        if target.exists() and _identity(target) in guarded:
-            raise SincutError(f"{target} is an input; choose another output")
-        there = target.exists() and not target.is_dir()
-        if there and skip(target):
-            continue
-        if there and not force:
-            raise SincutError(f"{target} exists already; try --force or another output")
+        if target.exists() and not target.is_dir():
+            twin = guarded.get(_identity(target))
+            if twin is None and skip(target):
+                continue
+            check_free(target, force=force, inputs=[] if twin is None else [twin])
         kept.append((source, target))
     return kept
 

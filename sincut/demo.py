@@ -10,6 +10,7 @@ from typing import Any
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import write_png
+from sincut.files.places import check_folder, make_folder
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import REPORT_FILE
@@ -39,14 +40,10 @@ def make_demo(
     """
     started = time.monotonic()
     pictures = {name: folder / f"{name}.png" for name in ("content", "style", "result")}
-    if folder.exists() and not folder.is_dir():
-        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    check_folder(folder)
     if any(path.exists() for path in pictures.values()) and not force:
         raise SincutError(f"{folder} holds a demo already; try --force or another -o")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SincutError(f"cannot create the folder {folder} ({error.strerror})") from None
+    make_folder(folder)
     pictures["result"].unlink(missing_ok=True)
     write_png(pictures["content"], render_content())
     write_png(pictures["style"], render_style())

@@ -20,6 +20,7 @@ from sincut.devices import chosen_device
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files.images import check_output, write_atomically
+from sincut.files.places import check_free
 from sincut.files.sources import read_picture
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
 from sincut.translation import load_generator
@@ -171,11 +172,7 @@ def check_plot(path: Path, inputs: Sequence[Path | str], *, force: bool) -> None
         raise SincutError(
             f"the plot must be a PNG file, got {path}; try {path.with_suffix('.png').name}"
         )
-    if path.exists():
-        if any(Path(each).exists() and path.samefile(each) for each in inputs):
-            raise SincutError(f"{path} is an input; choose another file for the plot")
-        if not force:
-            raise SincutError(f"{path} exists already; try --force or another --plot")
+    check_free(path, force=force, inputs=map(Path, inputs), option="--plot")
 
 
 def draw_plane(evaluation: Evaluation, path: Path) -> None:

@@ -31,7 +31,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -49,6 +48,7 @@ from sincut.config import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files.images import write_atomically
+from sincut.files.places import check_file, check_free
 from sincut.networks import Generator
 from sincut.tiling import align_up
 
@@ -172,7 +172,7 @@ def export(
     """
     output = Path(output)
     format = _checked(output, format, noise, border)
-    _check_place(output, model_file(Path(model)), force)
+    check_free(output, force=force, inputs=[model_file(Path(model))])
     if format == "onnx":
         _check_packages()
     trained = load_model(Path(model))
@@ -312,8 +312,7 @@ def _shape(name: str) -> tuple[int | str, ...]:
 
 def _checked(output: Path, format: str, noise: str, border: str) -> str:
     """The format, chosen by the ending where it is ``auto``."""
-    if output.is_dir():  # first: of "." and "/" no ending can be told
-        raise SincutError(f"{output} is a folder, not a file; give a file name for the output")
+    check_file(output)  # first: of "." and "/" no ending can be told
     endings = ", ".join(ENDINGS.values())
     if format not in ("auto", *ENDINGS):
         raise SincutError(
@@ -339,20 +338,6 @@ def _checked(output: Path, format: str, noise: str, border: str) -> str:
             f"try {output.with_suffix(ENDINGS[chosen]).name}"
         )
     return chosen
-
-
-def _check_place(output: Path, model: Path, force: bool) -> None:
-    if output.exists():
-        if model.exists() and output.samefile(model):
-            raise SincutError(f"{output} is the model itself; choose another -o")
-        if not force:
-            raise SincutError(f"{output} exists already; try --force or another -o")
-    if not output.parent.is_dir():
-        raise SincutError(f"the folder {output.parent} does not exist; create it first")
-    if not os.access(output.parent, os.W_OK):
-        raise SincutError(
-            f"the folder {output.parent} must not be written to; choose another output"
-        )
 
 
 def _check_packages() -> None:

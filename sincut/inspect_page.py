@@ -16,7 +16,6 @@ All pictures have the image's size, or are reduced to a longest side of ``width`
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from pathlib import Path
 from sincut.config import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.files.images import write_png, write_text
+from sincut.files.places import check_folder, make_folder
 from sincut.findings import Inspection, LayerFindings, Pixels, Point
 from sincut.heat import scale_picture
 from sincut.inspect_pictures import component_picture, heat_picture, sheet
@@ -87,10 +87,7 @@ def write(inspection: Inspection, folder: Path) -> None:
     Raises:
         SincutError: the folder or a file cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
+    make_folder(folder)
     # The record is first: with it alone an interrupted inspection can be made again by --force.
     write_text(folder / RECORD, json.dumps(inspection.to_dict(), indent=2, allow_nan=False) + "\n")
     written = {RECORD, PAGE}
@@ -267,13 +264,7 @@ def _given(**options: str | int | None) -> dict[str, str | int]:
 
 def _check_folder(folder: Path, image: Path, *, force: bool) -> None:
     """Refuse, before the work, a folder that could not or must not be written to."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if there != folder and not there.is_dir():
-        raise SincutError(f"{there} is a file, so {folder} cannot be made; give another -o")
-    if there.is_dir() and not os.access(there, os.W_OK):
-        raise SincutError(f"the folder {there} must not be written to; give another -o")
-    if folder.exists() and not folder.is_dir():
-        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    check_folder(folder)
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / RECORD).exists():

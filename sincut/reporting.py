@@ -22,6 +22,7 @@ from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
 from sincut.evaluation import beyond_the_line, read_output
 from sincut.files.images import Pixels, write_atomically
+from sincut.files.places import check_file, check_free
 from sincut.files.sources import read_picture
 from sincut.finish import reduced
 from sincut.networks import Generator
@@ -385,16 +386,10 @@ def _figures_wanted(pair: Any, asked: bool | None) -> tuple[bool, str]:
 
 
 def _check_output(path: Path, force: bool, inputs: list[Path]) -> None:
-    if path.is_dir():
-        raise SincutError(f"{path} is a folder, not a file; try {path / REPORT_FILE}")
+    check_file(path, hint=f"try {path / REPORT_FILE}")
     if path.suffix.lower() not in (".html", ".htm"):
         raise SincutError(f"a report is an HTML file, got {path}; try {path.with_suffix('.html')}")
-    if not path.parent.is_dir():
-        raise SincutError(f"the folder {path.parent} does not exist; create it first")
-    if path.exists() and any(path.samefile(each) for each in inputs):
-        raise SincutError(f"{path} is an input; choose another output")
-    if path.exists() and not force:
-        raise SincutError(f"{path} exists already; try --force or another -o")
+    check_free(path, force=force, inputs=inputs)
 
 
 @contextmanager

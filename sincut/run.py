@@ -20,6 +20,7 @@ from sincut.config import TrainConfig, train_config
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
 from sincut.files.images import Picture, file_digest
+from sincut.files.places import check_folder
 from sincut.files.sources import read_picture
 from sincut.interruption import signals
 from sincut.pace import Pace, fitted, measure
@@ -245,8 +246,7 @@ def _budget(minutes: float | str | None, resume: bool, changes: dict[str, Any]) 
 
 
 def _check_folder(folder: Path, force: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    check_folder(folder)
     if not folder.exists():
         return
     can_resume = (folder / STATE_FILE).exists()

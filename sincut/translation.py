@@ -16,6 +16,7 @@ from sincut.devices import chosen_device, keep_freed_memory, limit_threads
 from sincut.errors import SincutError
 from sincut.files.images import file_digest
 from sincut.files.outputs import begun
+from sincut.files.places import make_folder
 from sincut.interruption import stoppable
 from sincut.job import Job, Model, Translated, learned_width
 from sincut.networks import Generator
@@ -97,7 +98,7 @@ def translate(
         return []
     trained = load_model(Path(model))
     if pairs[0][1] != output and not config.dry_run:
-        _make_folder(output)
+        make_folder(output)
     limit_threads()
     if device.type == "cpu":
         keep_freed_memory()
@@ -143,10 +144,3 @@ def _told(source: Path, error: Exception) -> str:
         reason = error.strerror or str(error)
         return f"{source} could not be translated ({reason}); check the place and its permissions"
     return str(error)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SincutError(f"cannot create the folder {path} ({error.strerror})") from None

@@ -273,7 +273,7 @@ def test_folders_and_images_that_are_refused(images: tuple[Path, Path], tmp_path
         f"{small} is a file, not a folder; give another -o"
     )
     assert refusal(*images, small / "a", over=GRID, **SMALL) == (
-        f"cannot write to {small / 'a'} (Not a directory); give another -o"
+        f"{small} is a file, so {small / 'a'} cannot be made; give another -o"
     )
 
 

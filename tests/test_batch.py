@@ -76,14 +76,14 @@ def test_a_name_that_the_system_refuses_is_one_line(folder: Path) -> None:
 def test_other_files_are_protected(folder: Path) -> None:
     mask = folder / "b.PNG"
     assert refusal(planned_outputs, [folder / "a.jpg"], mask, force=True, protected=[mask]) == (
-        f"{mask} is an input; choose another output"
+        f"{mask} is an input; give another -o"
     )
 
 
 def test_a_folder_into_itself_is_refused(folder: Path) -> None:
     inputs = found_inputs([folder], folder)
     assert refusal(planned_outputs, inputs, folder, force=True) == (
-        f"{folder / 'a.jpg'} is an input; choose another output"
+        f"{folder / 'a.jpg'} is an input; give another -o"
     )
 
 
@@ -116,7 +116,7 @@ def test_existing_outputs_are_refused_or_skipped(folder: Path) -> None:
     (out / "a.png").write_bytes(b"")
     inputs = found_inputs([folder], out)
     assert refusal(planned_outputs, inputs, out, force=False) == (
-        f"{out / 'a.png'} exists already; try --force or another output"
+        f"{out / 'a.png'} exists already; try --force or another -o"
     )
     kept = planned_outputs(inputs, out, force=False, skip=lambda target: True)
     assert [target.name for _, target in kept] == ["a.jpg", "b.PNG"]

@@ -306,7 +306,7 @@ def test_evaluate_refuses_in_one_line(measured: tuple[Path, Path, Path], tmp_pat
         "content"
     )
     assert refused("evaluate", content, style, output, "--plot", output, "--force") == (
-        f"{output} is an input; choose another file for the plot"
+        f"{output} is an input; give another --plot"
     )
     assert run("evaluate", content, style).exit_code == 2
 

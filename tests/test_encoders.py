@@ -133,9 +133,7 @@ def test_deep_zoom_does_not_overwrite_unasked(tmp_path: Path) -> None:
     folder = tmp_path / "a_files"
     folder.mkdir()
     (folder / "mine.txt").touch()
-    assert refusal(opened, path, pixels) == (
-        f"{folder} exists already; try --force, or another output"
-    )
+    assert refusal(opened, path, pixels) == (f"{folder} exists already; try --force or another -o")
     assert only(tmp_path) == ["a_files"]
     write(path, pixels, force=True)
     assert not (folder / "mine.txt").exists()

@@ -235,7 +235,7 @@ def test_a_plot_that_cannot_be_written(
     )
     check_plot(taken, inputs, force=True)
     assert message(check_plot, files["copy"], inputs, force=True) == (
-        f"{files['copy']} is an input; choose another file for the plot"
+        f"{files['copy']} is an input; give another --plot"
     )
     assert message(check_plot, tmp_path / "plane.jpg", inputs, force=False) == (
         f"the plot must be a PNG file, got {tmp_path / 'plane.jpg'}; try plane.png"

@@ -482,7 +482,7 @@ def test_refused_before_the_work(tiny_run: Path, tmp_path: Path) -> None:
     assert message(tiny_run, ".").startswith(". is a folder, not a file; ")
     model = tmp_path / "model.pt2"
     model.write_bytes((tiny_run / "model.safetensors").read_bytes())
-    assert message(model, model, force=True) == f"{model} is the model itself; choose another -o"
+    assert message(model, model, force=True) == f"{model} is an input; give another -o"
     assert message(tmp_path, tmp_path / "a.onnx") == (
         f"{tmp_path} is not a run: it has no model.safetensors; give a run folder or a model file"
     )

@@ -1213,7 +1213,7 @@ def test_places_where_no_file_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert refusal(check_output, tmp_path / "out.png", 10, 10, alpha=False) == (
-        f"the folder {tmp_path} must not be written to; choose another output"
+        f"the folder {tmp_path} must not be written to; give another -o"
     )
 
 

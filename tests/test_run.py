@@ -328,7 +328,7 @@ def test_nothing_is_written_when_an_input_is_wrong(pair: tuple[Path, Path], tmp_
     )
     assert refusal(*pair, small, **TINY) == f"{small} is a file, not a folder; give another -o"
     assert refusal(*pair, small / "run", **TINY) == (
-        f"cannot write to {small / 'run'} (Not a directory); give another -o"
+        f"{small} is a file, so {small / 'run'} cannot be made; give another -o"
     )
 
 

@@ -100,13 +100,13 @@ def test_outputs_are_protected(tiny_run: Path, pair: tuple[Path, Path], tmp_path
     content, target = pair[0], tmp_path / "out.png"
     target.write_bytes(b"precious")
     assert refusal(tiny_run, content, target) == (
-        f"{target} exists already; try --force or another output"
+        f"{target} exists already; try --force or another -o"
     )
     assert target.read_bytes() == b"precious"
     translate(tiny_run, content, target, force=True)
     assert size_of(target) == (160, 128)
     assert refusal(tiny_run, content, content, force=True) == (
-        f"{content} is an input; choose another output"
+        f"{content} is an input; give another -o"
     )
     other = tmp_path / "sub" / "content.png"
     other.parent.mkdir()
@@ -578,11 +578,11 @@ def test_a_deep_zoom_result_has_a_page(noisy_model: Path, tmp_path: Path) -> Non
         with Image.open(tmp_path / f"{name}_files" / "9" / "0_0.jpg") as tile:
             assert tile.size == (255, 255)
     assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
-        f"{tmp_path / 'out.dzi'} exists already; try --force or another output"
+        f"{tmp_path / 'out.dzi'} exists already; try --force or another -o"
     )
     (tmp_path / "out.dzi").unlink()
     assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
-        f"{tmp_path / 'out.html'} exists already; try --force or another output"
+        f"{tmp_path / 'out.html'} exists already; try --force or another -o"
     )
 
 
@@ -669,7 +669,7 @@ def test_a_mask_is_not_overwritten(noisy_model: Path, tmp_path: Path) -> None:
     mask = tmp_path / "mask.png"
     Image.fromarray(np.zeros((20, 23), np.uint8)).save(mask)
     assert refusal(noisy_model, source, mask, mask=str(mask), force=True) == (
-        f"{mask} is an input; choose another output"
+        f"{mask} is an input; give another -o"
     )
 
 
@@ -720,7 +720,7 @@ def test_a_page_does_not_replace_a_folder_of_its_content_s_name(
     folder.mkdir()
     (folder / "precious.txt").write_text("mine")
     assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
-        f"{folder} exists already; try --force or another output"
+        f"{folder} exists already; try --force or another -o"
     )
     assert (folder / "precious.txt").read_text() == "mine"
 

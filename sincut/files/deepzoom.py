@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from sincut.depth import as_depth
-from sincut.errors import SincutError
 from sincut.files.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
 from sincut.files.images import write_text
 from sincut.files.metadata import Carried
 from sincut.files.outputs import BAND_STEP, Layout, Writer
+from sincut.files.places import check_free
 from sincut.files.sources import Source, in_srgb
 from sincut.files.viewer import Pane, page_text
 
@@ -30,8 +30,7 @@ def check_page(target: Path, *, force: bool) -> None:
     """
     content = content_of(target)
     for path in (page_of(target), content, deep_zoom_folder(content)):
-        if path.exists() and not force:
-            raise SincutError(f"{path} exists already; try --force or another output")
+        check_free(path, force=force)
 
 
 def page_of(target: Path) -> Path:

@@ -37,6 +37,7 @@ from sincut.files.metadata import (
     tiff_exif,
     upright_exif,
 )
+from sincut.files.places import check_file
 from sincut.files.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
 from sincut.files.rows import tiff_directory
 
@@ -180,8 +181,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def check_output(path: Path, height: int, width: int, alpha: bool) -> None:
     """Refuse, before the work, an output that its format or place cannot hold."""
-    if path.is_dir():
-        raise SincutError(f"{path} is a folder, not a file; give a file name for the output")
+    check_file(path)
     kind = OUTPUT_FORMATS.get(path.suffix.lower())
     if kind is None:
         raise SincutError(
@@ -198,10 +198,6 @@ def check_output(path: Path, height: int, width: int, alpha: bool) -> None:
             f"{path} cannot be written: JPEG cannot hold the input's alpha channel; "
             f"try {path.with_suffix('.png').name} or {path.with_suffix('.tif').name}"
         )
-    if not path.parent.is_dir():
-        raise SincutError(f"the folder {path.parent} does not exist; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise SincutError(f"the folder {path.parent} must not be written to; choose another output")
 
 
 def lost_metadata(path: Path, source: Picture) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from sincut.files.images import OUTPUT_FORMATS, check_output
 from sincut.files.layout import Band, Encoded, Layout, Progress, deflated_at_most
 from sincut.files.metadata import Carried
 from sincut.files.partfile import Encoder, PartFile, begun
+from sincut.files.places import check_file, check_free
 from sincut.files.tiffs import TILE, Tiff, tiles_bytes, tiles_count
 
 __all__ = [
@@ -95,10 +96,7 @@ def check(path: Path, layout: Layout) -> None:
     if _kind(path) != "DZI":
         check_output(path, layout.height, layout.width, alpha=layout.channels == 4)
     else:
-        if path.is_dir():
-            raise SincutError(f"{path} is a folder, not a file; give a file name for the output")
-        # A name nobody has: of its refusals only those of the folder can come.
-        check_output(path.with_name(f".{path.name}.tif"), layout.height, layout.width, False)
+        check_file(path)
         loaded_vips(path)
     output_dtype(path, layout.dtype, _depth(layout.dtype))
 
@@ -212,10 +210,11 @@ class Writer:
         )
         writer = Writer(part, encoder, layout, band_rows)
         if kind == "DZI" and not writer.done and not force:
-            folder = deep_zoom_folder(target)
-            if folder.exists():
+            try:
+                check_free(deep_zoom_folder(target), force=force)
+            except SincutError:
                 writer.discard()
-                raise SincutError(f"{folder} exists already; try --force, or another output")
+                raise
         return writer
 
     @property

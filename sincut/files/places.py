@@ -1,0 +1,56 @@
+"""Where results may go: what is in the way is told before the work, in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from sincut.errors import SincutError
+
+
+def check_file(path: Path, *, hint: str = "give a file name for the output") -> None:
+    """Refuse a file that could not be written: a folder has its name, or its own is missing.
+
+    Args:
+        hint: what to do where ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise SincutError(f"{path} is a folder, not a file; {hint}")
+    if not path.parent.is_dir():
+        raise SincutError(f"the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise SincutError(f"the folder {path.parent} must not be written to; give another -o")
+
+
+def check_free(path: Path, *, force: bool, inputs: Iterable[Path] = (), option: str = "-o") -> None:
+    """Refuse a file that is there: always where it is an input, else unless ``force`` is given.
+
+    Args:
+        option: by which the place was chosen.
+    """
+    if not path.exists():
+        return
+    if any(each.exists() and path.samefile(each) for each in inputs):
+        raise SincutError(f"{path} is an input; give another {option}")
+    if not force:
+        raise SincutError(f"{path} exists already; try --force or another {option}")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that could not be made or must not be written to."""
+    if folder.exists() and not folder.is_dir():
+        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise SincutError(f"{there} is a file, so {folder} cannot be made; give another -o")
+    if not os.access(there, os.W_OK):
+        raise SincutError(f"the folder {there} must not be written to; give another -o")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SincutError(f"cannot write to {folder} ({error.strerror}); give another -o") from None
