@@ -62,21 +62,24 @@ def transfer_table(
 
 
 def affine_transfer(
-    content: npt.NDArray[np.uint8], style: npt.NDArray[np.uint8], *, enlarge: bool = True
+    content: npt.NDArray[np.uint8], style: npt.NDArray[np.uint8], *, stretch: float = 1.0
 ) -> tuple[Floats, Floats]:
     """The matrix (3, 3) and offset (3,) that move colours in [-1, 1] from content to style.
 
     ``content`` and ``style`` are (H, W, 3) uint8 sRGB. Both are taken to vary by 4 of 255 more than
     they do, in every direction: the little that the colours of a drawing or a grey image vary
-    across their main axis is noise, and must not be stretched to the style's full width. Without
-    ``enlarge`` nothing is: directions in which the content varies less than the style stay so.
+    across their main axis is noise, and must not be stretched to the style's full width.
+
+    Args:
+        stretch: where the content varies less than the style, how far it goes towards it; 0 … 1.
     """
     (mean, ours), (target_mean, theirs) = (_moments(image) for image in (content, style))
     root, inverse = _power(ours, 0.5), _power(ours, -0.5)
     matrix = inverse @ _power(root @ theirs @ root, 0.5) @ inverse  # symmetric
-    if not enlarge:
+    if stretch < 1:
         factors, directions = np.linalg.eigh(matrix)
-        matrix = (directions * factors.clip(max=1)) @ directions.T
+        kept = np.where(factors > 1, 1 + stretch * (factors - 1), factors)
+        matrix = (directions * kept) @ directions.T
     return matrix, target_mean - matrix @ mean
 
 

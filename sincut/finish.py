@@ -16,13 +16,14 @@ from sincut.files.images import Pixels
 from sincut.networks import Generator
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at
+_STRETCH = 1 / 3  # of the contrast that is missing
 
 
 def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) -> Generator:
     """The averaged generator; one that corrects colours gets the style's mean.
 
     D judges small crops, so in a short run the colours of the whole drift. The affine transfer from
-    the translated content to the style undoes that, as far as it stretches nothing: where the whole
+    the translated content to the style undoes that, but for most of its stretching: where the whole
     varies less than the style, mostly the content has less of some place, and stretching would give
     every texture the contrast that is missing between places. It is a part of the last layer, so
     nothing is added to the network, and edges stay as they were learned. ``state`` is not changed.
@@ -35,7 +36,7 @@ def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) 
     generator = copy.deepcopy(state.averaged_generator)
     output = reduced(content, _WIDTH, generator)
     matrix, offset = (
-        torch.from_numpy(each).float() for each in affine_transfer(output, style, enlarge=False)
+        torch.from_numpy(each).float() for each in affine_transfer(output, style, stretch=_STRETCH)
     )
     generator.change_colours(matrix, offset)
     return generator

@@ -72,8 +72,9 @@ def test_both_transfers_bring_the_colours_closer(images: tuple[np.ndarray, np.nd
     assert figures[2] < figures[1] < 0.5 * figures[0]
 
 
-def test_without_enlarging_only_what_is_too_strong_changes() -> None:
-    """Too strong along one oblique axis, too weak along another: only the first is scaled."""
+@pytest.mark.parametrize("stretch", [0, 0.25, 1])
+def test_what_is_too_weak_is_stretched_by_a_share(stretch: float) -> None:
+    """Too strong along one oblique axis, too weak along another: the first is scaled whole."""
     random = np.random.default_rng(0)
     axes = np.linalg.qr(random.normal(size=(3, 3)))[0]
 
@@ -83,11 +84,12 @@ def test_without_enlarging_only_what_is_too_strong_changes() -> None:
 
     content, style = image((30, 10, 20), 120), image((15, 20, 20), 135)
     whole, _ = affine_transfer(content, style)
-    matrix, offset = affine_transfer(content, style, enlarge=False)
+    matrix, offset = affine_transfer(content, style, stretch=stretch)
     factors, directions = np.linalg.eigh(whole)
     assert factors.min() < 0.6
     assert factors.max() > 1.7
-    expected = directions @ np.diag(np.minimum(factors, 1)) @ directions.T
+    scaled = [min(f, 1) + stretch * max(f - 1, 0) for f in factors]
+    expected = directions @ np.diag(scaled) @ directions.T
     assert np.allclose(matrix, expected)
     mean = content.mean(axis=(0, 1)) / 127.5 - 1
     assert np.allclose(matrix @ mean + offset, style.mean(axis=(0, 1)) / 127.5 - 1)
