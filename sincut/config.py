@@ -411,7 +411,9 @@ _SHORT: dict[str, Any] = {
     "lambda_y": 0.0,
     "lambda_identity": 0.0,
     # D sees fine texture as well as the rest, judges like against like, and has a helper that
-    # learns fast. Whitened tiles are larger numbers than tiles, so R1 weighs more.
+    # learns fast. Whitened tiles are larger numbers than tiles, so R1 weighs more. What a tile
+    # cannot hold, D cannot ask for: with small ones the content's layout is safer.
+    "tile": 32,
     "whiten": True,
     "lambda_r1": 20.0,
     "candidates": 32,
