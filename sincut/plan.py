@@ -17,6 +17,7 @@ from sincut.devices import free_memory, memory_in_use
 from sincut.engine import Engine, Network, Operator, device_bytes, window_bytes
 from sincut.errors import SincutError
 from sincut.files.outputs import BAND_STEP, Layout, disk_bytes, memory_bytes
+from sincut.files.partfile import kept_bytes
 from sincut.files.sources import Source
 from sincut.pipeline import ENCODERS
 from sincut.tiling import Band, align_up, bands
@@ -166,12 +167,16 @@ def seconds_left(engine: Engine, todo: Sequence[Band]) -> float:
 
 
 def check_disk(target: Path, layout: Layout, config: TranslateConfig) -> tuple[int, int]:
-    """Bytes of disk needed at most, and free; refuses where even the least does not fit."""
+    """Bytes of disk needed at most, and free; refuses where even the least does not fit.
+
+    What is kept of an interrupted output that is gone on with is not needed again.
+    """
     certain, at_most = disk_bytes(target, layout, config.compression, config.pyramid)
     folder = target.parent
     while not folder.exists():  # a plan is made before the folder is
         folder = folder.parent
     free = shutil.disk_usage(folder).free
+    certain -= kept_bytes(target) if config.resume else 0
     if certain > free:
         raise SincutError(
             f"{target} needs {byte_text(certain)} of disk, {byte_text(free)} are free there; try "

@@ -234,3 +234,10 @@ def test_names_beside_are_hidden_short_and_distinct(tmp_path: Path) -> None:
         part = opened(path)
         part.keep()
     assert len(only(tmp_path)) == 4
+
+
+def test_a_long_name_need_not_be_text(tmp_path: Path) -> None:
+    target = tmp_path / os.fsdecode(b"Mus\xe9e" + b"-" * 50 + b".tif")
+    part = opened(target)
+    part.keep()
+    assert len(only(tmp_path)) == 2

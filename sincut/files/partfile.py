@@ -296,11 +296,16 @@ def begun(target: Path) -> Entry | None:
     return dict(lines[0][0]["identity"])
 
 
+def kept_bytes(target: Path) -> int:
+    """How large a target's part file is, if there is one to go on with."""
+    return 0 if begun(target) is None else beside(target, "part").stat().st_size
+
+
 def beside(target: Path, ending: str) -> Path:
     """The hidden file beside a target. Long names are cut, with a digest that keeps them apart."""
     name = target.name
     if len(name) > 40:
-        name = f"{name[:31]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        name = f"{name[:31]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
     return target.with_name(f".{name}.{ending}")
 
 
