@@ -82,6 +82,7 @@ def translate(
             on_tile=on_tile,
             on_image=lambda done: tell(console, done),
             on_skip=lambda target: tell_skipped(console, target),
+            on_failure=lambda source, why: tell_failed(console, source, why),
             **options,
         )
 
@@ -110,6 +111,12 @@ def tell_skipped(console: Console, target: Path) -> None:
     """One line, or record, per output that is left as it is."""
     console.record({"event": "skipped", "output": str(target)})
     console.line(f"{target} is there already; skipped.")
+
+
+def tell_failed(console: Console, source: Path, why: str) -> None:
+    """One line, or record, per image that could not be translated while others follow."""
+    console.record({"event": "failed", "input": str(source), "message": why})
+    console.line(f"Failed: {why}")
 
 
 def tell(console: Console, done: Translated) -> None:

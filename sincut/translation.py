@@ -13,7 +13,7 @@ from sincut.batch import found_inputs, planned_outputs
 from sincut.checkpoint import load_model, model_file
 from sincut.config import TranslateConfig
 from sincut.devices import chosen_device, keep_freed_memory, limit_threads
-from sincut.errors import SincutError
+from sincut.errors import Interrupted, SincutError
 from sincut.files.images import file_digest
 from sincut.files.outputs import begun
 from sincut.files.places import make_folder
@@ -54,6 +54,7 @@ def translate(
     on_tile: Callable[[Progress], None] | None = None,
     on_image: Callable[[Translated], None] | None = None,
     on_skip: Callable[[Path], None] | None = None,
+    on_failure: Callable[[Path, str], None] | None = None,
     **options: Any,
 ) -> list[Translated]:
     """Translate image files at their full size, in bounded memory.
@@ -65,6 +66,7 @@ def translate(
             takes its input's name (with ``.png`` added where its format cannot be written).
         on_plan, on_tile, on_image, on_skip: called before an image, after every tile, after every
             image, and with every output that is there already and left as it is.
+        on_failure: called with an input that could not be translated and why, when others follow.
         options: fields of :class:`sincut.config.TranslateConfig`.
 
     Returns:
@@ -87,13 +89,13 @@ def translate(
             on_skip(target)
         return config.skip_existing or finished
 
-    pairs = planned_outputs(
-        found_inputs(given, output),
-        output,
-        force=config.force or config.dry_run,
-        skip=skip,
-        protected=[Path(config.mask)] if config.mask else [],
-    )
+    def planned(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+        force, protected = config.force or config.dry_run, [Path(config.mask)]
+        return planned_outputs(
+            inputs, output, force=force, skip=skip, protected=protected if config.mask else []
+        )
+
+    pairs = planned(found_inputs(given, output), output)
     if not pairs:
         return []
     trained = load_model(Path(model))
@@ -107,7 +109,8 @@ def translate(
     digest = file_digest(model_file(Path(model)))
     described = Model(generator, digest, learned_width(trained.header))
 
-    results, failures = [], []
+    results: list[Translated] = []
+    failures: list[str] = []
     with own_stream(device.type), stoppable():
         for index, (source, target) in enumerate(pairs, start=1):
 
@@ -116,10 +119,19 @@ def translate(
                     on_tile(Progress(source, index, len(pairs), done, total))
 
             try:
+                if index > 1 and not planned([source], target):  # it came while others were made
+                    continue
                 job = Job(described, source, target, config)
                 result = job.run(on_plan or (lambda plan: None), report)
+            except KeyboardInterrupt as error:
+                if not failures:
+                    raise
+                told = [*map(str, error.args), _all_told(failures, len(pairs))]
+                raise Interrupted("; ".join(told)) from None
             except (SincutError, MemoryError, OSError) as error:
                 failures.append(_told(source, error))
+                if on_failure is not None and index < len(pairs):
+                    on_failure(source, failures[-1])
                 continue
             if result is None:
                 continue
@@ -127,11 +139,13 @@ def translate(
             if on_image is not None:
                 on_image(result)
     if failures:
-        told = "; ".join(failures)
-        raise SincutError(
-            told if len(pairs) == 1 else f"{len(failures)} of {len(pairs)} images failed: {told}"
-        )
+        raise SincutError(_all_told(failures, len(pairs)))
     return results
+
+
+def _all_told(failures: Sequence[str], count: int) -> str:
+    told = "; ".join(failures)
+    return told if count == 1 else f"{len(failures)} of {count} images failed: {told}"
 
 
 def _told(source: Path, error: Exception) -> str:
