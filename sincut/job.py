@@ -22,7 +22,7 @@ from sincut.devices import memory_in_use
 from sincut.engine import Carry, Engine, Network, Operator, translate_pixels, window_bytes
 from sincut.errors import Interrupted, SincutError
 from sincut.files.deepzoom import check_page, is_deep_zoom, write_page
-from sincut.files.metadata import Carried
+from sincut.files.metadata import Carried, without_nodata
 from sincut.files.outputs import (
     BAND_STEP,
     Layout,
@@ -275,7 +275,11 @@ class Job:
             carried, colours = Carried(), Colours()
         require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
-        return layout, carried, colours, [notice] if notice else []
+        notices = [notice] if notice else []
+        if source.nodata is not None and dtype != source.dtype and carried.geo:
+            carried = replace(carried, geo=without_nodata(carried.geo))
+            notices.append("its GDAL_NODATA is not kept: the depth is another")
+        return layout, carried, colours, notices
 
     def _look(self, source: Source, layout: Layout, working: Working) -> CarriedLook:
         """The image reduced to the working size, and its translation. Reads all rows."""

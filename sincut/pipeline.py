@@ -17,6 +17,7 @@ from sincut.depth import WHITE, as_depth
 from sincut.engine import Engine, Network, Pending, as_network, window_of
 from sincut.files.outputs import Encoded, Writer
 from sincut.files.profiles import Colours
+from sincut.files.samples import unknown
 from sincut.files.sources import Source, in_srgb
 from sincut.tiling import Band, Span, Tile, align_up, reflected
 
@@ -137,7 +138,8 @@ def translate_bands(
             own = loaded.own if _needs_input(rows, engine) else None
             if own is not None and colours != rows.source.colours:  # the output is sRGB
                 own = np.concatenate([loaded.own_srgb, own[..., 3:]], axis=-1)
-            finish = partial(finished, output, own, loaded.mask, engine.strength, colours)
+            strength, nodata = engine.strength, rows.source.nodata
+            finish = partial(finished, output, own, loaded.mask, strength, colours, nodata)
             encoded = encoder.submit(_encoded, writer, index, finish)
             behind.append(appender.submit(append, encoded))
             # Or a band more would be held while the next one is read.
@@ -188,14 +190,20 @@ def weights_of(rows: Array) -> Array:
 
 
 def finished(
-    output: Array, own: Array | None, mask: Array | None, strength: float, colours: Colours
+    output: Array,
+    own: Array | None,
+    mask: Array | None,
+    strength: float,
+    colours: Colours,
+    nodata: float | None = None,
 ) -> Array:
     """The band as it is written: the file's colours, what stays untouched, alpha.
 
     Args:
         output: (rows, columns, 3) sRGB in the output's depth.
         own: (rows, columns, 3 or 4) as they were read. Where the translation has no weight they
-            are copied, and where they are not numbers they stay so. Absent where neither can be.
+            are copied, and where they are not numbers, or ``nodata``, they stay so. Absent where
+            none of it can be.
     """
     rgb = colours.from_srgb(output)
     if own is None:
@@ -205,6 +213,8 @@ def finished(
         untouched |= mask == 0
     if own.dtype == output.dtype == np.float32:
         untouched |= np.isnan(own[..., :3]).any(axis=-1)
+    if nodata is not None and own.dtype == output.dtype:
+        untouched |= unknown(own[..., :3], nodata)
     if untouched.any():
         rgb = np.where(untouched[..., None], as_depth(own[..., :3], output.dtype), rgb)
     if own.shape[-1] == 3:
@@ -245,5 +255,6 @@ def _computed(engine: Engine, loaded: Loaded, on_tile: Callable[[], None]) -> Ar
 
 def _needs_input(rows: Rows, engine: Engine) -> bool:
     """Whether the output holds something of the input, which then has to be kept for it."""
-    floats = rows.source.dtype == np.float32
-    return rows.source.channels == 4 or rows.mask is not None or engine.strength == 0 or floats
+    source = rows.source
+    kept = source.dtype == np.float32 or source.nodata is not None
+    return source.channels == 4 or rows.mask is not None or engine.strength == 0 or kept

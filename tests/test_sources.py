@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sincut.errors import SincutError
+from sincut.files import sources
 from sincut.files.images import Picture
 from sincut.files.images import read_picture as read_whole
 from sincut.files.sources import Source, open_source, read_picture
@@ -65,8 +67,8 @@ def geo_of(source: Source) -> dict[int, Any] | None:
 
 def equal_to_whole(path: Path, tolerance: int = 0) -> Source:
     """Streamed, in chunks too, it is what Pillow reads: pixels, colours, metadata, notices."""
-    whole, first = everything(path, stream=False)
-    assert first.decoded
+    with sources._decoded(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
+        whole = first.rows(0, first.height)
     for chunks in (0, 5):
         rows, second = everything(path, chunks)
         assert not second.decoded, "not streamed"
@@ -889,3 +891,165 @@ def test_a_picture_that_takes_too_much_memory(tmp_path: Path) -> None:
         "2.0 MB; try --max-memory 3.0MB"
     )
     assert read_picture(path, max_memory=3_000_000).rgb.shape == (1000, 1000, 3)
+
+
+# ------------------------------------------------- small files that only the own reader can read
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_sparse_file_is_black_where_it_is_empty(
+    tmp_path: Path, compression: str | None, stream: bool
+) -> None:
+    """GDAL leaves out what is empty: offset and length are 0, where the file's header lies."""
+    path = tmp_path / "in.tif"
+    array = np.full((32, 20, 3), 200, np.uint8)
+    tifffile.imwrite(path, array, photometric="rgb", rowsperstrip=8, compression=compression)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        for tag in (273, 279):
+            found = file.pages.first.tags[tag]
+            struct.pack_into("<H" if found.dtype == 3 else "<I", data, found.valueoffset, 0)
+    path.write_bytes(data)
+    rows, source = everything(path, stream=stream)
+    array[:8] = 0
+    assert np.array_equal(rows, array)
+    assert source.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "channels"),
+    [
+        (5, {"photometric": "minisblack", "planarconfig": "contig"}, 3),
+        (3, {"photometric": "minisblack", "planarconfig": "contig"}, 3),
+        (8, {"photometric": "rgb"}, 3),
+        (6, {"photometric": "rgb", "planarconfig": "separate"}, 3),
+        (3, {"photometric": "rgb", "bigtiff": True, "byteorder": ">"}, 3),
+        (2, {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": [2]}, 4),
+    ],
+    ids=["5 bands", "3 bands", "8 bands", "planes", "big-endian", "grey alpha"],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_small_files_of_many_bands(
+    tmp_path: Path, samples: int, options: dict[str, Any], channels: int, dtype: Any
+) -> None:
+    random = np.random.default_rng(0)
+    array = random.integers(0, np.iinfo(dtype).max, (9, 14, samples), dtype=dtype)
+    stored = np.moveaxis(array, 2, 0) if options.get("planarconfig") == "separate" else array
+    tifffile.imwrite(tmp_path / "in.tif", stored, **options)
+    rows, source = everything(tmp_path / "in.tif", 3, stream=False)
+    assert source.channels == channels
+    grey = options["photometric"] == "minisblack"
+    expected = np.repeat(array[..., :1], 3, axis=2) if grey else array[..., :3]
+    assert np.array_equal(rows[..., :3], expected)
+    if channels == 4:
+        assert np.array_equal(rows[..., 3], array[..., 1])
+
+
+def test_of_several_untold_channels_none_is_alpha(tmp_path: Path) -> None:
+    tags, array = tiff_tags(10, 6, *(8,) * 5), pixels(channels=5)
+    path = tmp_path / "in.tif"
+    tiff(path, tags, array.tobytes())
+    rows, source = everything(path)
+    assert np.array_equal(rows, array[..., :3])
+    assert source.notices == ("its channels beyond colour and alpha are not kept",)
+
+
+def test_a_thumbnail_as_the_first_page_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((5, 6, 3), np.uint8), photometric="rgb", subfiletype=1)
+        file.write(np.zeros((10, 12, 3), np.uint8), photometric="rgb")
+    assert everything(path)[1].notices == ("it has 2 images; the first is used",)
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((5, 6, 3), np.uint8), photometric="rgb", subfiletype=1, subifds=1)
+        file.write(np.zeros((10, 12, 3), np.uint8), photometric="rgb")
+    assert everything(path)[1].notices == ("it has 2 images; the first is used",)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif"])
+def test_metadata_that_is_not_carried_is_told(tmp_path: Path, ending: str) -> None:
+    path, xmp = tmp_path / f"in{ending}", b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
+    image = Image.fromarray(pixels())
+    if ending == ".png":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(path, pnginfo=info)
+    elif ending == ".tif":
+        image.save(path, tiffinfo={700: xmp, 33723: b"\x1c\x02\x74\x00\x01X"})
+    else:
+        image.save(path, xmp=xmp)
+    told = ("its XMP is not kept", "its IPTC is not kept")
+    with opened(path, stream=False) as source:
+        assert source.notices == (told if ending == ".tif" else told[:1])
+
+
+def test_iptc_of_a_jpeg_is_told(tmp_path: Path) -> None:
+    block = b"8BIM\x04\x04\0\0" + struct.pack(">I", 6) + b"\x1c\x02\x74\x00\x01X"
+    segment = b"Photoshop 3.0\0" + block
+    Image.fromarray(pixels()).save(tmp_path / "plain.jpg")
+    plain = (tmp_path / "plain.jpg").read_bytes()
+    path = tmp_path / "in.jpg"
+    segment = b"\xff\xed" + struct.pack(">H", 2 + len(segment)) + segment
+    path.write_bytes(plain[:2] + segment + plain[2:])
+    with opened(path, stream=False) as source:
+        assert source.notices == ("its IPTC is not kept",)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_resolutions_are_turned_with_the_image(tmp_path: Path, stream: bool) -> None:
+    image = Image.fromarray(pixels())
+    exif = Image.Exif()
+    for orientation, dpi in ((1, (300, 150)), (3, (300, 150)), (6, (150, 300))):
+        exif[0x0112] = orientation
+        path = tmp_path / "in.png"
+        image.save(path, exif=exif, dpi=(300, 150))
+        with opened(path, stream=False) as source:
+            assert source.carried.dpi == pytest.approx(dpi, abs=0.1)
+        path = tmp_path / "in.tif"
+        image.save(path, tiffinfo={0x0112: orientation}, dpi=(300, 150))
+        with opened(path, stream=stream) as source:
+            assert source.carried.dpi == pytest.approx(dpi)
+
+
+def with_nodata(path: Path, array: np.ndarray, value: str) -> Path:
+    tags = [(42113, "s", 0, value, True)]
+    tifffile.imwrite(path, array, photometric="rgb", extratags=tags, rowsperstrip=4)
+    return path
+
+
+def test_where_nothing_is_known_values_are_not_looked_at(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((40, 20, 3), np.float32)
+    array[:30] = -9999
+    path = with_nodata(tmp_path / "in.tif", array, "-9999")
+    rows, source = everything(path, 5)
+    assert source.nodata == -9999
+    assert source.notices == ()
+    assert np.array_equal(rows, array)
+    array[0, 0] = (2, 2, 2)
+    assert everything(with_nodata(path, array, "-9999"))[1].notices == (
+        "0.5% of its values lie outside 0…1 and were clipped",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "found"),
+    [
+        ("0", np.uint8, 0),
+        ("255 ", np.uint8, 255),
+        ("256", np.uint8, None),
+        ("-9999", np.uint16, None),
+        ("0.5", np.uint16, None),
+        ("65535", np.uint16, 65535),
+        ("nan", np.float32, None),
+        ("-3.4028234663852886e+38", np.float32, -3.4028234663852886e38),
+        ("1e300", np.float32, None),
+        ("none", np.float32, None),
+    ],
+)
+def test_the_value_for_nothing_known(
+    tmp_path: Path, value: str, dtype: Any, found: float | None
+) -> None:
+    path = with_nodata(tmp_path / "in.tif", np.zeros((8, 8, 3), dtype), value)
+    with opened(path) as source:
+        assert source.nodata == found

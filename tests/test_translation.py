@@ -835,3 +835,109 @@ def test_files_on_cuda_are_those_of_the_cpu(
     cpu, cuda = (read(tmp_path / f"{device}.tif").astype(float) for device in ("cpu", "cuda"))
     allowed = {np.uint8: 1.0, np.uint16: 2.0, np.float32: 2e-5}[dtype]
     assert np.abs(cpu - cuda).max() <= allowed
+
+
+def test_an_output_that_appears_meanwhile_is_not_overwritten(
+    noisy_model: Path, tmp_path: Path
+) -> None:
+    """Another process, or a person, may write there while the first images are made."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in "abc":
+        tiff(folder / f"{name}.tif", sample(20, 23, np.uint8))
+
+    def write(done: Any) -> None:
+        (out / "b.tif").write_bytes(b"precious")
+
+    told = refusal(noisy_model, folder, out, on_image=write)
+    assert told == (
+        f"1 of 3 images failed: {out / 'b.tif'} exists already; try --force or another -o"
+    )
+    assert (out / "b.tif").read_bytes() == b"precious"
+    for path in (out / "a.tif", out / "c.tif"):
+        path.unlink()
+    skipped: list[Path] = []
+    (out / "b.tif").unlink()
+    options = {"skip_existing": True, "on_image": write, "on_skip": skipped.append}
+    results = translate(noisy_model, folder, out, **options)
+    assert [result.output.name for result in results] == ["a.tif", "c.tif"]
+    assert skipped == [out / "b.tif"]
+    assert (out / "b.tif").read_bytes() == b"precious"
+
+
+def test_failures_are_told_when_they_happen_and_when_the_rest_is_interrupted(
+    noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no image")
+    tiff(folder / "b.tif", sample(20, 23, np.uint8))
+    real, told = Writer.append, []
+
+    def interrupted(self: Writer, encoded: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Writer, "append", interrupted)
+    with pytest.raises(Interrupted) as error:
+        translate(noisy_model, folder, tmp_path / "out", on_failure=lambda *each: told.append(each))
+    ((source, why),) = told
+    assert source == folder / "a.png"
+    assert why.startswith(f"{source} is not an image")
+    assert str(error.value) == (
+        f"{tmp_path / 'out' / 'b.tif'} was not written: no part of it was finished; "
+        f"1 of 2 images failed: {why}"
+    )
+    monkeypatch.setattr(Writer, "append", real)
+
+
+def test_a_resumed_output_needs_no_disk_for_what_is_there(
+    noisy_model: Path, tmp_path: Path, streaming: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tiff(tmp_path / "in.tif", sample(901, 43, np.uint8)), tmp_path / "out.tif"
+    streaming(True)
+    options: dict[str, Any] = {"tile": "256", "compression": "none"}
+    translate(noisy_model, source, tmp_path / "expected.tif", **options)
+    real, appended = Writer.append, []
+
+    def full(self: Writer, encoded: Any) -> None:
+        if len(appended) == 2:
+            raise SincutError("the disk is full")
+        appended.append(encoded.index)
+        real(self, encoded)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "append", full)
+        refusal(noisy_model, source, out, **options)
+    (part,) = tmp_path.glob(".out.tif.part")
+    rest = (tmp_path / "expected.tif").stat().st_size - part.stat().st_size
+    assert part.stat().st_size > 200_000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=rest // 2))
+    assert "of disk" in refusal(noisy_model, source, out, resume=True, **options)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=rest))
+    translate(noisy_model, source, out, resume=True, **options)
+    assert out.read_bytes() == (tmp_path / "expected.tif").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [(np.uint8, 0), (np.uint16, 65535), (np.float32, -9999)]
+)
+def test_where_nothing_is_known_nothing_is_made_up(
+    noisy_model: Path, tmp_path: Path, dtype: Any, value: int
+) -> None:
+    array = sample(40, 53, dtype)
+    array[:12] = value
+    array[20, 20, 0] = value if value != -9999 else 0.5  # one channel alone says nothing
+    tags = [(42113, "s", 0, str(value), True)]
+    source = tiff(tmp_path / "in.tif", array, iccprofile=None, extratags=tags)
+    (result,) = translate(noisy_model, source, tmp_path / "out.tif")
+    assert result.notices == ()
+    output = read(tmp_path / "out.tif")
+    assert (output[:12] == value).all()
+    assert (output[12:] != array[12:]).mean() > 0.9
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert file.pages.first.tags[42113].value == str(value)
+    if dtype != np.uint8:
+        (result,) = translate(noisy_model, source, tmp_path / "small.tif", depth="8")
+        assert "its GDAL_NODATA is not kept: the depth is another" in result.notices
+        with tifffile.TiffFile(tmp_path / "small.tif") as file:
+            assert 42113 not in file.pages.first.tags

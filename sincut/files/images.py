@@ -25,6 +25,7 @@ from sincut.errors import SincutError
 from sincut.files.metadata import (
     BITS,
     DAMAGE,
+    DROPPED_TAGS,
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
@@ -65,6 +66,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of another page
+_BELOW = 330  # SubIFDs
+_IPTC = 0x0404  # among Photoshop's blocks in a JPEG
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
 
@@ -330,11 +333,17 @@ def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
         notices.append(f"it has {frames} images; the first is used")
     if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
-    return notices
+    tags, info = tiff.tag_v2 if tiff else {}, opened.info
+    dropped = [name for tag, name in DROPPED_TAGS.items() if tag in tags]
+    if not tiff and ("xmp" in info or "XML:com.adobe.xmp" in info):
+        dropped.append("XMP")
+    if not tiff and _IPTC in info.get("photoshop", {}):
+        dropped.append("IPTC")
+    return notices + [f"its {name} is not kept" for name in dropped]
 
 
 def tiff_pages(file: IO[bytes]) -> int:
-    """How many pages a TIFF has that are not smaller copies of another."""
+    """How many pages a TIFF has: the first, and those that are not smaller copies of another."""
     position = file.tell()
     directory, pages, seen = tiff_directory(file), 0, set[int]()
     while directory.next and directory.next not in seen:
@@ -344,7 +353,9 @@ def tiff_pages(file: IO[bytes]) -> int:
             directory.load(file)
         except DAMAGE:  # of a page that is not used
             break
-        pages += not int(directory.get(_REDUCED, 0)) & 1
+        smaller = bool(int(directory.get(_REDUCED, 0)) & 1)
+        # Where the first is the smaller copy, the page itself may hang below it.
+        pages += (1 + (smaller and _BELOW in directory)) if not pages else not smaller
     file.seek(position)
     return pages
 
@@ -407,10 +418,15 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
         profile=colours.profile,
         converted=colours.converted,
         exif=header.exif,
-        dpi=header.dpi,
+        dpi=turned_dpi(header.dpi, header.orientation),
         geo=header.geo,
         notices=tuple(notices),
     )
+
+
+def turned_dpi(dpi: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
+    """Dots per inch across and down of an image that its orientation puts upright."""
+    return (dpi[1], dpi[0]) if dpi and orientation in (5, 6, 7, 8) else dpi
 
 
 def _arrays(image: Image.Image, device: bytes | None) -> tuple[Pixels, Pixels | None]:

@@ -17,13 +17,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
 
-# GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; GDAL's two.
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
+_NODATA = 42113
+# GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; GDAL's two;
+# the coefficients of a camera's rational polynomials.
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50844)
+# What is not carried, by the tag that a TIFF has it in.
+DROPPED_TAGS = {700: "XMP", 33723: "IPTC"}
 # Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
 # rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
 _TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
@@ -149,6 +154,29 @@ def copied_tags(source: Directory, tags: Iterable[int]) -> Directory:
             copy.tagtype[tag] = source.tagtype[tag]
             copy[tag] = value.encode("latin-1") if isinstance(value, str) else value
     return copy
+
+
+def nodata_of(geo: Directory | None, dtype: np.dtype[Any]) -> float | None:
+    """The value of ``dtype`` that stands where a GeoTIFF knows nothing; not NaN, which says so."""
+    if not geo or _NODATA not in geo:
+        return None
+    try:
+        value = float(_text(geo[_NODATA]))
+    except ValueError:
+        return None
+    if dtype.kind == "f":
+        return value if abs(value) <= float(np.finfo(dtype).max) else None
+    return value if 0 <= value <= np.iinfo(dtype).max and value.is_integer() else None
+
+
+def _text(value: object) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return text.strip("\0 ")
+
+
+def without_nodata(geo: Directory | None) -> Directory | None:
+    """The tags but for that value."""
+    return copied_tags(geo, set(geo) - {_NODATA}) or None if geo else None
 
 
 def save_options(

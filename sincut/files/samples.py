@@ -75,10 +75,15 @@ class Seen:
     """What a sparse sample of the rows that pass says of all: about 512 rows and columns."""
 
     def __init__(
-        self, path: Path, colours: Colours, size: tuple[int, int], dtype: npt.DTypeLike
+        self,
+        path: Path,
+        colours: Colours,
+        size: tuple[int, int],
+        dtype: npt.DTypeLike,
+        nodata: float | None = None,
     ) -> None:
-        """``size`` is (H, W); ``path`` is for messages."""
-        self._path, self._colours = path, colours
+        """``size`` is (H, W); ``path`` is for messages; ``nodata`` is not looked at."""
+        self._path, self._colours, self._nodata = path, colours, nodata
         self._steps = sparse(size[0]), sparse(size[1])
         self._float = np.dtype(dtype).kind == "f"
         self._looked = not (self._float or self._colours.converted)
@@ -95,6 +100,8 @@ class Seen:
         self._outside += self._colours.outside_srgb(sample)
         if not self._float:
             return
+        if self._nodata is not None:
+            sample = sample[~unknown(sample, self._nodata)]
         values = sample[np.isfinite(sample)]
         beyond = int(((values < 0) | (values > 1)).sum())
         if not self._looked and values.size:
@@ -118,6 +125,12 @@ class Seen:
             share = _percent(self._nan, self._pixels)
             told.append(f"{share} of its pixels are not numbers and {nan}")
         return told
+
+
+def unknown(rgb: Array, nodata: float) -> Array:
+    """Where the pixels of (…, 3) have the value ``nodata`` throughout."""
+    there: Array = (rgb == rgb.dtype.type(nodata)).all(axis=-1)
+    return there
 
 
 def _percent(part: int, whole: int) -> str:

@@ -1,8 +1,9 @@
 """Images of any size and depth, read by rows from top to bottom. No torch.
 
-What is small is decoded at once (images.py). Larger and deeper files are decoded while they are
-read: TIFF by tifffile, binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra
-package. What would take more memory than allowed is refused before it is decoded.
+TIFF is decoded by tifffile while it is read, but for its rarer kinds. Of the other formats what is
+small is decoded at once (images.py), and larger and deeper files are decoded while they are read:
+binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package. What would take
+more memory than allowed is refused before it is decoded.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from sincut.files.images import (
     opened_picture,
     reading,
     tiff_pages,
+    turned_dpi,
 )
 from sincut.files.images import read_picture as read_whole
-from sincut.files.metadata import DAMAGE, Carried, damage_told
+from sincut.files.metadata import DAMAGE, Carried, damage_told, nodata_of
 from sincut.files.profiles import Colours, has_imagecodecs, interpreted
 from sincut.files.rows import PlainRows, Rows, Turned, VipsRows, libvips, upright
 from sincut.files.samples import BANDS, Samples, Seen
@@ -58,6 +60,7 @@ class Source:
     ``height`` and ``width`` are those of the upright image. ``dtype`` is ``uint8``, ``uint16`` or
     ``float32``, and ``channels`` 3 or 4: RGB, or RGB and straight alpha. The RGB is in the file's
     own colours; ``colours`` brings it to sRGB and back. ``carried`` is what the output keeps.
+    ``nodata`` is the value of all three where a GeoTIFF says that nothing is known.
     ``resident_bytes`` is the host memory that reading holds beside the rows it returns;
     ``decoded`` says whether the whole image is held, as ``picture``, until it is closed.
     """
@@ -80,7 +83,10 @@ class Source:
         self.dtype, self.channels = np.dtype(layout.dtype), 3 + layout.alpha
         self.resident_bytes = rows.resident_bytes
         self._rows, self._layout, self._notices, self._next = rows, layout, notices, 0
-        self._seen = Seen(path, colours, size, self.dtype)
+        # What a GeoTIFF has where it knows nothing: as it stands in the samples, so of RGB only.
+        plain = not (layout.inverted or layout.premultiplied or colours.converted)
+        self.nodata = nodata_of(carried.geo, self.dtype) if plain else None
+        self._seen = Seen(path, colours, size, self.dtype, self.nodata)
 
     def rows(self, start: int, stop: int) -> Array:
         """(stop - start, W, channels), C-contiguous. ``start`` is where the last call stopped, or
@@ -279,7 +285,9 @@ def _source(
         rows,
         replace(layout, device=device),
         upright_size,
-        Carried(colours.profile, header.exif, header.dpi, header.geo),
+        Carried(
+            colours.profile, header.exif, turned_dpi(header.dpi, header.orientation), header.geo
+        ),
         colours,
         (*notices, *more, *damage),
     )
@@ -318,10 +326,10 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         if min(size) < 1:
             return None
         check_size(path, tiff.width, tiff.height, limits.max_pixels)
-        if not tiff.deep and math.prod(size) * tiff.samples <= limits.stream_above:
-            return _decoded(path, limits)
         missing = tiff.missing_codec if tiff.supported else None
         if not tiff.supported or (missing and not tiff.deep):
+            if not tiff.deep and math.prod(size) * tiff.samples <= limits.stream_above:
+                return _decoded(path, limits)
             with opened_picture(path) as (image, _, _):
                 if not missing or decoding_bytes(image) <= limits.max_memory:
                     return _decoded(path, limits, image)
@@ -362,6 +370,7 @@ def _tiff_header(tiff: Tiff, file: IO[bytes]) -> tuple[Header, list[str]]:
         notices.append(f"it has {pages} images; the first is used")
     if 0 in tiff.extra:
         notices.append("its channels beyond colour and alpha are not kept")
+    notices += [f"its {name} is not kept" for name in tiff.dropped]
     if tiff.no_exif:
         notices.append("its EXIF is not kept: it is a BigTIFF in big-endian order")
     try:
@@ -375,7 +384,8 @@ def _tiff_header(tiff: Tiff, file: IO[bytes]) -> tuple[Header, list[str]]:
 def _tiff_layout(tiff: Tiff) -> tuple[Samples, list[str]]:
     mode = "RGB" if tiff.photometric in (RGB, YCBCR) else "L"
     beyond = tiff.samples - BANDS[mode]
-    first = tiff.extra[0] if tiff.extra else (2 if beyond else 0)  # Pillow, too, without the tag
+    # Without the tag a single one is alpha, as Pillow has it; of several nobody knows.
+    first = tiff.extra[0] if tiff.extra else (2 if beyond == 1 else 0)
     alpha = beyond > 0 and first in (1, 2, 999)  # 999: CorelDRAW
     notices = []
     if tiff.dtype == np.float64:

@@ -23,6 +23,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from sincut.errors import SincutError
 from sincut.files.metadata import (
     DAMAGE,
+    DROPPED_TAGS,
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
@@ -137,6 +138,11 @@ class Tiff:
     def geo(self) -> Directory | None:
         """Its GeoTIFF tags."""
         return copied_tags(self._directory, GEO_TAGS) or None
+
+    @property
+    def dropped(self) -> list[str]:
+        """What it says that no output gets."""
+        return [name for tag, name in DROPPED_TAGS.items() if tag in self._directory]
 
     @property
     def no_exif(self) -> bool:
