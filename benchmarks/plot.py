@@ -56,7 +56,7 @@ def plot_quality(result: Path, target: Path) -> None:
         "C1": "C1, edges (higher is better)",
         "C2": "C2, self-similarity (higher is better)",
     }
-    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7), sharex=True)
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7.5), sharex=True, layout="constrained")
     for axis, (name, label) in zip(axes.flat, panels.items(), strict=True):
         lines = dict.fromkeys((row["preset"], row["direction"], row["seed"]) for row in rows)
         for line in lines:
@@ -73,10 +73,10 @@ def plot_quality(result: Path, target: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("seconds of training")
         axis.set_xscale("log")
-    axes[0][0].legend(fontsize=8)
+    named = axes[0][0].get_legend_handles_labels()
+    figure.legend(*named, loc="outside lower center", ncols=3, fontsize=8)
     device = found["device"].partition(" (")[0]
     figure.suptitle(f"Figures against training time\n{device}, {found['date'][:10]}")
-    figure.tight_layout()
     figure.savefig(target, dpi=150)
     pyplot.close(figure)
 
