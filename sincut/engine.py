@@ -29,8 +29,9 @@ Array = npt.NDArray[Any]
 AUTOMATIC_TILE = {"cpu": 512, "cuda": 1024}
 _SMALLEST = 32  # pixels: a tile of this side that does not fit will not fit in halves either
 # Bytes that a window takes at the peak, by pixel and channel of G, and what does not grow with it;
-# measured on a CPU for 4 to 80 channels, with a margin of about a tenth.
-_BYTES_PER_CHANNEL, _BYTES_ONCE = 24, 60_000_000
+# measured on a CPU for 4 to 80 channels, with a margin of about a tenth; of the second half, since
+# how much freed memory the allocator keeps is chance.
+_BYTES_PER_CHANNEL, _BYTES_ONCE = 24, 90_000_000
 
 
 class Operator(Protocol):
