@@ -129,7 +129,8 @@ def cut(
             working = _band_bytes(source, layout, operator, rows, kind, mask)
             working += _computing_bytes(operator, layout, min(side, whole), kind)
             # Finishing begins before all that bands took is given back.
-            peak = base + max(working, finishing + working // 2, preparing - held)
+            needed = max(working, finishing + working // 2, preparing - held)
+            peak = base + needed + needed // 10  # the allocator keeps some of what was freed
             found = Cut(side, band, peak, 0)
             if peak <= limit:
                 on_device = 0
