@@ -38,7 +38,7 @@ def demo(output: Path, force: bool, quiet: bool, **fields: str | None) -> None:
 
         result = make_demo(output, force=force, listener=listener(console, update), **changes)
     if result.signal:
-        console.line(f"Interrupted after step {result.step}; to make it again: --force")
+        console.line(f"Interrupted after step {max(result.step, 0)}; to make it again: --force")
         sys.exit(128 + result.signal)
     console.line(f"Made in {duration(result.seconds)}. Look at them:")
     for name, path in result.pictures.items():

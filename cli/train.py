@@ -108,7 +108,8 @@ def train(
         words += ["--tensorboard"] if tensorboard else []
         again = shlex.join([*words, "--no-report"] if no_report else words)
         console.line(
-            f"Interrupted after step {result.step} of {result.steps}; saved. To go on: {again}"
+            f"Interrupted after step {max(result.step, 0)} of {result.steps}; saved. "
+            f"To go on: {again}"
         )
         sys.exit(128 + result.signal)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sincut.config import train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import write_png
@@ -43,6 +44,7 @@ def make_demo(
     check_folder(folder)
     if any(path.exists() for path in pictures.values()) and not force:
         raise SincutError(f"{folder} holds a demo already; try --force or another -o")
+    train_config("draft", **changes)  # which refuses what is wrong before anything is written
     make_folder(folder)
     pictures["result"].unlink(missing_ok=True)
     write_png(pictures["content"], render_content())

@@ -176,16 +176,27 @@ class Recorder:
         interrupted = interrupted or bool(self.received)
         if save_due or interrupted:
             self.check(record)
+            self.check_networks(record)
             self.save(record.state)
         return interrupted
 
     def check(self, record: Record) -> None:
-        """Refuse to go on with, and to save, numbers that are broken."""
+        """Refuse to go on with losses that are broken."""
         if not all(math.isfinite(value) for value in record.values().values()):
-            raise SincutError(
-                f"training diverged at step {record.step}: a loss is not finite; the last saved "
-                f"state is kept; try --set learning_rate={self.config.learning_rate / 4:g}"
-            )
+            raise self.diverged(record, "a loss")
+
+    def check_networks(self, record: Record) -> None:
+        """Refuse to save what a step broke whose losses, from before its update, were good."""
+        for name, network in record.state.networks().items():
+            if not all(bool(each.isfinite().all()) for each in network.parameters()):
+                raise self.diverged(record, f"a weight of the {name.replace('_', ' ')}")
+
+    def diverged(self, record: Record, what: str) -> SincutError:
+        """The one line for it."""
+        return SincutError(
+            f"training diverged at step {record.step}: {what} is not finite; the last saved "
+            f"state is kept; try --set learning_rate={self.config.learning_rate / 4:g}"
+        )
 
     def log(self, record: Record) -> None:
         """One line in the log, the same to the listener."""

@@ -29,6 +29,7 @@ from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import read_picture
 from sincut.quality import Comparison
+from sincut.recorder import Recorder
 from sincut.run import RunResult
 from tests.conftest import TINY
 
@@ -345,6 +346,32 @@ def test_divergence_is_reported_and_the_saved_state_kept(
         "a loss is not finite; the last saved state is kept; try --set learning_rate=0.25"
     )
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_weights_that_the_last_update_broke_are_not_saved(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The losses of that step are from before it, and good."""
+    run = tmp_path / "run"
+    sincut.train(*pair, run, **{**TINY, "warm_steps": 0, "steps": 2, "checkpoint_every": 1})
+
+    def broken(self: Recorder, record: Any) -> bool:
+        if record.step == 3:
+            next(record.state.generator.parameters()).data.view(-1)[-1] = float("nan")
+        return whole(self, record)
+
+    whole = Recorder.on_step
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Recorder, "on_step", broken)
+        with pytest.raises(SincutError) as error:
+            sincut.train(*pair, run, resume=True, steps=4)
+    assert str(error.value) == (
+        "training diverged at step 3: a weight of the generator is not finite; the last saved "
+        "state is kept; try --set learning_rate=0.0005"
+    )
+    for name in ("state.safetensors", "model.safetensors"):
+        with safe_open(run / name, "pt") as file:
+            assert all(file.get_tensor(key).isfinite().all() for key in file.keys())  # noqa: SIM118
 
 
 def test_the_estimate_comes_before_the_first_step(pair: tuple[Path, Path], tmp_path: Path) -> None:
