@@ -87,7 +87,10 @@ class TrainConfig(Config):
     # Length and optimisation
     steps: int = option(100_000, "SinCUT steps (published: 16 epochs of 100,000 crops)", low=1)
     warm_steps: int = option(
-        0, "steps of L1 towards a colour transfer of the content before the first (ours)", low=0
+        0,
+        "steps of L1 towards a colour transfer of the content before the first (ours)",
+        low=0,
+        high=2**31 - 1,
     )
     learning_rate: float = option(0.002, "Adam's, for all networks (published)", low=1e-7, high=1)
     beta1: float = option(0.0, "Adam's (published)", low=0, high=0.999)
