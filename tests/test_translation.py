@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -445,13 +445,10 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     )
 
 
-def test_a_disk_that_runs_full_keeps_what_is_done(
-    noisy_model: Path, tmp_path: Path, streaming: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = tiff(tmp_path / "in.tif", sample(901, 43, np.uint8))
-    streaming(True)
-    translate(noisy_model, source, tmp_path / "expected.tif", tile="256")
-    real, appended = Writer.append, []
+@contextlib.contextmanager
+def disk_full_after_two_bands(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The third band cannot be written; the indices of those that were."""
+    real, appended = Writer.append, list[int]()
 
     def full(self: Writer, encoded: Any) -> None:
         if len(appended) == 2:
@@ -459,11 +456,22 @@ def test_a_disk_that_runs_full_keeps_what_is_done(
         appended.append(encoded.index)
         real(self, encoded)
 
-    monkeypatch.setattr(Writer, "append", full)
-    assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == (
-        "the disk is full; 2 of 4 bands are kept: --resume goes on with them, --force starts anew"
-    )
-    monkeypatch.setattr(Writer, "append", real)
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "append", full)
+        yield appended
+
+
+def test_a_disk_that_runs_full_keeps_what_is_done(
+    noisy_model: Path, tmp_path: Path, streaming: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiff(tmp_path / "in.tif", sample(901, 43, np.uint8))
+    streaming(True)
+    translate(noisy_model, source, tmp_path / "expected.tif", tile="256")
+    with disk_full_after_two_bands(monkeypatch) as appended:
+        assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == (
+            "the disk is full; 2 of 4 bands are kept: --resume goes on with them, --force starts "
+            "anew"
+        )
     assert appended == [0, 1]
     assert refusal(noisy_model, source, tmp_path / "out.tif", tile="256") == (
         f"{tmp_path / 'out.tif'} was begun before and is 2 of 4 bands done; try --resume, or "
@@ -897,16 +905,7 @@ def test_a_resumed_output_needs_no_disk_for_what_is_there(
     streaming(True)
     options: dict[str, Any] = {"tile": "256", "compression": "none"}
     translate(noisy_model, source, tmp_path / "expected.tif", **options)
-    real, appended = Writer.append, []
-
-    def full(self: Writer, encoded: Any) -> None:
-        if len(appended) == 2:
-            raise SincutError("the disk is full")
-        appended.append(encoded.index)
-        real(self, encoded)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Writer, "append", full)
+    with disk_full_after_two_bands(monkeypatch):
         refusal(noisy_model, source, out, **options)
     (part,) = tmp_path.glob(".out.tif.part")
     rest = (tmp_path / "expected.tif").stat().st_size - part.stat().st_size

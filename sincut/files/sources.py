@@ -83,7 +83,7 @@ class Source:
         self.dtype, self.channels = np.dtype(layout.dtype), 3 + layout.alpha
         self.resident_bytes = rows.resident_bytes
         self._rows, self._layout, self._notices, self._next = rows, layout, notices, 0
-        # What a GeoTIFF has where it knows nothing: as it stands in the samples, so of RGB only.
+        # It is told of the samples as they stand: no use where they come as other numbers.
         plain = not (layout.inverted or layout.premultiplied or colours.converted)
         self.nodata = nodata_of(carried.geo, self.dtype) if plain else None
         self._seen = Seen(path, colours, size, self.dtype, self.nodata)
