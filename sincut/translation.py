@@ -90,9 +90,12 @@ def translate(
         return config.skip_existing or finished
 
     def planned(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-        force, protected = config.force or config.dry_run, [Path(config.mask)]
         return planned_outputs(
-            inputs, output, force=force, skip=skip, protected=protected if config.mask else []
+            inputs,
+            output,
+            force=config.force or config.dry_run,
+            skip=skip,
+            protected=[Path(config.mask)] if config.mask else [],
         )
 
     pairs = planned(found_inputs(given, output), output)

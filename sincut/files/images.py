@@ -25,13 +25,13 @@ from sincut.errors import SincutError
 from sincut.files.metadata import (
     BITS,
     DAMAGE,
-    DROPPED_TAGS,
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
     append_directory,
     copied_tags,
     damage_told,
+    dropped_tags,
     one_line,
     resolution,
     save_options,
@@ -333,8 +333,8 @@ def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
         notices.append(f"it has {frames} images; the first is used")
     if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
-    tags, info = tiff.tag_v2 if tiff else {}, opened.info
-    dropped = [name for tag, name in DROPPED_TAGS.items() if tag in tags]
+    info = opened.info
+    dropped = dropped_tags(tiff.tag_v2) if tiff else []
     if not tiff and ("xmp" in info or "XML:com.adobe.xmp" in info):
         dropped.append("XMP")
     if not tiff and _IPTC in info.get("photoshop", {}):

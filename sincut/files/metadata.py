@@ -28,7 +28,7 @@ _NODATA = 42113
 # the coefficients of a camera's rational polynomials.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50844)
 # What is not carried, by the tag that a TIFF has it in.
-DROPPED_TAGS = {700: "XMP", 33723: "IPTC"}
+_DROPPED_TAGS = {700: "XMP", 33723: "IPTC"}
 # Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
 # rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
 _TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
@@ -143,6 +143,11 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
                 root.tagtype[tag] = _LONG
                 root[tag] = 0
     return root, directories
+
+
+def dropped_tags(directory: Directory) -> list[str]:
+    """What a TIFF says that no output gets, by name."""
+    return [name for tag, name in _DROPPED_TAGS.items() if tag in directory]
 
 
 def copied_tags(source: Directory, tags: Iterable[int]) -> Directory:

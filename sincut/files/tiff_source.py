@@ -23,11 +23,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from sincut.errors import SincutError
 from sincut.files.metadata import (
     DAMAGE,
-    DROPPED_TAGS,
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
     copied_tags,
+    dropped_tags,
     one_line,
     tiff_exif,
 )
@@ -142,7 +142,7 @@ class Tiff:
     @property
     def dropped(self) -> list[str]:
         """What it says that no output gets."""
-        return [name for tag, name in DROPPED_TAGS.items() if tag in self._directory]
+        return dropped_tags(self._directory)
 
     @property
     def no_exif(self) -> bool:
