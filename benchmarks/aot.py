@@ -38,7 +38,7 @@ MODES = ("static", "online", "key")
 TARGETS = {90: 90, 80: 80, 89: 80, 100: 80, 120: 80}
 
 _TYPES = {
-    **dict.fromkeys(("count", "size", "width"), "i32"),
+    **dict.fromkeys(("count", "size", "width", "splits"), "i32"),
     "planes_ptr": "*u8",
     **dict.fromkeys(("copies_ptr", "places_ptr"), "*i64"),
     "scales_ptr": "*fp64",
@@ -53,9 +53,9 @@ def table() -> list[dict[str, Any]]:
     for target, capability in TARGETS.items():
         for chosen in CONFIGURATIONS[capability]:
             rows += [
-                of_configuration(chosen, mode, splits, target)
+                of_configuration(chosen, mode, even, target)
                 for mode in MODES
-                for splits in (1, MAX_SPLITS)
+                for even in (True, False)
             ]
         rows += [
             of_rows(kernel, count, target)
@@ -69,19 +69,22 @@ def table() -> list[dict[str, Any]]:
     return rows
 
 
-def of_configuration(chosen: Configuration, mode: str, splits: int, target: int) -> dict[str, Any]:
-    """*attend* as it is launched for queries (static or online maximum) or for keys."""
+def of_configuration(chosen: Configuration, mode: str, even: bool, target: int) -> dict[str, Any]:
+    """*attend* as it is launched for queries (static or online maximum) or for keys.
+
+    ``even``: blocks and rows are whole tiles.
+    """
     constants = {
         "ROWS": chosen.rows,
         "COLUMNS": chosen.columns,
         "WIDTH": MAX_WIDTH,
-        "SPLITS": splits,
         "PARTS": chosen.parts,
         "ONLINE": mode == "online",
         "FOR_KEY": mode == "key",
+        "EVEN": even,
         "INTERPRETED": False,
     }
-    name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode} splits={splits}"
+    name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}{' even' * even}"
     return compiled(name, attend, constants, target, warps=chosen.warps, stages=chosen.stages)
 
 

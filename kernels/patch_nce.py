@@ -29,6 +29,7 @@ norms after the product, in float32; float32 rows are two bf16 parts and three p
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -205,6 +206,9 @@ def configuration(parts: int, size: int, capability: int) -> Configuration:
     return next(c for c in table if c.parts == parts and size >= c.smallest)
 
 
+_LOG2_E = tl.constexpr(math.log2(math.e)) if triton is not None else None
+
+
 def _jit(function: Any) -> Any:
     return triton.jit(function) if triton is not None else function
 
@@ -281,6 +285,93 @@ def prepare(  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _with_tile(  # type: ignore[no-untyped-def]
+    sums,
+    totals,
+    largest,
+    tile,
+    rows,
+    rows_low,
+    row,
+    row_scale,
+    first,
+    size,
+    width,
+    column_high_ptr,
+    column_low_ptr,
+    column_inverse_ptr,
+    column_shift_ptr,
+    column_gain_ptr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PARTS: tl.constexpr,
+    ONLINE: tl.constexpr,
+    FOR_KEY: tl.constexpr,
+    EVEN: tl.constexpr,
+    DIAGONAL: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """The sums of *attend* with those over one tile of columns added to them."""
+    column = tile * COLUMNS + tl.arange(0, COLUMNS)
+    channel = tl.arange(0, WIDTH)
+    place = (first + column)[:, None] * width + channel[None, :]
+    if EVEN:
+        columns = tl.load(column_high_ptr + place)
+        column_inverse = tl.load(column_inverse_ptr + first + column)
+    else:
+        exists = column < size
+        inside = exists[:, None] & (channel < width)[None, :]
+        columns = tl.load(column_high_ptr + place, mask=inside, other=0.0)
+        column_inverse = tl.load(column_inverse_ptr + first + column, mask=exists, other=0.0)
+    similarity = _product(rows, tl.trans(columns), INTERPRETED)
+    if PARTS == 2:
+        if EVEN:
+            columns_low = tl.load(column_low_ptr + place)
+        else:
+            columns_low = tl.load(column_low_ptr + place, mask=inside, other=0.0)
+        similarity += _product(rows, tl.trans(columns_low), INTERPRETED)
+        similarity += _product(rows_low, tl.trans(columns), INTERPRETED)
+    # Scaled after the product: rounding the normalised rows instead would cost accuracy.
+    similarity = similarity * row_scale[:, None] * column_inverse[None, :]
+    if FOR_KEY:
+        if EVEN:
+            shift = tl.load(column_shift_ptr + first + column)
+            gain = tl.load(column_gain_ptr + first + column)
+        else:
+            shift = tl.load(column_shift_ptr + first + column, mask=exists, other=0.0)
+            gain = tl.load(column_gain_ptr + first + column, mask=exists, other=0.0)
+        weight = tl.exp2(similarity - (shift * _LOG2_E)[None, :])
+    else:
+        gain = column_inverse
+        if ONLINE:
+            bounded = similarity
+            if DIAGONAL:
+                bounded = tl.where(row[:, None] != column[None, :], bounded, -1e30)
+            if not EVEN:
+                bounded = tl.where(exists[None, :], bounded, -1e30)
+            bound = tl.maximum(largest, tl.max(bounded, axis=1))
+            shrink = tl.exp2(largest - bound)
+            sums = sums * shrink[:, None]
+            totals = totals * shrink
+            largest = bound
+        weight = tl.exp2(similarity - largest[:, None])
+    if DIAGONAL:
+        weight = tl.where(row[:, None] != column[None, :], weight, 0.0)
+    if not EVEN:
+        weight = tl.where(exists[None, :], weight, 0.0)
+    if not FOR_KEY:
+        totals += tl.sum(weight, axis=1)
+    weight = weight * gain[None, :]
+    weight_high = _rounded(weight, columns.dtype, INTERPRETED)
+    sums += _product(weight_high, columns, INTERPRETED)
+    if PARTS == 2:
+        weight_low = _rounded(weight - weight_high.to(tl.float32), columns.dtype, INTERPRETED)
+        sums += _product(weight_low, columns, INTERPRETED)
+        sums += _product(weight_high, columns_low, INTERPRETED)
+    return sums, totals, largest
+
+
+@_jit
 def attend(  # type: ignore[no-untyped-def]
     row_high_ptr,
     row_low_ptr,
@@ -297,13 +388,14 @@ def attend(  # type: ignore[no-untyped-def]
     size,
     width,
     inverse_temperature,
+    splits,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     WIDTH: tl.constexpr,
-    SPLITS: tl.constexpr,
     PARTS: tl.constexpr,
     ONLINE: tl.constexpr,
     FOR_KEY: tl.constexpr,
+    EVEN: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
     """Sums over the other side's rows of one block, the diagonal left out.
@@ -311,69 +403,54 @@ def attend(  # type: ignore[no-untyped-def]
     For queries: sums = Σ_j exp(s_ij − m) k̂_j and totals = Σ_j exp(s_ij − m), with m = 1/τ, or the
     largest similarity seen where ONLINE. For keys: sums = Σ_i g_i exp(s_ij − n_i) q̂_i, with the
     queries' n_i = log Σ_j exp(s_ij) as column_shift and g_i / ‖q_i‖ as column_gain. Each split of
-    the columns writes its own (count, width) part.
+    the columns writes its own (count, width) part. EVEN: size and width are whole tiles.
     """
     # One grid axis for all three: the others end at 65,535 programs.
-    split = tl.program_id(0) % SPLITS
+    split = tl.program_id(0) % splits
     row_tiles = tl.cdiv(size, ROWS)
-    row = (tl.program_id(0) // SPLITS) % row_tiles * ROWS + tl.arange(0, ROWS)
-    group = (tl.program_id(0) // SPLITS // row_tiles).to(tl.int64)
+    first_row = (tl.program_id(0) // splits) % row_tiles * ROWS
+    row = first_row + tl.arange(0, ROWS)
+    group = (tl.program_id(0) // splits // row_tiles).to(tl.int64)
     channel = tl.arange(0, WIDTH)
     first = group * size
     row_place = (first + row)[:, None] * width + channel[None, :]
     row_inside = (row < size)[:, None] & (channel < width)[None, :]
     rows = tl.load(row_high_ptr + row_place, mask=row_inside, other=0.0)
+    rows_low = rows
     if PARTS == 2:
         rows_low = tl.load(row_low_ptr + row_place, mask=row_inside, other=0.0)
     row_scale = tl.load(row_inverse_ptr + first + row, mask=row < size, other=0.0)
-    row_scale = row_scale * inverse_temperature
+    # Powers of two: those of e cost a comparison and two products more for every entry.
+    row_scale = row_scale * (inverse_temperature * _LOG2_E)
     sums = tl.zeros((ROWS, WIDTH), tl.float32)
     totals = tl.zeros((ROWS,), tl.float32)
-    largest = tl.zeros((ROWS,), tl.float32) + (-1e30 if ONLINE else inverse_temperature)
+    largest = tl.zeros((ROWS,), tl.float32)
+    largest += -1e30 if ONLINE else inverse_temperature * _LOG2_E
     tiles = tl.cdiv(size, COLUMNS)
-    share = tl.cdiv(tiles, SPLITS)
-    for tile in range(split * share, tl.minimum(split * share + share, tiles)):
-        column = tile * COLUMNS + tl.arange(0, COLUMNS)
-        exists = column < size
-        place = (first + column)[:, None] * width + channel[None, :]
-        inside = exists[:, None] & (channel < width)[None, :]
-        columns = tl.load(column_high_ptr + place, mask=inside, other=0.0)
-        column_inverse = tl.load(column_inverse_ptr + first + column, mask=exists, other=0.0)
-        similarity = _product(rows, tl.trans(columns), INTERPRETED)
-        if PARTS == 2:
-            columns_low = tl.load(column_low_ptr + place, mask=inside, other=0.0)
-            similarity += _product(rows, tl.trans(columns_low), INTERPRETED)
-            similarity += _product(rows_low, tl.trans(columns), INTERPRETED)
-        # Scaled after the product: rounding the normalised rows instead would cost accuracy.
-        similarity = similarity * row_scale[:, None] * column_inverse[None, :]
-        counted = exists[None, :] & (row[:, None] != column[None, :])
-        if FOR_KEY:
-            shift = tl.load(column_shift_ptr + first + column, mask=exists, other=0.0)
-            gain = tl.load(column_gain_ptr + first + column, mask=exists, other=0.0)
-            weight = tl.where(counted, tl.exp(similarity - shift[None, :]), 0.0)
-        else:
-            gain = column_inverse
-            if ONLINE:
-                bound = tl.max(tl.where(counted, similarity, -1e30), axis=1)
-                bound = tl.maximum(largest, bound)
-                shrink = tl.exp(largest - bound)
-                sums = sums * shrink[:, None]
-                totals = totals * shrink
-                largest = bound
-            weight = tl.where(counted, tl.exp(similarity - largest[:, None]), 0.0)
-            totals += tl.sum(weight, axis=1)
-        weight = weight * gain[None, :]
-        weight_high = _rounded(weight, columns.dtype, INTERPRETED)
-        sums += _product(weight_high, columns, INTERPRETED)
-        if PARTS == 2:
-            weight_low = _rounded(weight - weight_high.to(tl.float32), columns.dtype, INTERPRETED)
-            sums += _product(weight_low, columns, INTERPRETED)
-            sums += _product(weight_high, columns_low, INTERPRETED)
+    share = tl.cdiv(tiles, splits)
+    begin = split * share
+    end = tl.minimum(begin + share, tiles)
+    # The few tiles that hold the diagonal come last, so that all others need not look for it.
+    diagonal = tl.minimum(tl.maximum(first_row // COLUMNS, begin), end)
+    behind = tl.minimum(tl.maximum(tl.cdiv(first_row + ROWS, COLUMNS), begin), end)
+    for index in range(begin, end - (behind - diagonal)):
+        tile = index + tl.where(index >= diagonal, behind - diagonal, 0)
+        sums, totals, largest = _with_tile(
+            sums, totals, largest, tile, rows, rows_low, row, row_scale, first, size, width,
+            column_high_ptr, column_low_ptr, column_inverse_ptr, column_shift_ptr, column_gain_ptr,
+            COLUMNS, WIDTH, PARTS, ONLINE, FOR_KEY, EVEN, False, INTERPRETED,
+        )  # fmt: skip
+    for tile in range(diagonal, behind):
+        sums, totals, largest = _with_tile(
+            sums, totals, largest, tile, rows, rows_low, row, row_scale, first, size, width,
+            column_high_ptr, column_low_ptr, column_inverse_ptr, column_shift_ptr, column_gain_ptr,
+            COLUMNS, WIDTH, PARTS, ONLINE, FOR_KEY, EVEN, True, INTERPRETED,
+        )  # fmt: skip
     out = split.to(tl.int64) * count + first + row
     tl.store(sums_ptr + out[:, None] * width + channel[None, :], sums, mask=row_inside)
     if not FOR_KEY:
         tl.store(totals_ptr + out, totals, mask=row < size)
-        tl.store(largest_ptr + out, largest, mask=row < size)
+        tl.store(largest_ptr + out, largest / _LOG2_E, mask=row < size)
 
 
 @_jit
@@ -483,6 +560,7 @@ def finish_key(  # type: ignore[no-untyped-def]
 # --- Launches and autograd ----------------------------------------------------------------------
 
 MAX_SPLITS = 8
+_TILES_OF_A_PROGRAM = 2  # what a program costs beside its tiles, in tiles
 PREPARE_ROWS = 8  # per program of the kernels that go over the rows once
 
 
@@ -503,6 +581,12 @@ class _Plan:
         return max(16, int(triton.next_power_of_2(self.width)))
 
     @property
+    def even(self) -> bool:
+        """Whether blocks and rows are whole tiles, so that nothing has to be masked."""
+        tile = max(self.chosen.rows, self.chosen.columns)  # both are powers of two
+        return self.size % tile == 0 and self.width == self.padded_width
+
+    @property
     def row_tiles(self) -> int:
         return int(triton.cdiv(self.size, self.chosen.rows))
 
@@ -516,11 +600,24 @@ def _plan(query: Tensor, temperature: float, groups: int) -> _Plan:
         capability = 10 * properties.major + properties.minor
         processors = properties.multi_processor_count
     chosen = configuration(_LANES[query.dtype], size, capability)
-    programs = triton.cdiv(size, chosen.rows) * groups
-    column_tiles = triton.cdiv(size, chosen.columns)
-    # Enough programs for every multiprocessor, each with at least two tiles to walk over.
-    splits = max(1, min(processors // programs, column_tiles // 2, MAX_SPLITS))
+    splits = best_splits(
+        triton.cdiv(size, chosen.rows) * groups, triton.cdiv(size, chosen.columns), processors
+    )
     return _Plan(count, width, size, groups, 1 / temperature, chosen, splits)
+
+
+def best_splits(programs: int, tiles: int, processors: int) -> int:
+    """How many programs share the ``tiles`` of one of ``programs``, so that the last ends soonest.
+
+    Programs run in rounds of one a multiprocessor; each costs its tiles and some for its start and
+    for the sums it writes.
+    """
+
+    def rounds_of_tiles(splits: int) -> int:
+        rounds = -(-programs * splits // processors)
+        return rounds * (-(-tiles // splits) + _TILES_OF_A_PROGRAM)
+
+    return min(range(1, max(2, min(MAX_SPLITS, tiles // 2) + 1)), key=rounds_of_tiles)
 
 
 def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -549,13 +646,14 @@ def _attend(
         plan.size,
         plan.width,
         plan.inverse_temperature,
+        plan.splits,
         ROWS=chosen.rows,
         COLUMNS=chosen.columns,
         WIDTH=plan.padded_width,
-        SPLITS=plan.splits,
         PARTS=chosen.parts,
         ONLINE=not for_key and 2 * plan.inverse_temperature > _STATIC_RANGE,
         FOR_KEY=for_key,
+        EVEN=plan.even,
         INTERPRETED=_interpreted(),
         num_warps=chosen.warps,
         num_stages=chosen.stages,
