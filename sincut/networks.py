@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sincut.filters import filtered
+from sincut.kernels.blur import blur
 from sincut.kernels.position_noise import position_noise
 from sincut.textures import TextureEnergies, Whitening
 
@@ -35,17 +35,13 @@ _TEXTURE_WIDTH = 64
 class Blur(nn.Module):
     """Low-pass filter [1, 3, 3, 1] ⊗ [1, 3, 3, 1] / 64 · gain on every channel, zero padding."""
 
-    kernel: Tensor
-
     def __init__(self, padding: int, *, stride: int = 1, gain: float = 1.0) -> None:
         super().__init__()
-        self.padding, self.stride = padding, stride
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        self.register_buffer("kernel", gain / 64 * taps[:, None] * taps, persistent=False)
+        self.padding, self.stride, self.gain = padding, stride, gain
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, (H + 2·padding − 3) / stride, …)."""
-        return filtered(image, self.kernel, self.padding, self.stride)
+        return blur(image, padding=self.padding, stride=self.stride, gain=self.gain)
 
 
 class ConvLayer(nn.Module):

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sincut.kernels.blur import blur
+
 CELL = 16  # pixels: the side of the squares whose energies are taken
 
 _SIDE = 7  # pixels: of patches and filters
@@ -81,7 +83,6 @@ class TextureEnergies(nn.Module):
     filters: Tensor
     mean: Tensor
     deviation: Tensor
-    halving: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,9 +91,6 @@ class TextureEnergies(nn.Module):
         self.register_buffer("filters", torch.zeros(self.count, 3, _SIDE, _SIDE))
         self.register_buffer("mean", torch.zeros(self.count))
         self.register_buffer("deviation", torch.ones(self.count))
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        blur = (taps[:, None] * taps).expand(3, 1, 4, 4).clone()
-        self.register_buffer("halving", blur, persistent=False)
 
     @torch.no_grad()
     def fit(self, crops: Tensor) -> None:
@@ -139,7 +137,7 @@ class TextureEnergies(nn.Module):
         levels = [image]
         while len(levels) < _LEVELS:
             framed = F.pad(levels[-1], (1, 1, 1, 1), mode="reflect")
-            levels.append(F.conv2d(framed, self.halving, stride=2, groups=3))
+            levels.append(blur(framed, padding=0, stride=2))
         return levels
 
 

@@ -28,7 +28,6 @@ FLOORS = {
     "sincut.files.profiles": 1,
     "sincut.quality": 1,
     "sincut.example": 1,
-    "sincut.filters": 0,
     "sincut.textures": 1,
     "sincut.draws": 1,
     "sincut.files.partfile": 1,
