@@ -91,6 +91,45 @@ def crops(device: str, target: Path | None) -> None:
         write_result(target, device, rows)
 
 
+@main.command()
+@click.argument("presets", nargs=-1, required=True, type=click.Choice(list(PRESETS)))
+@device_option
+@click.option("--rows", default=40, show_default=True, help="Kernels that are printed.")
+@json_option
+def profile(presets: tuple[str, ...], device: str, rows: int, target: Path | None) -> None:
+    """Where a training step's time goes: eager, recorded, kernel by kernel, beside a floor."""
+    from benchmarks.profile import measure
+    from benchmarks.record import print_table, write_result
+
+    results = []
+    for preset in presets:
+        results.append(measure(preset, device, _tell))
+        print_table(results[-1]["kernels"][:rows])
+        if target is not None:
+            write_result(target, device, results)
+
+
+@main.command()
+@json_option
+def configurations(target: Path | None) -> None:
+    """PatchNCE's launches, every candidate, timed on this GPU (needs CUDA)."""
+    import torch
+
+    from benchmarks.configurations import measure
+    from benchmarks.record import write_result
+
+    rows: list[dict[str, Any]] = []
+
+    def told(row: dict[str, Any]) -> None:
+        _tell(row)
+        rows.append(row)
+        if target is not None:
+            write_result(target, "cuda", rows)
+
+    for dtype in (torch.bfloat16, torch.float32):
+        measure(dtype, told)
+
+
 @main.command("train-step")
 @device_option
 @presets_option("published; on CUDA also paper")

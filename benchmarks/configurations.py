@@ -1,6 +1,6 @@
 """Which launch of *attend* is fastest: every candidate, timed and checked, on this GPU.
 
-The table in ``sincut/kernels/patch_nce.py`` is fixed, since tuning at run time breaks the capture of
+The table in ``kernels/patch_nce.py`` is fixed, since tuning at run time breaks the capture of
 graphs. This measures what should stand in it.
 """
 
@@ -76,10 +76,13 @@ def _plans(shipped: kernels._Plan, parts: int) -> Iterator[kernels._Plan]:
             shipped.chosen.stages,
         )  # fmt: skip
         programs, tiles = -(-shipped.size // rows) * shipped.groups, -(-shipped.size // columns)
-        best = kernels.best_splits(programs, tiles, torch.cuda.get_device_properties(0).multi_processor_count)
-        for splits in sorted({1, best, min(2 * best, kernels.MAX_SPLITS, max(1, tiles // 2))}):
-            if splits == 1 and programs * 4 < 132 and best > 1:
-                continue
+        most = min(kernels.MAX_SPLITS, max(1, tiles // 2))
+        processors = torch.cuda.get_device_properties(0).multi_processor_count
+        for splits in sorted(
+            {1, 2, 4, most, shipped.splits if same else 1} & {*range(1, most + 1)}
+        ):
+            if programs * splits < processors // 2 and splits < most:
+                continue  # half of the GPU would idle
             yield replace(shipped, chosen=shipped.chosen if same else chosen, splits=splits)
 
 

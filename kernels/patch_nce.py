@@ -160,7 +160,8 @@ def _normalised(rows: Tensor) -> Tensor:
 class Configuration:
     """How *attend* is launched for blocks of at least ``smallest`` rows.
 
-    A program holds ``rows`` rows and walks over tiles of ``columns`` of the other side.
+    A program holds ``rows`` rows and walks over tiles of ``columns`` of the other side;
+    ``resident`` of them share a multiprocessor.
     """
 
     parts: int
@@ -169,17 +170,19 @@ class Configuration:
     columns: int
     warps: int
     stages: int
+    resident: int = 1
 
 
 # Fixed, since tuning at run time breaks graph capture. Compiled for the targets named without
 # spills and with matrix instructions; `python -m benchmarks aot` prints and the tests check it.
+# Those for 9.0 are the fastest, or within a twentieth, of `python -m benchmarks configurations`.
 CONFIGURATIONS: dict[int, tuple[Configuration, ...]] = {
     # compute capability 9.0
     90: (
-        Configuration(parts=1, smallest=1024, rows=128, columns=64, warps=8, stages=2),
-        Configuration(parts=1, smallest=65, rows=64, columns=32, warps=4, stages=2),
-        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=3),
-        Configuration(parts=2, smallest=65, rows=128, columns=32, warps=8, stages=2),
+        Configuration(parts=1, smallest=2048, rows=128, columns=64, warps=8, stages=3),
+        Configuration(parts=1, smallest=65, rows=64, columns=32, warps=4, stages=3, resident=2),
+        Configuration(parts=1, smallest=1, rows=16, columns=64, warps=4, stages=3, resident=3),
+        Configuration(parts=2, smallest=65, rows=128, columns=32, warps=8, stages=3),
         Configuration(parts=2, smallest=1, rows=16, columns=32, warps=8, stages=2),
     ),
     # 8.0 to 8.9, and from 10.0 until there are configurations of their own: few rows, since without
@@ -560,7 +563,7 @@ def finish_key(  # type: ignore[no-untyped-def]
 # --- Launches and autograd ----------------------------------------------------------------------
 
 MAX_SPLITS = 8
-_TILES_OF_A_PROGRAM = 2  # what a program costs beside its tiles, in tiles
+_TILES_OF_A_PROGRAM = 8  # what a program costs beside its tiles, in tiles: measured on an H200
 PREPARE_ROWS = 8  # per program of the kernels that go over the rows once
 
 
@@ -601,20 +604,22 @@ def _plan(query: Tensor, temperature: float, groups: int) -> _Plan:
         processors = properties.multi_processor_count
     chosen = configuration(_LANES[query.dtype], size, capability)
     splits = best_splits(
-        triton.cdiv(size, chosen.rows) * groups, triton.cdiv(size, chosen.columns), processors
+        triton.cdiv(size, chosen.rows) * groups,
+        triton.cdiv(size, chosen.columns),
+        processors * chosen.resident,
     )
     return _Plan(count, width, size, groups, 1 / temperature, chosen, splits)
 
 
-def best_splits(programs: int, tiles: int, processors: int) -> int:
+def best_splits(programs: int, tiles: int, at_once: int) -> int:
     """How many programs share the ``tiles`` of one of ``programs``, so that the last ends soonest.
 
-    Programs run in rounds of one a multiprocessor; each costs its tiles and some for its start and
+    The GPU runs programs in rounds of ``at_once``; each costs its tiles and some for its start and
     for the sums it writes.
     """
 
     def rounds_of_tiles(splits: int) -> int:
-        rounds = -(-programs * splits // processors)
+        rounds = -(-programs * splits // at_once)
         return rounds * (-(-tiles // splits) + _TILES_OF_A_PROGRAM)
 
     return min(range(1, max(2, min(MAX_SPLITS, tiles // 2) + 1)), key=rounds_of_tiles)

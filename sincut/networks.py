@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sincut.kernels.bias_act import bias_act_
 from sincut.kernels.blur import blur
 from sincut.kernels.position_noise import position_noise
 from sincut.textures import TextureEnergies, Whitening
@@ -73,14 +74,18 @@ class ConvLayer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H, W), or (…, H/2, W/2) with ``down``."""
-        weight = self.weight * self.weight_gain
-        bias = self.bias * self.gain if self.bias is not None else None
-        if self.blur is None:
-            image = F.conv2d(image, weight, bias, padding=self.kernel // 2)
-        else:
-            image = F.conv2d(self.blur(image), weight, bias, stride=self.stride)
         # In place: what a convolution gives is needed by nobody else, forwards or backwards.
+        if self.bias is not None and image.is_cuda:  # cuDNN adds a bias in a pass of its own
+            image = self._convolved(image, self.weight, None)
+            return bias_act_(image, self.bias, scale=self.weight_gain, bias_scale=self.gain)
+        bias = self.bias * self.gain if self.bias is not None else None
+        image = self._convolved(image, self.weight * self.weight_gain, bias)
         return F.leaky_relu_(image, NEGATIVE_SLOPE) if self.activate else image
+
+    def _convolved(self, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.blur is None:
+            return F.conv2d(image, weight, bias, padding=self.kernel // 2)
+        return F.conv2d(self.blur(image), weight, bias, stride=self.stride)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """The inputs that outputs ``first … last`` of one axis depend on (both inclusive)."""
@@ -139,6 +144,11 @@ class UpsamplingLayer(nn.Module):
         norm = self.weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
         weight = self.weight / norm * ACTIVATION_GAIN
         image = self.blur(F.conv_transpose2d(image, weight.transpose(0, 1), stride=2))
+        if image.is_cuda:
+            strength = self.noise_weight * ACTIVATION_GAIN if noise is not None else None
+            return bias_act_(
+                image, self.bias, bias_scale=ACTIVATION_GAIN, noise=noise, strength=strength
+            )
         # One after the other: a sum of both would be as large as the image, in float32.
         image.add_((self.bias * ACTIVATION_GAIN).to(image.dtype)[:, None, None])
         if noise is not None:
@@ -414,6 +424,6 @@ class PatchProjector(nn.Module):
         The same positions are taken from every image; rows of one image are consecutive.
         """
         return [
-            head(feature.flatten(2)[:, :, where].transpose(1, 2).flatten(0, 1))
+            head(feature.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, where).flatten(0, 1))
             for head, feature, where in zip(self.heads, features, positions, strict=True)
         ]

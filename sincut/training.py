@@ -366,8 +366,10 @@ def _average(state: State, weight: Tensor) -> None:
         (state.averaged_generator, state.generator),
         (state.averaged_projector, state.projector),
     ):
-        for mean, new in zip(average.parameters(), newest.parameters(), strict=True):
-            mean.lerp_(new, weight)
+        means, news = ([*network.parameters()] for network in (average, newest))
+        steps = torch._foreach_sub(news, means)  # all at once: a launch each is what costs
+        torch._foreach_mul_(steps, weight)
+        torch._foreach_add_(means, steps)
 
 
 def _noise(state: State, inputs: Tensor, draws: Draws) -> list[Tensor]:

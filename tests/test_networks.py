@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
+from sincut.devices import convolutions
 from sincut.losses import r1_penalty
 from sincut.networks import Blur, Discriminator, Generator, PatchProjector, ResidualBlock
 
@@ -199,6 +202,35 @@ def test_derivatives_of_the_blur(padding: int, stride: int, sides: tuple[int, in
     with torch.no_grad():
         constant = blur(image)
     assert torch.equal(blur(image), constant)
+
+
+@pytest.mark.gpu
+def test_networks_on_cuda_are_those_on_a_cpu() -> None:
+    """There gains, biases, noise and activations are applied by kernels: outputs, gradients, R1."""
+    torch.manual_seed(0)
+    networks = Generator(8, blocks=2), Discriminator(8, 32, 16)
+    for parameter in (p for network in networks for p in network.parameters()):
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    image, noise = torch.randn(2, 3, 32, 32), [torch.randn(2, 1, 32, 32)]
+
+    def everything(dtype: torch.dtype, device: str) -> list[torch.Tensor]:
+        generator, discriminator = (
+            copy.deepcopy(network).to(device, dtype, memory_format=torch.channels_last)
+            for network in networks
+        )
+        given = image.to(device, dtype, memory_format=torch.channels_last)
+        output, features = generator.generate(given, [n.to(device, dtype) for n in noise], (1, 2))
+        real = given.clone().requires_grad_()
+        loss = discriminator(output).sum() + features[1].square().mean()
+        loss = loss + r1_penalty(discriminator(real), real)
+        loss.backward()
+        gradients = [p.grad for n in (generator, discriminator) for p in n.parameters()]
+        return [each.detach().double().cpu() for each in (output, loss, *gradients)]
+
+    with convolutions("fp32"):
+        exact, fused = everything(torch.float64, "cpu"), everything(torch.float32, "cuda")
+    for want, got in zip(exact, fused, strict=True):
+        assert (got - want).norm() <= 1e-3 * want.norm() + 1e-6
 
 
 def test_r1_convolves_nothing_for_the_fixed_filters() -> None:

@@ -33,7 +33,8 @@ pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 ALLOWED = {
     # loss, gradient of random rows, of rows at a cosine of 0.9, of equal rows
     torch.float32: (4 * 2.4e-5 * 0.07, 4 * 4e-7, 4 * 7e-6, 4 * 4e-5),
-    torch.float16: (4 * 2.4e-5 * 0.07, 2**-11, 2**-11, 2**-11),  # the result itself is rounded
+    # The result itself is rounded; what that costs small gradients is added in `check`.
+    torch.float16: (4 * 2.4e-5 * 0.07, 2**-11, 2**-11, 2**-11),
     torch.bfloat16: (4 * 7e-3 * 0.07, 4 * 2e-4 + 2**-8, 4 * 1e-3 + 2**-8, 4 * 4e-3),
 }
 KINDS = {"near": 2, "collapsed": 3, "equal": 3}
@@ -93,6 +94,8 @@ def check(kind: str, count: int, width: int, dtype: torch.dtype, **options: Any)
     allowed = of_gradient * steep
     for index in (1, 2):
         own = error(eager[index], exact[index])
+        if dtype == torch.float16:  # below 6e-5 its numbers lose places
+            own += error(exact[index].half().double(), exact[index])
         assert error(fused[index], exact[index]) <= own + fewer * allowed
 
 

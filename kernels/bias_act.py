@@ -1,0 +1,288 @@
+"""What follows a convolution, in one pass over its output: gain, bias, noise, leaky ReLU.
+
+For an image x (N, C, H, W), a bias b (C,) and noise z (N or 1, 1, H, W)::
+
+    v = scale · x + bias_scale · b + strength · z
+    y = max(v, slope · v)
+
+    m = 1 where y > 0, else slope;   v̄ = ȳ · m
+    x̄ = scale · v̄,   b̄ = bias_scale · Σ_nhw v̄,   strength̄ = Σ v̄ · z
+
+with ¯ the derivative of what follows. v̄ is linear in ȳ, and m is constant almost everywhere, so the
+derivative of a derivative (R1) is the same mask once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
+    triton = None
+
+SLOPE = 0.2
+
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def bias_act_(
+    image: Tensor,
+    bias: Tensor,
+    *,
+    scale: float = 1.0,
+    bias_scale: float = 1.0,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
+) -> Tensor:
+    """Scale an image, add bias and noise, and take the leaky ReLU, in place; on CUDA by kernels.
+
+    Args:
+        image: (N, C, H, W), floating point, channels last in memory on CUDA; it is overwritten.
+        bias: (C,) float.
+        scale, bias_scale: factors of image and bias.
+        noise: (N or 1, 1, H, W) float32, without a gradient; needs ``strength``.
+        strength: () float, the noise's factor.
+
+    Returns:
+        (N, C, H, W) of the image's type; derivatives of any order with respect to image, bias and
+        strength.
+    """
+    if not image.is_cuda or image.dtype not in _TYPES or torch.compiler.is_compiling():
+        return bias_act_reference(image, bias, scale, bias_scale, noise, strength)
+    return bias_act_triton(image, bias, scale, bias_scale, noise, strength)
+
+
+def bias_act_reference(
+    image: Tensor,
+    bias: Tensor,
+    scale: float,
+    bias_scale: float,
+    noise: Tensor | None,
+    strength: Tensor | None,
+) -> Tensor:
+    """The formula as written, for any device, not in place."""
+    value = image if scale == 1 else image * scale
+    value = value + (bias * bias_scale).to(image.dtype)[:, None, None]
+    if noise is not None and strength is not None:
+        value = value + (strength * noise).to(image.dtype)
+    return F.leaky_relu(value, SLOPE)
+
+
+def bias_act_triton(
+    image: Tensor,
+    bias: Tensor,
+    scale: float,
+    bias_scale: float,
+    noise: Tensor | None,
+    strength: Tensor | None,
+) -> Tensor:
+    """The kernels, always: for CPU tensors they need Triton's interpreter."""
+    if not image.is_contiguous(memory_format=torch.channels_last):
+        image = image.contiguous(memory_format=torch.channels_last)
+    result: Tensor = _BiasAct.apply(  # type: ignore[no-untyped-call]
+        image, bias, noise, strength, scale, bias_scale
+    )
+    return result
+
+
+class _BiasAct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        image: Tensor,
+        bias: Tensor,
+        noise: Tensor | None,
+        strength: Tensor | None,
+        scale: float,
+        bias_scale: float,
+    ) -> Tensor:
+        pixels, channels = image.numel() // image.shape[1], image.shape[1]
+        given = image if noise is None else noise.contiguous()
+        with _on_device_of(image):
+            add_and_activate[(triton.cdiv(image.numel(), BLOCK),)](
+                image, bias, given, image if strength is None else strength, image.numel(),
+                pixels if noise is None else given.numel(), scale, bias_scale,
+                CHANNELS=channels, WITH_NOISE=noise is not None, SLOPE=SLOPE, BLOCK=BLOCK,
+                INTERPRETED=_interpreted(),
+            )  # fmt: skip
+        return image
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        image, _, noise, strength, ctx.scale, ctx.bias_scale = inputs
+        ctx.mark_dirty(image)
+        ctx.save_for_backward(output, noise)
+        ctx.with_noise = strength is not None
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        output, noise = ctx.saved_tensors
+        of_image, of_bias, of_strength = _Derivative.apply(  # type: ignore[no-untyped-call]
+            slope, output, noise, ctx.scale, ctx.bias_scale
+        )
+        return of_image, of_bias, None, of_strength if ctx.with_noise else None, None, None
+
+
+class _Derivative(torch.autograd.Function):
+    """ȳ → x̄, b̄ and strength̄; its own derivative with respect to ȳ is the mask again."""
+
+    @staticmethod
+    def forward(
+        slope: Tensor, output: Tensor, noise: Tensor | None, scale: float, bias_scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        slope = slope.contiguous(memory_format=torch.channels_last)
+        channels = output.shape[1]
+        pixels = output.numel() // channels
+        padded = max(16, int(triton.next_power_of_2(channels)))
+        rows = max(1, ENTRIES // padded)
+        programs = min(triton.cdiv(pixels, rows), MOST_SUMS)
+        result = torch.empty_like(output)
+        sums = output.new_empty((programs, channels + 1), dtype=torch.float32)
+        with _on_device_of(output):
+            mask_and_sum[(programs,)](
+                slope, output, output if noise is None else noise, result, sums, pixels,
+                pixels if noise is None else noise.numel(), channels, scale, bias_scale,
+                triton.cdiv(triton.cdiv(pixels, rows), programs),
+                WITH_NOISE=noise is not None, SLOPE=SLOPE, ROWS=rows, WIDTH=padded,
+                INTERPRETED=_interpreted(),
+            )  # fmt: skip
+        total = sums.sum(dim=0)
+        return result, total[:channels], total[channels]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, activated, noise, ctx.scale, ctx.bias_scale = inputs
+        ctx.save_for_backward(activated, noise)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(
+        ctx: Any, of_image: Tensor | None, of_bias: Tensor | None, of_strength: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        output, noise = ctx.saved_tensors
+        if of_bias is None and of_strength is None and of_image is not None:
+            again, _, _ = _Derivative.apply(  # type: ignore[no-untyped-call]
+                of_image, output, noise, ctx.scale, ctx.bias_scale
+            )
+            return again, None, None, None, None
+        # Nothing of the project comes here; whoever differentiates a bias's gradient does.
+        mask = torch.where(output > 0, 1.0, SLOPE)
+        back = torch.zeros_like(mask)
+        if of_image is not None:
+            back = back + ctx.scale * of_image
+        if of_bias is not None:
+            back = back + ctx.bias_scale * of_bias[:, None, None]
+        if of_strength is not None and noise is not None:
+            back = back + of_strength * noise
+        return (back * mask).to(output.dtype), None, None, None, None
+
+
+# --- The kernels --------------------------------------------------------------------------------
+
+BLOCK = 1024  # entries that a program of the first makes: eight for each of its threads
+ENTRIES = 2048  # that a program of the second looks at at once
+MOST_SUMS = 1056  # programs of the second: eight for each multiprocessor of the largest GPUs
+
+
+def _jit(function: Any) -> Any:
+    return triton.jit(function) if triton is not None else function
+
+
+def _interpreted() -> bool:
+    return not isinstance(add_and_activate, triton.JITFunction)
+
+
+def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+@_jit
+def _stored(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """float32 in the type of memory, rounded to nearest; the interpreter would cut bf16 off."""
+    if INTERPRETED and TYPE.is_bf16():
+        bits = x.to(tl.int32, bitcast=True)
+        bits = bits + 0x7FFF + ((bits >> 16) & 1)
+        x = ((bits >> 16) << 16).to(tl.float32, bitcast=True)
+    return x.to(TYPE)
+
+
+@_jit
+def add_and_activate(  # type: ignore[no-untyped-def]
+    image_ptr,
+    bias_ptr,
+    noise_ptr,
+    strength_ptr,
+    count,
+    noise_count,
+    scale,
+    bias_scale,
+    CHANNELS: tl.constexpr,
+    WITH_NOISE: tl.constexpr,
+    SLOPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """In place on entries of an image that is channels last: entry e is of channel e % C."""
+    begin = tl.program_id(0).to(tl.int64) * BLOCK
+    entry = begin + tl.arange(0, BLOCK)
+    inside = entry < count
+    image = tl.load(image_ptr + entry, mask=inside, other=0.0)
+    # Divided in 32 bits, where threads do it.
+    nearby = (begin % CHANNELS).to(tl.int32) + tl.arange(0, BLOCK)
+    bias = tl.load(bias_ptr + nearby % CHANNELS, mask=inside, other=0.0).to(tl.float32)
+    value = image.to(tl.float32) * scale + bias * bias_scale
+    if WITH_NOISE:
+        pixel = begin // CHANNELS + nearby // CHANNELS
+        noise = tl.load(noise_ptr + pixel % noise_count, mask=inside, other=0.0)
+        value += tl.load(strength_ptr).to(tl.float32) * noise.to(tl.float32)
+    value = tl.where(value > 0.0, value, SLOPE * value)
+    tl.store(image_ptr + entry, _stored(value, image.dtype, INTERPRETED), mask=inside)
+
+
+@_jit
+def mask_and_sum(  # type: ignore[no-untyped-def]
+    slope_ptr,
+    output_ptr,
+    noise_ptr,
+    result_ptr,
+    sums_ptr,
+    pixels,
+    noise_count,
+    channels,
+    scale,
+    bias_scale,
+    rounds,
+    WITH_NOISE: tl.constexpr,
+    SLOPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """x̄ of some pixels, and what they add to b̄ (channels) and, behind it, to strength̄."""
+    channel = tl.arange(0, WIDTH)
+    sums = tl.zeros((WIDTH,), tl.float32)
+    of_noise = tl.zeros((ROWS,), tl.float32)
+    for index in range(rounds):
+        pixel = (tl.program_id(0) * rounds + index).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+        place = pixel[:, None] * channels + channel[None, :]
+        slope = tl.load(slope_ptr + place, mask=inside, other=0.0)
+        output = tl.load(output_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        value = slope.to(tl.float32)
+        value = tl.where(output > 0.0, value, SLOPE * value)
+        result = _stored(value * scale, slope.dtype, INTERPRETED)
+        tl.store(result_ptr + place, result, mask=inside)
+        sums += tl.sum(value, axis=0)
+        if WITH_NOISE:
+            noise = tl.load(noise_ptr + pixel % noise_count, mask=pixel < pixels, other=0.0)
+            of_noise += tl.sum(value, axis=1) * noise.to(tl.float32)
+    start = sums_ptr + tl.program_id(0).to(tl.int64) * (channels + 1)
+    tl.store(start + channel, sums * bias_scale, mask=channel < channels)
+    tl.store(start + channels, tl.sum(of_noise, axis=0))
