@@ -66,15 +66,19 @@ def patch_nce(device: str, compiled: bool, target: Path | None) -> None:
     from benchmarks.patch_nce import measure, same_curve
     from benchmarks.record import print_table, write_result
 
-    types = [torch.bfloat16, torch.float32] if device == "cuda" else [torch.float32]
-    rows = [row for dtype in types for row in measure(device, dtype, compiled=compiled)]
-    print_table(rows)
+    rows: list[dict[str, Any]] = []
+
+    def keep(found: list[dict[str, Any]]) -> None:
+        """Write at once: a run that is cut off has not been for nothing."""
+        rows.extend(found)
+        print_table(found)
+        if target is not None:
+            write_result(target, device, rows)
+
+    for dtype in [torch.bfloat16, torch.float32] if device == "cuda" else [torch.float32]:
+        measure(device, dtype, compiled=compiled, on_shape=keep)
     if device == "cuda":
-        curve = same_curve(device, steps=100)
-        print_table([curve])
-        rows.append({"method": "training curve", **curve})
-    if target is not None:
-        write_result(target, device, rows)
+        keep([{"method": "training curve", **same_curve(device, steps=100)}])
 
 
 @main.command()
@@ -291,6 +295,7 @@ def parts(device: str, output: Path) -> dict[str, tuple[str, list[str]]]:
     changed = [*_PAPER, "--steps", "500"] if cuda else ["--preset", "draft"]
     channels = ["--channels", "40" if cuda else "16"]
     found = {
+        "profile": ("profile.json", ["profile", *(["paper", "fast"] if cuda else ["draft"])]),
         "train-step-paper": ("train-step-paper.json", ["train-step", *_PAPER, "--no-compile"]),
         "fast-to-quality": ("fast-to-quality", ["time-to-quality", "--preset", "fast"]),
         "draft-to-quality": ("draft-to-quality", ["time-to-quality", "--preset", "draft", *fitted]),
@@ -306,8 +311,10 @@ def parts(device: str, output: Path) -> dict[str, tuple[str, list[str]]]:
     if not cuda:  # where a step of `paper` takes seconds, and one of `fast` a second
         for name in ("train-step-paper", "fast-to-quality", "paper-to-quality"):
             del found[name]
+    if cuda:
+        found["configurations"] = ("configurations.json", ["configurations"])
     for name, (_, command) in found.items():
-        if name not in ("aot", "plot"):
+        if name not in ("aot", "plot", "configurations"):
             command += ["--device", device]
     return found
 

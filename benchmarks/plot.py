@@ -27,7 +27,7 @@ def plot(result: Path, target: Path) -> None:
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 4), squeeze=False)
     for axis, (name, label) in zip(axes[0], panels, strict=True):
         for method in dict.fromkeys(row["method"] for row in rows):
-            points = [(row["rows"], row[name]) for row in rows if row["method"] == method]
+            points = sorted((row["rows"], row[name]) for row in rows if row["method"] == method)
             axis.loglog(*zip(*points, strict=True), marker="o", label=method)
         axis.set_xlabel("rows")
         axis.set_ylabel(label)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.patch_nce import PEAK_BYTES, PEAK_FLOPS
-from benchmarks.train_step import ENDLESS, example_pair, synchronise
+from benchmarks.train_step import ENDLESS, Pair, example_pair, synchronise
 from sincut.config import TrainConfig, train_config
 from sincut.replay import EAGER_CALLS
 from sincut.training import Record, new_state, resolved, train
@@ -29,6 +29,7 @@ def measure(preset: str, device: str, tell: Callable[[dict[str, Any]], None]) ->
 
     Averages over whole periods of R1. ``tell`` gets the figures before the kernels are there.
     """
+    pair = example_pair()
     config = resolved(
         train_config(preset, device=device, warm_steps=0, steps=ENDLESS, log_every=ENDLESS)
     )
@@ -36,24 +37,24 @@ def measure(preset: str, device: str, tell: Callable[[dict[str, Any]], None]) ->
     for name, recorded in (("recorded", True), ("eager", False)):
         if device == "cpu" and recorded:
             continue
-        course = _Course(config.replaced(record_steps=recorded))
+        course = _Course(config.replaced(record_steps=recorded), pair)
         found[f"{name}_ms"] = course.milliseconds(STEPS[device])
         found[f"{name}_seconds_to_the_first_timed_step"] = course.seconds_before
         if device == "cuda":
             found["peak_bytes"] = torch.cuda.max_memory_allocated()
-    found |= _floor(config.replaced(record_steps=False))
+    found |= _floor(config.replaced(record_steps=False), pair)
     fastest = found.get("recorded_ms", found["eager_ms"])
     found["times_the_floor"] = fastest / found["floor_ms"]
     tell(found)
-    found["kernels"] = _kernels(config)
+    found["kernels"] = _kernels(config, pair)
     return found
 
 
 class _Course:
     """A training that stops after what was asked for."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.pair = config, example_pair()
+    def __init__(self, config: TrainConfig, pair: Pair) -> None:
+        self.config, self.pair = config, pair
         self.seconds_before = 0.0
         # After every kind of step has been recorded.
         self.before = (EAGER_CALLS + 2) * config.r1_every if config.device == "cuda" else 1
@@ -112,21 +113,21 @@ class _Counted(TorchDispatchMode):
         return result
 
 
-def _floor(config: TrainConfig) -> dict[str, float]:
+def _floor(config: TrainConfig, pair: Pair) -> dict[str, float]:
     counted = _Counted()
-    steps = _Course(config).within(counted)
+    steps = _Course(config, pair).within(counted)
     flops, moved = counted.flops / steps, counted.bytes / steps
     floor = 1e3 * max(flops / PEAK_FLOPS, moved / PEAK_BYTES)
     return {"gigaflops": flops / 1e9, "gigabytes": moved / 1e9, "floor_ms": floor}
 
 
-def _kernels(config: TrainConfig) -> list[dict[str, Any]]:
+def _kernels(config: TrainConfig, pair: Pair) -> list[dict[str, Any]]:
     """Kernels (on a CPU operators) of one period of R1, the longest first."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if config.device == "cuda":
         kinds = [torch.profiler.ProfilerActivity.CUDA]
     profile = torch.profiler.profile(activities=kinds)
-    steps = _Course(config).within(profile)
+    steps = _Course(config, pair).within(profile)
     of = "self_device_time_total" if config.device == "cuda" else "self_cpu_time_total"
     events = sorted(profile.key_averages(), key=lambda event: -getattr(event, of))
     whole = sum(getattr(event, of) for event in events)

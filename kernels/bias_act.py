@@ -102,14 +102,17 @@ class _BiasAct(torch.autograd.Function):
         scale: float,
         bias_scale: float,
     ) -> Tensor:
-        pixels, channels = image.numel() // image.shape[1], image.shape[1]
+        channels = image.shape[1]
+        pixels = image.numel() // channels
+        programs, wide, rounds = _grid(pixels, channels)
+        unit = 1 if channels % 8 else 8
         given = image if noise is None else noise.contiguous()
         with _on_device_of(image):
-            add_and_activate[(triton.cdiv(image.numel(), BLOCK),)](
-                image, bias, given, image if strength is None else strength, image.numel(),
-                pixels if noise is None else given.numel(), scale, bias_scale,
-                CHANNELS=channels, WITH_NOISE=noise is not None, SLOPE=SLOPE, BLOCK=BLOCK,
-                INTERPRETED=_interpreted(),
+            add_and_activate[(programs, wide)](
+                image, bias, given, bias if strength is None else strength, pixels,
+                pixels if noise is None else given.numel(), channels // unit, rounds, scale,
+                bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE, ROWS=ROWS,
+                WIDTH=WIDTH, INTERPRETED=_interpreted(),
             )  # fmt: skip
         return image
 
@@ -139,21 +142,26 @@ class _Derivative(torch.autograd.Function):
         slope = slope.contiguous(memory_format=torch.channels_last)
         channels = output.shape[1]
         pixels = output.numel() // channels
-        padded = max(16, int(triton.next_power_of_2(channels)))
-        rows = max(1, ENTRIES // padded)
-        programs = min(triton.cdiv(pixels, rows), MOST_SUMS)
+        programs, wide, rounds = _grid(pixels, channels)
+        unit = 1 if channels % 8 else 8
         result = torch.empty_like(output)
-        sums = output.new_empty((programs, channels + 1), dtype=torch.float32)
+        sums = output.new_empty((programs, channels), dtype=torch.float32)
+        noise_sums = sums
+        if noise is not None:
+            noise = noise.contiguous()
+            noise_sums = sums.new_empty((programs, wide))
         with _on_device_of(output):
-            mask_and_sum[(programs,)](
-                slope, output, output if noise is None else noise, result, sums, pixels,
-                pixels if noise is None else noise.numel(), channels, scale, bias_scale,
-                triton.cdiv(triton.cdiv(pixels, rows), programs),
-                WITH_NOISE=noise is not None, SLOPE=SLOPE, ROWS=rows, WIDTH=padded,
-                INTERPRETED=_interpreted(),
+            mask_and_sum[(programs, wide)](
+                slope, output, output if noise is None else noise, result, sums, noise_sums,
+                pixels, pixels if noise is None else noise.numel(), channels // unit, rounds,
+                scale, bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE,
+                ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=_interpreted(),
             )  # fmt: skip
-        total = sums.sum(dim=0)
-        return result, total[:channels], total[channels]
+        return (
+            result,
+            sums.sum(dim=0),
+            noise_sums.sum() if noise is not None else sums.new_empty(()),
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -185,13 +193,24 @@ class _Derivative(torch.autograd.Function):
 
 # --- The kernels --------------------------------------------------------------------------------
 
-BLOCK = 1024  # entries that a program of the first makes: eight for each of its threads
-ENTRIES = 2048  # that a program of the second looks at at once
-MOST_SUMS = 1056  # programs of the second: eight for each multiprocessor of the largest GPUs
+WIDTH = 64  # channels of a program
+ROWS = 32  # pixels that a program looks at at once
+MOST_ROUNDS = 16  # as many of them in turn, where there are more than the GPU has room for
+
+_PROGRAMS = 1024  # about what fills the largest GPUs
 
 
-def _jit(function: Any) -> Any:
-    return triton.jit(function) if triton is not None else function
+def _grid(pixels: int, channels: int) -> tuple[int, int, int]:
+    """Programs for pixels and for channels, and the rounds of each."""
+    tiles, wide = triton.cdiv(pixels, ROWS), triton.cdiv(channels, WIDTH)
+    rounds = max(1, min(MOST_ROUNDS, tiles * wide // _PROGRAMS))
+    return triton.cdiv(tiles, rounds), wide, rounds
+
+
+def _jit_for_all_sizes(function: Any) -> Any:
+    """A kernel that is not compiled anew for every size of image: seconds, for a large network."""
+    sizes = ["pixels", "noise_pixels", "units", "rounds"]
+    return triton.jit(function, do_not_specialize=sizes) if triton is not None else function
 
 
 def _interpreted() -> bool:
@@ -201,6 +220,10 @@ def _interpreted() -> bool:
 def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
     """Triton launches on the current device, which need not be the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
+def _jit(function: Any) -> Any:
+    return triton.jit(function) if triton is not None else function
 
 
 @_jit
@@ -213,60 +236,69 @@ def _stored(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[n
     return x.to(TYPE)
 
 
-@_jit
+@_jit_for_all_sizes
 def add_and_activate(  # type: ignore[no-untyped-def]
     image_ptr,
     bias_ptr,
     noise_ptr,
     strength_ptr,
-    count,
-    noise_count,
-    scale,
-    bias_scale,
-    CHANNELS: tl.constexpr,
-    WITH_NOISE: tl.constexpr,
-    SLOPE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    """In place on entries of an image that is channels last: entry e is of channel e % C."""
-    begin = tl.program_id(0).to(tl.int64) * BLOCK
-    entry = begin + tl.arange(0, BLOCK)
-    inside = entry < count
-    image = tl.load(image_ptr + entry, mask=inside, other=0.0)
-    # Divided in 32 bits, where threads do it.
-    nearby = (begin % CHANNELS).to(tl.int32) + tl.arange(0, BLOCK)
-    bias = tl.load(bias_ptr + nearby % CHANNELS, mask=inside, other=0.0).to(tl.float32)
-    value = image.to(tl.float32) * scale + bias * bias_scale
-    if WITH_NOISE:
-        pixel = begin // CHANNELS + nearby // CHANNELS
-        noise = tl.load(noise_ptr + pixel % noise_count, mask=inside, other=0.0)
-        value += tl.load(strength_ptr).to(tl.float32) * noise.to(tl.float32)
-    value = tl.where(value > 0.0, value, SLOPE * value)
-    tl.store(image_ptr + entry, _stored(value, image.dtype, INTERPRETED), mask=inside)
-
-
-@_jit
-def mask_and_sum(  # type: ignore[no-untyped-def]
-    slope_ptr,
-    output_ptr,
-    noise_ptr,
-    result_ptr,
-    sums_ptr,
     pixels,
-    noise_count,
-    channels,
+    noise_pixels,
+    units,
+    rounds,
     scale,
     bias_scale,
-    rounds,
+    UNIT: tl.constexpr,
     WITH_NOISE: tl.constexpr,
     SLOPE: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     INTERPRETED: tl.constexpr,
 ):
-    """x̄ of some pixels, and what they add to b̄ (channels) and, behind it, to strength̄."""
-    channel = tl.arange(0, WIDTH)
+    """In place on some pixels and channels of an image that is channels last.
+
+    There are units · UNIT channels: where UNIT is 8, reads are of 16 bytes.
+    """
+    channels = units * UNIT
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    bias = tl.load(bias_ptr + channel, mask=channel < channels, other=0.0).to(tl.float32)
+    for index in range(rounds):
+        pixel = (tl.program_id(0) * rounds + index).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
+        place = image_ptr + pixel[:, None] * channels + channel[None, :]
+        image = tl.load(place, mask=inside, other=0.0)
+        value = image.to(tl.float32) * scale + (bias * bias_scale)[None, :]
+        if WITH_NOISE:
+            noise = tl.load(noise_ptr + pixel % noise_pixels, mask=pixel < pixels, other=0.0)
+            value += (tl.load(strength_ptr).to(tl.float32) * noise.to(tl.float32))[:, None]
+        value = tl.where(value > 0.0, value, SLOPE * value)
+        tl.store(place, _stored(value, image.dtype, INTERPRETED), mask=inside)
+
+
+@_jit_for_all_sizes
+def mask_and_sum(  # type: ignore[no-untyped-def]
+    slope_ptr,
+    output_ptr,
+    noise_ptr,
+    result_ptr,
+    sums_ptr,
+    noise_sums_ptr,
+    pixels,
+    noise_pixels,
+    units,
+    rounds,
+    scale,
+    bias_scale,
+    UNIT: tl.constexpr,
+    WITH_NOISE: tl.constexpr,
+    SLOPE: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """x̄ of some pixels and channels, and what they add to b̄ and to strength̄."""
+    channels = units * UNIT
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     sums = tl.zeros((WIDTH,), tl.float32)
     of_noise = tl.zeros((ROWS,), tl.float32)
     for index in range(rounds):
@@ -281,8 +313,10 @@ def mask_and_sum(  # type: ignore[no-untyped-def]
         tl.store(result_ptr + place, result, mask=inside)
         sums += tl.sum(value, axis=0)
         if WITH_NOISE:
-            noise = tl.load(noise_ptr + pixel % noise_count, mask=pixel < pixels, other=0.0)
+            noise = tl.load(noise_ptr + pixel % noise_pixels, mask=pixel < pixels, other=0.0)
             of_noise += tl.sum(value, axis=1) * noise.to(tl.float32)
-    start = sums_ptr + tl.program_id(0).to(tl.int64) * (channels + 1)
+    start = sums_ptr + tl.program_id(0).to(tl.int64) * channels
     tl.store(start + channel, sums * bias_scale, mask=channel < channels)
-    tl.store(start + channels, tl.sum(of_noise, axis=0))
+    if WITH_NOISE:
+        program = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
+        tl.store(noise_sums_ptr + program, tl.sum(of_noise, axis=0))

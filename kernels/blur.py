@@ -146,14 +146,16 @@ def _filters(image: Tensor, gain: float) -> Tensor:
 # --- The kernel ---------------------------------------------------------------------------------
 
 
-def _jit(function: Any) -> Any:
-    return triton.jit(function) if triton is not None else function
-
-
 BLOCK = 1024  # entries of a row that a program makes: eight for each of its threads
 
 
-@_jit
+def _jit_for_all_sizes(function: Any) -> Any:
+    """A kernel that is not compiled anew for every size of image: seconds, for a large network."""
+    sizes = ["height", "width", "out_height", "out_width", "units", "padding"]
+    return triton.jit(function, do_not_specialize=sizes) if triton is not None else function
+
+
+@_jit_for_all_sizes
 def filter_rows(  # type: ignore[no-untyped-def]
     image_ptr,
     out_ptr,
@@ -161,9 +163,10 @@ def filter_rows(  # type: ignore[no-untyped-def]
     width,
     out_height,
     out_width,
+    units,
+    padding,
     gain,
-    CHANNELS: tl.constexpr,
-    PADDING: tl.constexpr,
+    UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     UP: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -171,43 +174,44 @@ def filter_rows(  # type: ignore[no-untyped-def]
     """A part of one output row, channels last: entry e is channel e % C of pixel e // C.
 
     In a row of pixels times channels a pixel further is C entries further, so threads need not
-    know which channel they have, and reads of 16 bytes stay whole for any C that is a multiple of
-    8. UP: the transpose of the filter with stride 2.
+    know which channel they have. C is units · UNIT: where that is 8, reads are of 16 bytes.
+    UP: the transpose of the filter with stride 2.
     """
-    blocks = tl.cdiv(out_width * CHANNELS, BLOCK)
+    channels = units * UNIT
+    blocks = tl.cdiv(out_width * channels, BLOCK)
     line = tl.program_id(0) // blocks  # of all images' rows
     entry = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    inside = entry < out_width * CHANNELS
+    inside = entry < out_width * channels
     first_row = (line // out_height).to(tl.int64) * height
     y = line % out_height
     total = tl.zeros((BLOCK,), tl.float32)
     if UP:
-        x = entry // CHANNELS
-        channel = entry % CHANNELS
-        odd_y, odd_x = (y + PADDING) % 2, (x + PADDING) % 2
+        x = entry // channels
+        channel = entry % channels
+        odd_y, odd_x = (y + padding) % 2, (x + padding) % 2
         for i in tl.static_range(2):
-            row = (y + PADDING - odd_y) // 2 - i
+            row = (y + padding - odd_y) // 2 - i
             tap_y = tl.where(odd_y == i, 1.0, 3.0)
             for j in tl.static_range(2):
-                column = (x + PADDING - odd_x) // 2 - j
+                column = (x + padding - odd_x) // 2 - j
                 tap = tap_y * tl.where(odd_x == j, 1.0, 3.0)
                 exists = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-                place = (first_row + row) * width * CHANNELS + column * CHANNELS + channel
+                place = (first_row + row) * width * channels + column * channels + channel
                 total += tap * tl.load(image_ptr + place, mask=exists, other=0.0).to(tl.float32)
     else:
         middle = entry
         if STRIDE == 2:
-            middle = entry + entry // CHANNELS * CHANNELS
+            middle = entry + entry // channels * channels
         for i in tl.static_range(4):
-            row = y * STRIDE + i - PADDING
+            row = y * STRIDE + i - padding
             row_exists = (row >= 0) & (row < height)
-            start = image_ptr + (first_row + row) * width * CHANNELS
+            start = image_ptr + (first_row + row) * width * channels
             for j in tl.static_range(4):
-                place = middle + (j - PADDING) * CHANNELS
-                exists = inside & row_exists & (place >= 0) & (place < width * CHANNELS)
+                place = middle + (j - padding) * channels
+                exists = inside & row_exists & (place >= 0) & (place < width * channels)
                 value = tl.load(start + place, mask=exists, other=0.0).to(tl.float32)
                 total += (3.0 if i % 3 else 1.0) * (3.0 if j % 3 else 1.0) * value
-    out = line.to(tl.int64) * out_width * CHANNELS + entry
+    out = line.to(tl.int64) * out_width * channels + entry
     tl.store(out_ptr + out, total * gain, mask=inside)
 
 
@@ -222,11 +226,12 @@ def _launched(
         device=image.device,
         memory_format=torch.channels_last,
     )
+    unit = 1 if channels % 8 else 8
     programs = count * sides[0] * triton.cdiv(sides[1] * channels, BLOCK)
     # Triton launches on the current device, which need not be the tensor's.
     with torch.cuda.device(image.device) if image.is_cuda else contextlib.nullcontext():
         filter_rows[(programs,)](
-            image, out, height, width, *sides, gain / 64,
-            CHANNELS=channels, PADDING=padding, STRIDE=stride, UP=up, BLOCK=BLOCK,
+            image, out, height, width, *sides, channels // unit, padding, gain / 64,
+            UNIT=unit, STRIDE=stride, UP=up, BLOCK=BLOCK,
         )  # fmt: skip
     return out

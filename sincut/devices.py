@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import torch
 
 from sincut import __version__
 from sincut.errors import SincutError
+from sincut.kernels.philox import random_words
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_BLOCK, _KEPT_BYTES = 1 << 25, 1 << 30  # no larger block is allowed
@@ -29,7 +32,27 @@ def chosen_device(name: str) -> str:
             "--device cuda needs an NVIDIA GPU and a CUDA build of PyTorch, and none was found; "
             "try --device cpu"
         )
-    return ("cuda" if present else "cpu") if name == "auto" else name
+    chosen = ("cuda" if present else "cpu") if name == "auto" else name
+    if chosen == "cuda":
+        check_launches()
+    return chosen
+
+
+@functools.cache
+def check_launches() -> None:
+    """Launch a kernel. Triton compiles what launches it on the first time it does, with the
+    machine's C compiler; where that is missing its own error is a page long."""
+    try:
+        random_words(0, torch.zeros((), dtype=torch.int64, device="cuda"), 1, 0, 4, 0, 0)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        line = str(error).strip().partition("\n")[0]
+        raise SincutError(
+            "--device cuda needs a C compiler and Python's headers, with which Triton builds what "
+            f"launches its kernels, got: {line}; try apt-get install gcc python3-dev, or "
+            "--device cpu"
+        ) from error
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -328,23 +328,43 @@ def window_bytes(generator: Generator, rows: int, columns: int) -> int:
 
 def device_bytes(network: Network, side: int) -> int:
     """Device memory that tiles of ``side`` take at the peak on CUDA: a straight line through two
-    smaller ones, tried."""
-    found = []
-    # Windows begin and end where downsampling does.
-    halo = align_up(network.halo, network.alignment)
+    smaller ones, tried; through one, where memory ends in the other.
+
+    Raises:
+        SincutError: memory ends in the smaller one.
+    """
+    halo = align_up(network.halo, network.alignment)  # windows begin where downsampling does
+    tried = []
     for probe in (128, 256):
         span = Span(0, probe, -halo, probe + halo)
-        area = (span.read_stop - span.read_start) ** 2
-        torch.cuda.synchronize(network.device)
-        before = torch.cuda.memory_allocated(network.device)
-        torch.cuda.reset_peak_memory_stats(network.device)
-        with torch.inference_mode():
-            image = torch.zeros(1, 3, *[span.read_stop - span.read_start] * 2)
-            Network(network.generator, network.config)(image.to(network.device), Tile(span, span))
-        found.append((area, torch.cuda.max_memory_allocated(network.device) - before))
-    (small, little), (large, much) = found
+        try:
+            tried.append(((probe + 2 * halo) ** 2, _peak_of(network, span)))
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        torch.cuda.empty_cache()
+    if not tried:
+        raise SincutError(
+            "there is not enough memory on the GPU even for a tile of 128 pixels; free some, or "
+            "try --device cpu"
+        )
+    (small, little), (large, much) = tried if len(tried) == 2 else ((0, 0), tried[0])
     slope = (much - little) / (large - small)
     return int(much + slope * ((side + 2 * halo) ** 2 - large))
+
+
+@torch.inference_mode()
+def _peak_of(network: Network, span: Span) -> int:
+    """Bytes that a square window takes at the peak, the second time: the first fills caches."""
+    side = span.read_stop - span.read_start
+    image = torch.zeros(1, 3, side, side, device=network.device)
+    once = Network(network.generator, network.config)
+    once(image, Tile(span, span))
+    torch.cuda.synchronize(network.device)
+    before = torch.cuda.memory_allocated(network.device)
+    torch.cuda.reset_peak_memory_stats(network.device)
+    once(image, Tile(span, span))
+    return torch.cuda.max_memory_allocated(network.device) - before
 
 
 def _pixels(tile: Tile) -> int:

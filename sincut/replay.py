@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,23 +27,49 @@ class Replayed(Generic[Kind]):
     ``step`` must read everything that changes from tensors that stay where they are, must not wait
     for the GPU, and must do the same work whenever it is called with the same kind. What it returns
     is overwritten by the next call of any kind.
+
+    A recording that fails is an error of the call; with ``on_failure``, which is given a line about
+    it, nothing is recorded from then on and every call is the step itself.
     """
 
-    def __init__(self, step: Callable[[Kind], Terms], *, record: bool) -> None:
-        self.step, self.record = step, record
+    def __init__(
+        self,
+        step: Callable[[Kind], Terms],
+        *,
+        record: bool,
+        on_failure: Callable[[str], None] | None = None,
+    ) -> None:
+        self.step, self.record, self.on_failure = step, record, on_failure
         self.calls: dict[Kind, int] = {}
         self.graphs: dict[Kind, tuple[torch.cuda.CUDAGraph, Terms]] = {}
+        self._pool: Any = None
 
     def __call__(self, kind: Kind) -> Terms:
         """One step of that kind."""
         calls = self.calls[kind] = self.calls.get(kind, 0) + 1
-        if not self.record or calls <= EAGER_CALLS:
-            return self.step(kind)
+        if self.record and calls > EAGER_CALLS and kind not in self.graphs:
+            self._record(kind)
         if kind not in self.graphs:
-            self.graphs[kind] = self._recorded(kind)
+            return self.step(kind)
         graph, terms = self.graphs[kind]
         graph.replay()
         return terms
+
+    def forget(self, kind: Kind) -> None:
+        """Free what was recorded of a kind that does not come again."""
+        self.graphs.pop(kind, None)
+
+    def _record(self, kind: Kind) -> None:
+        try:
+            self.graphs[kind] = self._recorded(kind)
+        except RuntimeError as error:
+            if _interrupted(error):  # what ending the recording says of it comes over that
+                raise KeyboardInterrupt from error
+            if self.on_failure is None:
+                raise
+            self.record = False
+            self.graphs.clear()
+            self.on_failure(str(error).strip().partition("\n")[0])
 
     def _recorded(self, kind: Kind) -> tuple[torch.cuda.CUDAGraph, Terms]:
         """Recording does not compute: the replay that follows is the step itself."""
@@ -51,12 +77,20 @@ class Replayed(Generic[Kind]):
         # A recording has a pool of its own; what eager calls left in the common one is not for it.
         torch.cuda.empty_cache()
         # Graphs are replayed one at a time, so they can share one pool of memory.
-        others = [other.pool() for other, _ in self.graphs.values()]
-        with torch.cuda.graph(
-            graph, pool=others[0] if others else None, stream=torch.cuda.current_stream()
-        ):
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._pool, stream=torch.cuda.current_stream()):
             terms = self.step(kind)
         return graph, terms
+
+
+def _interrupted(error: BaseException) -> bool:
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, KeyboardInterrupt):
+            return True
+        found = found.__context__
+    return False
 
 
 @contextlib.contextmanager

@@ -137,6 +137,10 @@ def train(
         state = new_state(*pair, config)
 
     run = Recorder(folder, config, images, pair, comparison, tell)
+
+    def about_recording(text: str) -> None:
+        tell({"event": "notice", "about": "recording steps", "text": text})
+
     foreseen = None
     if state.step < config.steps:
         pace = pace or measure(*pair, config, comparison)
@@ -154,7 +158,7 @@ def train(
             tell({"event": "live", "path": str(folder / LIVE_PAGE)})
             with signals() as received:
                 run.received = received
-                state = train_loop(*pair, config, run.on_step, state)
+                state = train_loop(*pair, config, run.on_step, state, about_recording)
     except BaseException:
         run.abandon()
         raise

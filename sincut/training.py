@@ -74,6 +74,7 @@ def train(
     config: TrainConfig,
     on_step: Callable[[Record], bool | None],
     state: State | None = None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> State:
     """Train until ``config.steps`` or until ``on_step`` returns true.
 
@@ -82,6 +83,7 @@ def train(
         config: device and precision resolved by :func:`resolved`.
         on_step: called after every step.
         state: from :func:`new_state` or a checkpoint; it is changed in place.
+        on_notice: told in a line that steps could not be recorded and go on one kernel at a time.
 
     Returns:
         The state after the last step.
@@ -112,7 +114,11 @@ def train(
         _average(state, share)
         return terms
 
-    step = Replayed(one_step, record=config.device == "cuda" and config.record_steps)
+    def on_failure(text: str) -> None:
+        on_notice(f"a step could not be recorded, so every kernel is issued by itself: {text}")
+
+    record = config.device == "cuda" and config.record_steps
+    step = Replayed(one_step, record=record, on_failure=on_failure)
     started = time.monotonic()
     with convolutions(config.precision, search=True), own_stream(config.device):
         while state.step < config.steps:
@@ -124,6 +130,7 @@ def train(
             state.step += 1
             if state.step == 0:  # the moments so far belong to another objective
                 state.optimizers = new_optimizers(state, config)
+                step.forget(Kind(warm=True))
             seconds = time.monotonic() - started
             if on_step(Record(state.step, config.steps, terms, rate, seconds, state)):
                 break
@@ -366,10 +373,11 @@ def _average(state: State, weight: Tensor) -> None:
         (state.averaged_generator, state.generator),
         (state.averaged_projector, state.projector),
     ):
-        means, news = ([*network.parameters()] for network in (average, newest))
-        steps = torch._foreach_sub(news, means)  # all at once: a launch each is what costs
+        means: list[Tensor] = [*average.parameters()]
+        news: list[Tensor] = [*newest.parameters()]
+        steps = torch._foreach_sub(news, means)  # all at once: on a GPU it is launches that cost
         torch._foreach_mul_(steps, weight)
-        torch._foreach_add_(means, steps)
+        torch._foreach_add_(means, [*steps])
 
 
 def _noise(state: State, inputs: Tensor, draws: Draws) -> list[Tensor]:

@@ -28,7 +28,7 @@ SMALL = (bench.Shape(16), bench.Shape(32, groups=2), bench.Shape(64))
 def test_patch_nce_compares_every_method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench, "CPU_SHAPES", SMALL)
     rows = bench.measure("cpu", torch.float32, compiled=False)
-    assert [row["method"] for row in rows] == ["published", "compact", "chunked", "ours"] * 3
+    assert [row["method"] for row in rows] == ["ours", "published", "compact", "chunked"] * 3
     assert all(row["median_ms"] > 0 and row["forward_ms"] > 0 for row in rows)
     assert [row["ours_is_faster"] for row in rows if row["method"] == "ours"] == [1, 1, 1]
 
@@ -52,6 +52,22 @@ def test_patch_nce_refuses_to_report_what_is_wrong(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bench, "ours", wrong)
     with pytest.raises(RuntimeError, match="loss off by"):
         bench.measure("cpu", torch.float32, compiled=False)
+
+
+def test_patch_nce_goes_on_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def published(query: torch.Tensor, key: torch.Tensor, groups: int) -> torch.Tensor:
+        if len(query) > 32:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 16 GiB")
+        return bench.compact(query, key, groups)
+
+    monkeypatch.setattr(bench, "CPU_SHAPES", SMALL)
+    monkeypatch.setattr(bench, "published", published)
+    shapes: list[list[dict[str, Any]]] = []
+    rows = bench.measure("cpu", torch.float32, compiled=False, on_shape=shapes.append)
+    assert [row for of_shape in shapes for row in of_shape] == rows
+    errors = [row["error"] for row in rows if "error" in row]
+    assert errors == ["CUDA out of memory. Tried to allocate 16 GiB"] * 2
+    assert sum("ours_is_faster" in row for row in rows) == len(rows) - 2
 
 
 def test_crops_are_compared_with_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +120,7 @@ def test_all_refuses_parts_that_it_does_not_have(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["all", "--output", str(tmp_path), "--part", "nothing"])
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
-        "Error: --part must be one of draft-to-quality, patch-nce, plot, crops, changes, "
+        "Error: --part must be one of profile, draft-to-quality, patch-nce, plot, crops, changes, "
         "translate, train-step, aot, got nothing; try --part crops"
     )
 

@@ -101,3 +101,66 @@ def test_kinds_are_recorded_once_and_replayed_from_then_on(
         *["eager a"] * 3, "eager b", "record a", *["replay a"] * 3,
         *["eager b"] * 2, "record b", "replay b",
     ]  # fmt: skip
+
+
+def test_a_recording_that_fails_is_told_once_and_the_steps_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    replayed = Replayed(lambda kind: {"kind": torch.ones(())}, record=True, on_failure=told.append)
+
+    def failing(self: Any, kind: str) -> None:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(Replayed, "_recorded", failing)
+    for _ in range(2 * EAGER_CALLS):
+        assert replayed("a")["kind"].item() == 1
+        assert replayed("b")["kind"].item() == 1
+    assert told == ["operation not permitted"]
+
+
+def test_a_recording_that_fails_is_an_error_where_nobody_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C while it is recorded stays one, whatever the driver says of it."""
+
+    def interrupted(self: Any, kind: str) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+    def failing(self: Any, kind: str) -> None:
+        raise RuntimeError("out of memory")
+
+    for recorded, expected in ((failing, RuntimeError), (interrupted, KeyboardInterrupt)):
+        monkeypatch.setattr(Replayed, "_recorded", recorded)
+        replayed = Replayed(lambda kind: {}, record=True)
+        for _ in range(EAGER_CALLS):
+            replayed("a")
+        with pytest.raises(expected):
+            replayed("a")
+
+
+@pytest.mark.gpu
+def test_training_goes_on_where_a_step_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that waits for the GPU ends the recording; the networks are those of eager steps."""
+    import sincut.training as module
+
+    told: list[str] = []
+    cut_tiles = module.cut_tiles
+    results = []
+    for waits in (False, True):
+
+        def waiting(crops: Tensor, size: int, waits: bool = waits) -> Tensor:
+            if waits:
+                crops.sum().item()
+            return cut_tiles(crops, size)
+
+        monkeypatch.setattr(module, "cut_tiles", waiting)
+        settings = config(device="cuda", steps=EAGER_CALLS + 4, r1_every=1, record_steps=waits)
+        state = train(*images(), settings, lambda record: None, None, told.append)
+        results.append(torch.cat([p.flatten() for p in state.generator.parameters()]))
+    assert len(told) == 1
+    assert told[0].startswith("a step could not be recorded, so every kernel is issued by itself: ")
+    assert torch.allclose(*results, atol=1e-3)
