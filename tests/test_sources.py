@@ -67,7 +67,7 @@ def geo_of(source: Source) -> dict[int, Any] | None:
 
 def equal_to_whole(path: Path, tolerance: int = 0) -> Source:
     """Streamed, in chunks too, it is what Pillow reads: pixels, colours, metadata, notices."""
-    with sources._decoded(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
+    with sources._decoded_source(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
         whole = first.rows(0, first.height)
     for chunks in (0, 5):
         rows, second = everything(path, chunks)

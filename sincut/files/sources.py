@@ -163,12 +163,12 @@ def open_source(
         check_size(path, image.width, image.height, max_pixels)
         deep = is_deep(image)
         if not deep and math.prod(image.size) * len(image.getbands()) <= stream_above:
-            return _decoded(path, limits)
+            return _decoded_source(path, limits)
         found = _rows_of(path, image)
         if found is None and deep:
             raise _no_deep(path, image)
         if found is None:
-            return _decoded(path, limits, image)
+            return _decoded_source(path, limits, image)
         rows, layout = found
         header, notices = _lazy_header(image, file)
     return _source(path, rows, layout, (image.height, image.width), header, notices, damage, limits)
@@ -293,7 +293,7 @@ def _source(
     )
 
 
-def _decoded(path: Path, limits: _Limits, image: ImageFile.ImageFile | None = None) -> Source:
+def _decoded_source(path: Path, limits: _Limits, image: ImageFile.ImageFile | None = None) -> Source:
     """A source that is decoded at once. ``image`` is its header where the limit is to be asked."""
     if image is not None and (needed := decoding_bytes(image)) > limits.max_memory:
         extra = image.format in _STREAMED_BY_VIPS and not libvips()
@@ -329,10 +329,10 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         missing = tiff.missing_codec if tiff.supported else None
         if not tiff.supported or (missing and not tiff.deep):
             if not tiff.deep and math.prod(size) * tiff.samples <= limits.stream_above:
-                return _decoded(path, limits)
+                return _decoded_source(path, limits)
             with opened_picture(path) as (image, _, _):
                 if not missing or decoding_bytes(image) <= limits.max_memory:
-                    return _decoded(path, limits, image)
+                    return _decoded_source(path, limits, image)
         if missing:
             raise _no_codec(path, missing)
         with reading(path), damage_told() as damage:
