@@ -13,7 +13,7 @@ TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.20", "pyyaml>=6", *PLOT, 
 
 setup(
     name="sincut",
-    version=re.search(r'__version__ = "(.+)"', (HERE / "sincut/__init__.py").read_text())[1],
+    version=re.search(r'__version__ = "(.+)"', (HERE / "sincut/version.py").read_text())[1],
     description="Translate one high-resolution image into the look of another (SinCUT)",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from sincut import __version__
 from sincut.cli.ablate import ablate
 from sincut.cli.demo import demo
 from sincut.cli.evaluate import evaluate
@@ -23,6 +22,7 @@ from sincut.cli.report import report
 from sincut.cli.train import train
 from sincut.cli.translate import translate
 from sincut.errors import SincutError
+from sincut.version import __version__
 
 
 class _Group(click.Group):

@@ -19,7 +19,7 @@ def import_published(weights: Path, output: Path, force: bool) -> None:
     Translate with --border zero to get what that code would have shown.
     """
     from sincut.checkpoint import save_model
-    from sincut.files.places import check_file, check_free
+    from sincut.files_ import check_file, check_free
     from sincut.published import read_published
 
     check_file(output)

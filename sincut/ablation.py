@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 
-from sincut import __version__
 from sincut.ablation_folder import (
     FAILURE_FILE,
     FIGURES_FILE,
@@ -61,16 +60,18 @@ from sincut.ablation_page import (
 from sincut.checkpoint import STATE_FILE
 from sincut.engine import out_of_memory
 from sincut.errors import SincutError
-from sincut.files.images import Picture, file_digest, write_atomically, write_png, write_text
+from sincut.files.images import Picture, write_png
 from sincut.files.sources import read_picture
+from sincut.files_ import file_digest, write_atomically, write_text
 from sincut.finish import translated
-from sincut.interruption import stoppable
 from sincut.quality import Comparison
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import RunImage
+from sincut.signals import stoppable
 from sincut.translation import load_generator
 from sincut.trials import planned
+from sincut.version import __version__
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sincut import files_ as places
 from sincut.ablation_page import (
     SHEET_FILE,
     Outcome,
@@ -23,8 +24,7 @@ from sincut.ablation_page import (
 from sincut.config import TrainConfig
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
-from sincut.files import places
-from sincut.files.images import write_text
+from sincut.files_ import write_text
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
 from sincut.trials import BOTH, resolved_plan

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sincut.errors import SincutError
 from sincut.files.images import OUTPUT_FORMATS
-from sincut.files.places import check_free
+from sincut.files_ import check_free
 
 # What is taken from a folder; a file that is named is opened whatever its ending is.
 INPUT_ENDINGS = (

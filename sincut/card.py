@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sincut.files.images import write_text
+from sincut.files_ import write_text
 from sincut.pages.report import FIGURES
 from sincut.runfolder import (
     BOARD,

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sincut import __version__
 from sincut.config import TrainConfig
 from sincut.errors import SincutError
-from sincut.files.images import write_atomically
+from sincut.files_ import write_atomically
 from sincut.networks import Discriminator, Generator, PatchProjector
+from sincut.version import __version__
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"

@@ -11,7 +11,7 @@ from sincut.config import train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import write_png
-from sincut.files.places import check_folder, make_folder
+from sincut.files_ import check_folder, make_folder
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import REPORT_FILE

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from sincut import __version__
 from sincut.errors import SincutError
 from sincut.kernels.philox import random_words
+from sincut.version import __version__
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_BLOCK, _KEPT_BYTES = 1 << 25, 1 << 30  # no larger block is allowed

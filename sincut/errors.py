@@ -1,5 +1,12 @@
 """The one exception for what the user can mend."""
 
+from __future__ import annotations
+
+
+def one_line(problem: object) -> str:
+    """A problem's text with its line breaks and runs of spaces folded."""
+    return " ".join(str(problem).split())
+
 
 class SincutError(Exception):
     """Something the person who typed can put right.

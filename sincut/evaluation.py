@@ -19,9 +19,9 @@ from sincut.config import TranslateConfig
 from sincut.devices import chosen_device
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
-from sincut.files.images import check_output, write_atomically
-from sincut.files.places import check_free
+from sincut.files.images import check_output
 from sincut.files.sources import read_picture
+from sincut.files_ import check_free, write_atomically
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
 from sincut.translation import load_generator
 

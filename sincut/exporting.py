@@ -42,15 +42,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sincut import __version__
 from sincut.checkpoint import load_model, model_file
 from sincut.config import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
-from sincut.files.images import write_atomically
-from sincut.files.places import check_file, check_free
+from sincut.files_ import check_file, check_free, write_atomically
 from sincut.networks import Generator
 from sincut.tiling import align_up
+from sincut.version import __version__
 
 Array = npt.NDArray[np.float32]
 Runner = Callable[[dict[str, Array]], Array]

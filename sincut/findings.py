@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sincut import __version__
+from sincut.version import __version__
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from sincut.config import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files.images import write_png, write_text
-from sincut.files.places import check_folder, make_folder
+from sincut.files.images import write_png
+from sincut.files_ import check_folder, make_folder, write_text
 from sincut.findings import Inspection, LayerFindings, Pixels, Point
 from sincut.heat import scale_picture
 from sincut.inspect_pictures import component_picture, heat_picture, sheet

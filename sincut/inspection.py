@@ -38,8 +38,8 @@ from sincut.engine import (
     window_of,
 )
 from sincut.errors import SincutError
-from sincut.files.images import file_digest
 from sincut.files.sources import read_picture
+from sincut.files_ import file_digest
 from sincut.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.heat import ReducedMap, reduced, reduced_size
 from sincut.networks import Generator, PatchProjector

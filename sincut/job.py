@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sincut import __version__
 from sincut.config import TrainConfig, TranslateConfig
 from sincut.crops import zoom_range
 from sincut.depth import as_depth
@@ -38,6 +37,7 @@ from sincut.networks import Generator
 from sincut.pipeline import Rows, tile_difference, translate_bands
 from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left
 from sincut.tiling import Band, align_up, bands
+from sincut.version import __version__
 
 Array = npt.NDArray[Any]
 

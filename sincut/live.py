@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
-from sincut.files.images import write_text
+from sincut.files_ import write_text
 from sincut.pages import curves_library, curves_style, document, part, table, text
 from sincut.pages.charts import charts
 from sincut.runfolder import (

@@ -16,14 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sincut import __version__
 from sincut.board import Board
 from sincut.card import is_own, write_card
 from sincut.checkpoint import MODEL_FILE, STATE_FILE, State, save_model, save_state
 from sincut.config import TrainConfig
 from sincut.devices import environment
 from sincut.errors import SincutError
-from sincut.files.images import Pixels, write_png, write_text
+from sincut.files.images import Pixels, write_png
+from sincut.files_ import write_text
 from sincut.finish import finished, reduced, translated
 from sincut.live import LiveView
 from sincut.networks import Generator
@@ -42,6 +42,7 @@ from sincut.runfolder import (
     whole_lines,
 )
 from sincut.training import Record
+from sincut.version import __version__
 
 Listener = Callable[[dict[str, Any]], None]
 

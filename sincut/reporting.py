@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sincut import __version__
 from sincut.anchors import anchors as make_anchors
 from sincut.checkpoint import MODEL_FILE, load_model
 from sincut.config import TrainConfig, TranslateConfig
@@ -21,9 +20,9 @@ from sincut.devices import chosen_device
 from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
 from sincut.evaluation import beyond_the_line, read_output
-from sincut.files.images import Pixels, write_atomically
-from sincut.files.places import check_file, check_free
+from sincut.files.images import Pixels
 from sincut.files.sources import read_picture
+from sincut.files_ import check_file, check_free, write_atomically
 from sincut.finish import reduced
 from sincut.networks import Generator
 from sincut.pages.pictures import Embedded, exact, photograph
@@ -32,6 +31,7 @@ from sincut.quality import SMALLEST_SIDE, Comparison
 from sincut.runfolder import REPORT_FILE, RunRecord, find_image, read_run, repeating_command
 from sincut.tiling import Tile, spans
 from sincut.units import duration
+from sincut.version import __version__
 
 MEASURED_PIXELS = 2_000_000  # of content and style each, up to which figures come by themselves
 WHOLE_PIXELS = 24_000_000  # of the content, up to which all of it is translated for the report

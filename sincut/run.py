@@ -13,23 +13,23 @@ from typing import Any
 
 from torch import Tensor
 
-from sincut import __version__
 from sincut.board import check_installed
 from sincut.checkpoint import STATE_FILE, load_tensors, restored_state
 from sincut.config import TrainConfig, train_config
 from sincut.devices import chosen_device
 from sincut.errors import SincutError
-from sincut.files.images import Picture, file_digest
-from sincut.files.places import check_folder
+from sincut.files.images import Picture
 from sincut.files.sources import read_picture
-from sincut.interruption import signals
+from sincut.files_ import check_folder, file_digest
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
 from sincut.recorder import Listener, Recorder
 from sincut.reporting import expected_seconds
 from sincut.runfolder import CONFIG_FILE, LIVE_PAGE
+from sincut.signals import signals
 from sincut.training import new_state, resolved
 from sincut.training import train as train_loop
+from sincut.version import __version__
 
 # May change when a run is continued; everything else is the run.
 CHANGEABLE = ("steps", "device", "precision", "record_steps", "evaluate_every")

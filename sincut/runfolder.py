@@ -25,7 +25,7 @@ from typing import Any
 
 from sincut.config import TrainConfig, train_config
 from sincut.errors import SincutError
-from sincut.files.images import file_digest
+from sincut.files_ import file_digest
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"

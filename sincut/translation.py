@@ -14,14 +14,13 @@ from sincut.checkpoint import load_model, model_file
 from sincut.config import TranslateConfig
 from sincut.devices import chosen_device, keep_freed_memory, limit_threads
 from sincut.errors import Interrupted, SincutError
-from sincut.files.images import file_digest
 from sincut.files.outputs import begun
-from sincut.files.places import make_folder
-from sincut.interruption import stoppable
+from sincut.files_ import file_digest, make_folder
 from sincut.job import Job, Model, Translated, learned_width
 from sincut.networks import Generator
 from sincut.plan import Plan
 from sincut.replay import own_stream
+from sincut.signals import stoppable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sincut import __version__
 from sincut.ablation_page import (
     PAPER_CHANGES,
     PAPER_LAST_LAYER,
@@ -20,6 +19,7 @@ from sincut.devices import chosen_device
 from sincut.errors import SincutError
 from sincut.runfolder import RunImage
 from sincut.training import resolved
+from sincut.version import __version__
 
 BOTH = "{} is set for all trials and varied with --over, got both; give one of them"
 # What --paper sets itself. "All layers" are the base's own, which may be set.

@@ -49,11 +49,11 @@ from sincut.config import PRESETS, train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import Pixels, read_picture
-from sincut.interruption import signals, stoppable
 from sincut.pace import Pace
 from sincut.pages.report import FIGURES
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
+from sincut.signals import signals, stoppable
 from sincut.trials import parse_over
 from tests.browser import Browser
 from tests.conftest import TINY

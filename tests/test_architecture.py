@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "sincut": 0,  # the package itself: the version, and lazy access to the public functions
     "sincut.errors": 0,
-    "sincut.interruption": 0,
+    "sincut.signals": 0,
     "sincut.units": 0,
     "sincut.depth": 0,
     "sincut.files": 0,  # the folder itself
@@ -31,7 +31,7 @@ FLOORS = {
     "sincut.textures": 1,
     "sincut.draws": 1,
     "sincut.files.partfile": 1,
-    "sincut.files.places": 1,
+    "sincut.files_": 1,
     "sincut.files.rows": 1,
     "sincut.files.viewer": 1,
     "sincut.files.images": 2,

@@ -19,7 +19,6 @@ from click.testing import CliRunner, Result
 from torch.export.passes import move_to_device_pass
 
 import sincut.exporting as exporting
-from sincut import __version__
 from sincut.checkpoint import load_model, save_model
 from sincut.cli import main
 from sincut.config import TranslateConfig
@@ -27,6 +26,7 @@ from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.exporting import Exported, export, noise_inputs
 from sincut.networks import Generator
+from sincut.version import __version__
 
 # Height and width: odd, even, long, smaller than the halo, a single pixel.
 SIZES = [(47, 61), (96, 128), (150, 33), (5, 5), (3, 2), (1, 1)]

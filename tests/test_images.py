@@ -21,13 +21,12 @@ from sincut.files import images
 from sincut.files.images import (
     Picture,
     check_output,
-    file_digest,
     lost_metadata,
     read_picture,
-    write_atomically,
     write_picture,
     write_png,
 )
+from sincut.files_ import file_digest, write_atomically
 
 ENDINGS = (".png", ".jpg", ".tif", ".webp")
 LOSSLESS = (".png", ".tif", ".webp")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sincut.errors import SincutError
-from sincut.files.places import check_file, check_folder, check_free, make_folder
+from sincut.files_ import check_file, check_folder, check_free, make_folder
 
 
 def refusal(call: object, *arguments: object, **options: object) -> str:

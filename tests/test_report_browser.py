@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut.files.images import file_digest
+from sincut.files_ import file_digest
 from sincut.reporting import report
 from tests.browser import DESKTOP, PHONE, Browser
 from tests.test_viewer_browser import centre, painted, settled, spot, zoom

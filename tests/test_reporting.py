@@ -21,7 +21,7 @@ from sincut.config import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.files.images import file_digest
+from sincut.files_ import file_digest
 from sincut.pages.pictures import exact, photograph
 from sincut.reporting import LARGEST, report
 from sincut.runfolder import read_run

@@ -13,11 +13,11 @@ from typing import Any
 import click
 import pytest
 
-from sincut import __version__, runfolder
+from sincut import runfolder
 from sincut.cli.train import train
 from sincut.config import PRESETS, TrainConfig, parse_assignments, train_config
 from sincut.errors import SincutError
-from sincut.files.images import file_digest
+from sincut.files_ import file_digest
 from sincut.runfolder import (
     RunImage,
     RunRecord,
@@ -30,6 +30,7 @@ from sincut.runfolder import (
     unusual_fields,
     whole_lines,
 )
+from sincut.version import __version__
 from tests.conftest import TINY
 
 

@@ -9,12 +9,11 @@ import numpy as np
 
 from sincut.depth import as_depth
 from sincut.files.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
-from sincut.files.images import write_text
 from sincut.files.metadata import Carried
 from sincut.files.outputs import BAND_STEP, Layout, Writer
-from sincut.files.places import check_free
 from sincut.files.sources import Source, in_srgb
 from sincut.files.viewer import Pane, page_text
+from sincut.files_ import check_free, write_text
 
 
 def is_deep_zoom(target: Path) -> bool:

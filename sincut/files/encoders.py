@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
 from sincut.files.layout import Band, Encoded, Entry, Layout, Progress, compressor
-from sincut.files.metadata import Carried, one_line, save_options
+from sincut.files.metadata import Carried, save_options
 from sincut.files.partfile import Encoder, PartFile, beside
 from sincut.files.rows import libvips
 

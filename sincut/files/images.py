@@ -8,8 +8,6 @@ with one clear line, or told in a notice; nothing is degraded in silence.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
 from sincut.files.metadata import (
     BITS,
     DAMAGE,
@@ -32,15 +30,14 @@ from sincut.files.metadata import (
     copied_tags,
     damage_told,
     dropped_tags,
-    one_line,
     resolution,
     save_options,
     tiff_exif,
     upright_exif,
 )
-from sincut.files.places import check_file
 from sincut.files.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
 from sincut.files.rows import tiff_directory
+from sincut.files_ import check_file, write_atomically
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -238,47 +235,6 @@ def write_png(path: Path, rgb: Pixels) -> None:
     """Write (H, W, 3) sRGB as a plain PNG, atomically."""
     with write_atomically(path) as file:
         Image.fromarray(rgb).save(file, format="PNG")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically."""
-    with write_atomically(path) as file:
-        file.write(text.encode())
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it is complete and on the disk.
-
-    It is written beside its place, flushed, and renamed; whatever fails leaves the old file as it
-    was and no other behind.
-
-    Raises:
-        SincutError: it cannot be written. Trouble with another file stays an ``OSError``.
-    """
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename is not None and str(error.filename) != str(temporary):
-            raise
-        raise SincutError(
-            f"cannot write {path} ({error.strerror or one_line(error)}); "
-            "check the place and its free space"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

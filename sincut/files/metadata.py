@@ -21,6 +21,8 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
+from sincut.errors import one_line
+
 LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
 
 _NODATA = 42113
@@ -64,11 +66,6 @@ def damage_told() -> Iterator[list[str]]:
         yield notices
     texts = [one_line(each.message) for each in caught if issubclass(each.category, UserWarning)]
     notices += [f"it is damaged in part: {text}" for text in dict.fromkeys(texts)]
-
-
-def one_line(problem: object) -> str:
-    """A problem's text with its line breaks and runs of spaces folded."""
-    return " ".join(str(problem).split())
 
 
 def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | None:

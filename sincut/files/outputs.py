@@ -23,8 +23,8 @@ from sincut.files.images import OUTPUT_FORMATS, check_output
 from sincut.files.layout import Band, Encoded, Layout, Progress, deflated_at_most
 from sincut.files.metadata import Carried
 from sincut.files.partfile import Encoder, PartFile, begun
-from sincut.files.places import check_file, check_free
 from sincut.files.tiffs import TILE, Tiff, tiles_bytes, tiles_count
+from sincut.files_ import check_file, check_free
 
 __all__ = [
     "BAND_STEP",

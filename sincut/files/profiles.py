@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from sincut.errors import SincutError
-from sincut.files.metadata import one_line
+from sincut.errors import SincutError, one_line
 
 Array = npt.NDArray[Any]
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.files.metadata import one_line
+from sincut.errors import one_line
 
 Array = npt.NDArray[Any]
 

@@ -293,7 +293,9 @@ def _source(
     )
 
 
-def _decoded_source(path: Path, limits: _Limits, image: ImageFile.ImageFile | None = None) -> Source:
+def _decoded_source(
+    path: Path, limits: _Limits, image: ImageFile.ImageFile | None = None
+) -> Source:
     """A source that is decoded at once. ``image`` is its header where the limit is to be asked."""
     if image is not None and (needed := decoding_bytes(image)) > limits.max_memory:
         extra = image.format in _STREAMED_BY_VIPS and not libvips()

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
 from sincut.files.metadata import (
     DAMAGE,
     EXTRA_SAMPLES,
@@ -28,7 +28,6 @@ from sincut.files.metadata import (
     ORIENTATION,
     copied_tags,
     dropped_tags,
-    one_line,
     tiff_exif,
 )
 from sincut.files.rows import BIG_ENDIAN_BIGTIFF, PlainRows, check_end, read_bytes, tiff_directory

@@ -1,12 +1,56 @@
-"""Where results may go: what is in the way is told before the work, in one line."""
+"""Where results may go, looked at before the work, and files written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    with write_atomically(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under its name only when it is complete and on the disk.
+
+    It is written beside its place, flushed, and renamed; whatever fails leaves the old file as it
+    was and no other behind.
+
+    Raises:
+        SincutError: it cannot be written. Trouble with another file stays an ``OSError``.
+    """
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
+    try:
+        with open(temporary, "w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None and str(error.filename) != str(temporary):
+            raise
+        raise SincutError(
+            f"cannot write {path} ({error.strerror or one_line(error)}); "
+            "check the place and its free space"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_file(path: Path, *, hint: str = "give a file name for the output") -> None:
