@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sincut.config import PRESETS
+from sincut.config.presets import PRESETS
 
 _PAPER = ["--preset", "paper"]
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sincut.config import TrainConfig, train_config
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, draw_boxes, draw_crops
 from sincut.draws import Draws
 from sincut.example import render_content

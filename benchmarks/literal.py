@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.crops import by_pillow
 from sincut.checkpoint import State, initial_state
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig
 from sincut.draws import NOISE, POSITIONS
 from sincut.files.images import Pixels
 from sincut.networks import Discriminator, Generator, PatchProjector

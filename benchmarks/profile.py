@@ -17,9 +17,11 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.patch_nce import PEAK_BYTES, PEAK_FLOPS
 from benchmarks.train_step import ENDLESS, Pair, example_pair, synchronise
-from sincut.config import TrainConfig, train_config
-from sincut.replay import EAGER_CALLS
-from sincut.training import Record, new_state, resolved, train
+from sincut.compute.cuda_graph import EAGER_CALLS
+from sincut.compute.devices import resolved
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
+from sincut.training import Record, new_state, train
 
 STEPS = {"cuda": 96, "cpu": 2}
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sincut.devices import environment
+from sincut.compute.devices import environment
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,12 +19,14 @@ import torch
 from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
 from sincut.checkpoint import State
-from sincut.config import TrainConfig, train_config
+from sincut.compute.devices import resolved
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.files.images import Pixels, write_png
 from sincut.finish import finished, translated
 from sincut.pace import fitted, measure
 from sincut.quality import Comparison
-from sincut.training import Record, new_state, resolved, train
+from sincut.training import Record, new_state, train
 
 RESULT = "time-to-quality.json"
 PLOT = "time-to-quality.png"

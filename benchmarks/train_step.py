@@ -34,15 +34,16 @@ from benchmarks.literal import (
 )
 from sincut import losses, training
 from sincut.checkpoint import State, initial_state
-from sincut.config import TrainConfig, train_config
+from sincut.compute.cuda_graph import EAGER_CALLS
+from sincut.compute.devices import convolutions, resolved
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, draw_crops
-from sincut.devices import convolutions
 from sincut.draws import Draws
 from sincut.example import render_content, render_style
 from sincut.files.images import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
-from sincut.replay import EAGER_CALLS
-from sincut.training import Record, new_state, resolved, train
+from sincut.training import Record, new_state, train
 
 Pair = tuple[Pixels, Pixels]
 

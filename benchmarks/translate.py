@@ -37,9 +37,10 @@ from torch import Tensor
 import sincut
 from benchmarks.record import ROOT, print_table, write_result
 from sincut.checkpoint import load_model, save_model
-from sincut.config import train_config
-from sincut.devices import convolutions, free_memory, mixed_precision, peak_memory
-from sincut.engine import as_network, as_pixels, out_of_memory
+from sincut.compute.devices import convolutions, mixed_precision
+from sincut.compute.memory import free_memory, out_of_memory, peak_memory
+from sincut.config.presets import train_config
+from sincut.engine import as_network, as_pixels
 from sincut.example import render_content
 from sincut.networks import Generator
 from sincut.tiling import align_up

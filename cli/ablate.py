@@ -13,7 +13,8 @@ import click
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, given_changes, json_option, quiet_option
 from sincut.cli.train import listener as run_listener
-from sincut.config import PRESETS, TrainConfig
+from sincut.config.presets import PRESETS
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.units import duration
 

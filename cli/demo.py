@@ -11,7 +11,7 @@ import click
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, quiet_option
 from sincut.cli.train import listener
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig
 from sincut.units import duration
 
 

@@ -9,7 +9,7 @@ import click
 
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, json_option, quiet_option
-from sincut.config import InspectConfig, TranslateConfig
+from sincut.config.translating import InspectConfig, TranslateConfig
 
 if TYPE_CHECKING:
     from sincut.findings import Inspection

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from sincut.config import Config, field_of, parse_assignments
+from sincut.config.fields import Config, field_of
+from sincut.config.presets import parse_assignments
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

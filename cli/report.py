@@ -9,7 +9,7 @@ import click
 
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, quiet_option
-from sincut.config import TranslateConfig
+from sincut.config.translating import TranslateConfig
 from sincut.units import byte_text
 
 

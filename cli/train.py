@@ -12,7 +12,8 @@ import click
 
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, given_changes, json_option, quiet_option
-from sincut.config import PRESETS, TrainConfig
+from sincut.config.presets import PRESETS
+from sincut.config.training import TrainConfig
 from sincut.units import byte_text, duration
 
 _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.items())

@@ -58,7 +58,7 @@ from sincut.ablation_page import (
     thumbnail,
 )
 from sincut.checkpoint import STATE_FILE
-from sincut.engine import out_of_memory
+from sincut.compute.memory import out_of_memory
 from sincut.errors import SincutError
 from sincut.files.images import Picture, write_png
 from sincut.files.sources import read_picture
@@ -115,7 +115,8 @@ def ablate(
     Args:
         content, style: the pair, of sides from 128 pixels.
         output: the folder; made where it does not exist.
-        over: for each field of :class:`sincut.config.TrainConfig` (``preset`` and ``method`` too)
+        over: for each field of :class:`sincut.config.training.TrainConfig` (``preset`` and
+            ``method`` too)
             the values to try, as they are or as text; layers as text are joined by ``+``.
         seeds: trials per setting, with the seeds from ``changes["seed"]`` (0) on; 1 by default.
         paper: instead of ``over``, the paper's ablations: a base and one change in it each.

@@ -21,8 +21,8 @@ from sincut.ablation_page import (
     Trial,
     shown,
 )
-from sincut.config import TrainConfig
-from sincut.devices import chosen_device
+from sincut.compute.devices import chosen_device
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files_ import write_text
 from sincut.quality import Figures

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sincut.card import plain
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import Pixels, read_picture
 from sincut.heat import wrapped

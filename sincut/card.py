@@ -210,7 +210,7 @@ def _described(role: str, image: RunImage) -> tuple[str, str, str, str]:
 
 
 def _widths(run: RunRecord) -> str:
-    from sincut.crops import zoom_range  # loads torch, which the other parts do without
+    from sincut.config.training import zoom_range  # loads torch, which the other parts do without
 
     width = round(run.content.width * zoom_range(run.content.width, run.config)[1])
     return (

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files_ import write_atomically
 from sincut.networks import Discriminator, Generator, PatchProjector

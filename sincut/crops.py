@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig, zoom_range
 from sincut.draws import BOXES, SAMPLES, Draws, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
@@ -119,12 +119,6 @@ def sample_boxes(image: ResidentImage, config: TrainConfig, count: int) -> Tenso
     config = config.replaced(batch=count, zoom_per="crop")
     draws = Draws(config.seed, torch.tensor(SAMPLES, device=image.planes.device))
     return draw_boxes(image.height, image.width, config, draws, stream=1)
-
-
-def zoom_range(width: int, config: TrainConfig) -> tuple[float, float]:
-    """Smallest and largest zoom as factors of the image's own size."""
-    unit = width if config.zoom == "width" else 1
-    return min(config.zoom_min / unit, 1.0), min(config.zoom_max / unit, 1.0)
 
 
 def halvings(shrink: Tensor) -> Tensor:

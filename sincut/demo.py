@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.config import train_config
+from sincut.config.presets import train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import write_png

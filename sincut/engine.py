@@ -14,13 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sincut.config import TranslateConfig
+from sincut.compute.cuda_graph import Replayed
+from sincut.compute.devices import convolutions, mixed_precision
+from sincut.compute.memory import out_of_memory
+from sincut.config.translating import TranslateConfig
 from sincut.depth import WHITE
 from sincut.detail import CarriedLook
-from sincut.devices import convolutions, mixed_precision
 from sincut.errors import SincutError
 from sincut.networks import Generator
-from sincut.replay import Replayed
 from sincut.tiling import Span, Tile, align_up, halved, reflected, tiles
 
 Array = npt.NDArray[Any]
@@ -255,19 +256,6 @@ def as_pixels(image: Tensor, dtype: np.dtype[Any]) -> Tensor:
         return pixels.float().contiguous()
     kind = torch.uint8 if dtype == np.uint8 else torch.uint16
     return pixels.round().to(torch.int32).to(kind).contiguous()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory ended, on the device or, as PyTorch tells it, on the host."""
-    told = "DefaultCPUAllocator", "not enough memory", "CUDNN_STATUS_ALLOC_FAILED"
-    found: BaseException | None = error
-    while found is not None:  # a recording that breaks off raises an error of its own over it
-        if isinstance(found, (torch.cuda.OutOfMemoryError, MemoryError)):
-            return True
-        if any(text in str(found) for text in told):
-            return True
-        found = found.__context__
-    return False
 
 
 def window_of(rgb: Array, tile: Tile, top: int, height: int) -> Array:

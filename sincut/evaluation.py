@@ -15,8 +15,8 @@ import torch
 
 from sincut.anchors import COPY, IDT, IDT_16, IDT_64
 from sincut.anchors import anchors as make_anchors
-from sincut.config import TranslateConfig
-from sincut.devices import chosen_device
+from sincut.compute.devices import chosen_device
+from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files.images import check_output

@@ -43,7 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from sincut.checkpoint import load_model, model_file
-from sincut.config import TranslateConfig
+from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files_ import check_file, check_free, write_atomically

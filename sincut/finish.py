@@ -10,7 +10,8 @@ from PIL import Image
 
 from sincut.checkpoint import State
 from sincut.colour import affine_transfer
-from sincut.config import TrainConfig, TranslateConfig
+from sincut.config.training import TrainConfig
+from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.files.images import Pixels
 from sincut.networks import Generator

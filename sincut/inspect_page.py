@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sincut.config import InspectConfig, TranslateConfig
+from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.files.images import write_png
 from sincut.files_ import check_folder, make_folder, write_text
@@ -62,9 +62,10 @@ def inspect(
         points: pixels of the upright image, as pairs of x and y or text such as ``"120,80"``: 1 to
             32 points of the *output*, whose similarity to every place of the input is mapped.
         output: the folder to write; made where it does not exist.
-        width, seed: as in :class:`sincut.config.InspectConfig`, and its defaults. The noise of the
+        width, seed: as in :class:`sincut.config.translating.InspectConfig`, and its defaults. The
+        noise of the
             translation is that of :func:`sincut.translate` by default.
-        tile, device: as in :class:`sincut.config.TranslateConfig`, and its defaults.
+        tile, device: as in :class:`sincut.config.translating.TranslateConfig`, and its defaults.
         force: write into a folder that holds an inspection. Its files are replaced one by one, and
             those that the new one does not have are removed at the end.
         on_progress: called with what is being done, and how many of how many parts are done.

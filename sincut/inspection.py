@@ -27,16 +27,11 @@ from scipy.special import gammaln
 from torch import Tensor, nn
 
 from sincut.checkpoint import Model, load_model
-from sincut.config import InspectConfig, TrainConfig, TranslateConfig
-from sincut.devices import chosen_device, convolutions, limit_threads
-from sincut.engine import (
-    as_network,
-    as_pixels,
-    out_of_memory,
-    plan_tiles,
-    translate_tile,
-    window_of,
-)
+from sincut.compute.devices import chosen_device, convolutions, limit_threads
+from sincut.compute.memory import out_of_memory
+from sincut.config.training import TrainConfig
+from sincut.config.translating import InspectConfig, TranslateConfig
+from sincut.engine import as_network, as_pixels, plan_tiles, translate_tile, window_of
 from sincut.errors import SincutError
 from sincut.files.sources import read_picture
 from sincut.files_ import file_digest

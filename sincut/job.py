@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sincut.config import TrainConfig, TranslateConfig
-from sincut.crops import zoom_range
+from sincut.compute.memory import memory_in_use
+from sincut.config.training import TrainConfig, zoom_range
+from sincut.config.translating import TranslateConfig
 from sincut.depth import as_depth
 from sincut.detail import CarriedLook, ReducedRows, working_size
-from sincut.devices import memory_in_use
 from sincut.engine import Carry, Engine, Network, Operator, translate_pixels, window_bytes
 from sincut.errors import Interrupted, SincutError
 from sincut.files.deepzoom import check_page, is_deep_zoom, write_page

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, sample_boxes
 from sincut.draws import MATCHES, SHIFTS, Draws, below, chance
 

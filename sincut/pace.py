@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sincut.checkpoint import STATE_FILE, State, save_state
-from sincut.config import TrainConfig
-from sincut.devices import peak_memory
+from sincut.compute.cuda_graph import EAGER_CALLS
+from sincut.compute.memory import peak_memory
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import Pixels
 from sincut.finish import finished, reduced, translated
 from sincut.quality import Comparison
-from sincut.replay import EAGER_CALLS
 from sincut.training import Kind, Record, kind_of, train
 
 # Timed steps of each kind, after those in which kernels are compiled and memory is found.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sincut.config import TranslateConfig
-from sincut.devices import free_memory, memory_in_use
+from sincut.compute.memory import free_memory, memory_in_use
+from sincut.config.translating import TranslateConfig
 from sincut.engine import Engine, Network, Operator, device_bytes, window_bytes
 from sincut.errors import SincutError
 from sincut.files.outputs import BAND_STEP, Layout, disk_bytes, memory_bytes

@@ -19,8 +19,8 @@ from typing import Any
 from sincut.board import Board
 from sincut.card import is_own, write_card
 from sincut.checkpoint import MODEL_FILE, STATE_FILE, State, save_model, save_state
-from sincut.config import TrainConfig
-from sincut.devices import environment
+from sincut.compute.devices import environment
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import Pixels, write_png
 from sincut.files_ import write_text

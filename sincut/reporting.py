@@ -15,8 +15,9 @@ import numpy as np
 
 from sincut.anchors import anchors as make_anchors
 from sincut.checkpoint import MODEL_FILE, load_model
-from sincut.config import TrainConfig, TranslateConfig
-from sincut.devices import chosen_device
+from sincut.compute.devices import chosen_device
+from sincut.config.training import TrainConfig
+from sincut.config.translating import TranslateConfig
 from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
 from sincut.evaluation import beyond_the_line, read_output

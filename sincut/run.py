@@ -15,8 +15,9 @@ from torch import Tensor
 
 from sincut.board import check_installed
 from sincut.checkpoint import STATE_FILE, load_tensors, restored_state
-from sincut.config import TrainConfig, train_config
-from sincut.devices import chosen_device
+from sincut.compute.devices import chosen_device, resolved
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import Picture
 from sincut.files.sources import read_picture
@@ -27,7 +28,7 @@ from sincut.recorder import Listener, Recorder
 from sincut.reporting import expected_seconds
 from sincut.runfolder import CONFIG_FILE, LIVE_PAGE
 from sincut.signals import signals
-from sincut.training import new_state, resolved
+from sincut.training import new_state
 from sincut.training import train as train_loop
 from sincut.version import __version__
 
@@ -82,7 +83,7 @@ def train(
         listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,
             ``live``, ``step``, ``preview``, ``figures``, ``reporting``, ``report``, ``notice``,
             ``done`` or ``interrupted``, under the key ``event``.
-        changes: fields of :class:`sincut.config.TrainConfig`.
+        changes: fields of :class:`sincut.config.training.TrainConfig`.
 
     Raises:
         SincutError: anything the caller can mend; nothing has been written then, or the last

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.config import TrainConfig, train_config
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files_ import file_digest
 

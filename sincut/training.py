@@ -21,19 +21,13 @@ from torch import Tensor
 from sincut import losses
 from sincut.checkpoint import State, initial_state, new_optimizers
 from sincut.colour import affine_transfer, transfer_table
-from sincut.config import TrainConfig
+from sincut.compute.cuda_graph import Replayed, own_stream
+from sincut.compute.devices import convolutions, mixed_precision
+from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, draw_crops, sample_boxes
-from sincut.devices import (
-    chosen_device,
-    convolutions,
-    faster_in_bf16,
-    limit_threads,
-    mixed_precision,
-)
 from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
 from sincut.matching import Matcher, recoloured
 from sincut.networks import PatchProjector
-from sincut.replay import Replayed, own_stream
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -320,17 +314,6 @@ def average_weight(step: int, half_life: float) -> float:
     """
     half_life = min(half_life, max(step, 0) / 2)
     return 1 - 0.5 ** (1 / half_life) if half_life > 0 else 1.0
-
-
-def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with ``auto`` replaced by what this machine has."""
-    device = chosen_device(config.device)
-    if device == "cpu":
-        limit_threads()
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if faster_in_bf16(device) else "fp32"
-    return config.replaced(device=device, precision=precision)
 
 
 def _patch_nce(

@@ -11,15 +11,16 @@ import torch
 
 from sincut.batch import found_inputs, planned_outputs
 from sincut.checkpoint import load_model, model_file
-from sincut.config import TranslateConfig
-from sincut.devices import chosen_device, keep_freed_memory, limit_threads
+from sincut.compute.cuda_graph import own_stream
+from sincut.compute.devices import chosen_device, limit_threads
+from sincut.compute.memory import keep_freed_memory
+from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.files.outputs import begun
 from sincut.files_ import file_digest, make_folder
 from sincut.job import Job, Model, Translated, learned_width
 from sincut.networks import Generator
 from sincut.plan import Plan
-from sincut.replay import own_stream
 from sincut.signals import stoppable
 
 
@@ -66,7 +67,7 @@ def translate(
         on_plan, on_tile, on_image, on_skip: called before an image, after every tile, after every
             image, and with every output that is there already and left as it is.
         on_failure: called with an input that could not be translated and why, when others follow.
-        options: fields of :class:`sincut.config.TranslateConfig`.
+        options: fields of :class:`sincut.config.translating.TranslateConfig`.
 
     Returns:
         One entry per input that was translated, in order; none with ``dry_run``.

@@ -14,11 +14,12 @@ from sincut.ablation_page import (
     Trial,
     shown,
 )
-from sincut.config import TrainConfig, field_of, train_config
-from sincut.devices import chosen_device
+from sincut.compute.devices import chosen_device, resolved
+from sincut.config.fields import field_of
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.runfolder import RunImage
-from sincut.training import resolved
 from sincut.version import __version__
 
 BOTH = "{} is set for all trials and varied with --over, got both; give one of them"

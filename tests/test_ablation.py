@@ -45,7 +45,7 @@ from sincut.ablation_page import (
 )
 from sincut.card import plain
 from sincut.cli import main
-from sincut.config import PRESETS, train_config
+from sincut.config.presets import PRESETS, train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files.images import Pixels, read_picture

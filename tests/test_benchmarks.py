@@ -18,7 +18,7 @@ from benchmarks import patch_nce as bench
 from benchmarks.__main__ import main, parts
 from benchmarks.crops import by_pillow, compare
 from benchmarks.record import write_result
-from sincut.config import train_config
+from sincut.config.presets import train_config
 from sincut.crops import ResidentImage
 from sincut.example import render_content
 

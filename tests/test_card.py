@@ -17,7 +17,7 @@ import pytest
 import sincut
 from sincut import reporting
 from sincut.card import is_own, model_card, plain, write_card
-from sincut.config import train_config
+from sincut.config.presets import train_config
 from sincut.files_ import file_digest
 from sincut.pace import Pace
 from sincut.runfolder import RunImage, RunRecord, Session, read_run

@@ -19,7 +19,7 @@ from sincut.checkpoint import (
     save_model,
     save_state,
 )
-from sincut.config import TrainConfig
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.networks import Generator
 

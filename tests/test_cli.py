@@ -327,7 +327,7 @@ def test_evaluate_notes_what_is_not_measured(
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command with the pair and the network made small; the real one is `make demo`."""
-    from sincut.config import PRESETS
+    from sincut.config.presets import PRESETS
     from sincut.example import render_content, render_style
 
     small = {name: value for name, value in TINY.items() if name != "preset"}

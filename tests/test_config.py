@@ -7,13 +7,9 @@ import json
 
 import pytest
 
-from sincut.config import (
-    PRESETS,
-    TrainConfig,
-    TranslateConfig,
-    parse_assignments,
-    train_config,
-)
+from sincut.config.presets import PRESETS, parse_assignments, train_config
+from sincut.config.training import TrainConfig
+from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 
 

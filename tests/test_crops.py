@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sincut.config import TrainConfig, train_config
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, draw_boxes, draw_crops, halvings, sample_boxes
 from sincut.draws import Draws
 from sincut.errors import SincutError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sincut.devices import convolution_seconds, convolutions, faster_in_bf16, limit_threads
+from sincut.compute.devices import convolution_seconds, convolutions, faster_in_bf16, limit_threads
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_bf16_is_measured_only_where_there_are_instructions_for_it(
         measured.append(dtype)
         return convolution_seconds(dtype)
 
-    monkeypatch.setattr("sincut.devices.convolution_seconds", seconds)
+    monkeypatch.setattr("sincut.compute.devices.convolution_seconds", seconds)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     assert not faster_in_bf16("cpu")
     assert measured == []

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from sincut.config import TranslateConfig
+from sincut.compute.cuda_graph import own_stream
+from sincut.compute.memory import out_of_memory
+from sincut.config.translating import TranslateConfig
 from sincut.depth import as_depth
 from sincut.engine import (
     Engine,
     Network,
     device_bytes,
-    out_of_memory,
     plan_tiles,
     translate_pixels,
     translate_tile,
@@ -23,7 +24,6 @@ from sincut.engine import (
 )
 from sincut.errors import SincutError
 from sincut.networks import Generator
-from sincut.replay import own_stream
 from sincut.tiling import tiles
 
 SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]

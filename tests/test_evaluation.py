@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 import sincut
 from sincut import evaluation, quality
 from sincut.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
-from sincut.config import TranslateConfig
+from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.evaluation import (

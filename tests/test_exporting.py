@@ -21,7 +21,7 @@ from torch.export.passes import move_to_device_pass
 import sincut.exporting as exporting
 from sincut.checkpoint import load_model, save_model
 from sincut.cli import main
-from sincut.config import TranslateConfig
+from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.exporting import Exported, export, noise_inputs

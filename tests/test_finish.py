@@ -8,7 +8,7 @@ import torch
 
 from sincut.checkpoint import State
 from sincut.colour import affine_transfer
-from sincut.config import train_config
+from sincut.config.presets import train_config
 from sincut.example import render_content, render_style
 from sincut.finish import finished, reduced, translated
 from sincut.training import new_state

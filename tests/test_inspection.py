@@ -21,7 +21,8 @@ from torch import nn
 from sincut import inspect_page, inspection
 from sincut.checkpoint import load_model, save_model
 from sincut.cli import main
-from sincut.config import InspectConfig, TrainConfig, TranslateConfig
+from sincut.config.training import TrainConfig
+from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.findings import Inspection, LayerFindings, Match

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sincut.colour import transfer_table
-from sincut.config import TrainConfig, train_config
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage
 from sincut.draws import Draws
 from sincut.matching import Matcher, descriptors, recoloured

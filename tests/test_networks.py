@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from sincut.devices import convolutions
+from sincut.compute.devices import convolutions
 from sincut.losses import r1_penalty
 from sincut.networks import Blur, Discriminator, Generator, PatchProjector, ResidualBlock
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import sincut
-from sincut.config import TrainConfig, train_config
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files.images import read_picture
 from sincut.pace import Pace, fitted, measure, of_length

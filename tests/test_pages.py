@@ -15,7 +15,7 @@ import pytest
 
 from sincut import card, pages
 from sincut.checkpoint import initial_state
-from sincut.config import train_config
+from sincut.config.presets import train_config
 from sincut.files import viewer
 from sincut.pages.charts import charts
 from sincut.runfolder import RunImage, RunRecord, read_run

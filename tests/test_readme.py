@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sincut.cli import main
-from sincut.config import PRESETS
+from sincut.config.presets import PRESETS
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

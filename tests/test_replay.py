@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.replay import EAGER_CALLS, Replayed, own_stream
+from sincut.compute.cuda_graph import EAGER_CALLS, Replayed, own_stream
 from sincut.training import train
 from tests.test_training import config, images
 

@@ -17,7 +17,7 @@ from PIL import Image
 import sincut
 from sincut import reporting as module
 from sincut.cli import main
-from sincut.config import TranslateConfig
+from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style

@@ -15,7 +15,8 @@ import pytest
 
 from sincut import runfolder
 from sincut.cli.train import train
-from sincut.config import PRESETS, TrainConfig, parse_assignments, train_config
+from sincut.config.presets import PRESETS, parse_assignments, train_config
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files_ import file_digest
 from sincut.runfolder import (

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sincut import losses
 from sincut.checkpoint import State, initial_state
-from sincut.config import TrainConfig, train_config
-from sincut.devices import convolutions
+from sincut.compute.devices import convolutions, resolved
+from sincut.config.presets import train_config
+from sincut.config.training import TrainConfig
 from sincut.draws import NOISE, POSITIONS, Draws
 from sincut.errors import SincutError
 from sincut.training import (
@@ -25,7 +26,6 @@ from sincut.training import (
     kind_of,
     new_state,
     rate_factor,
-    resolved,
     sincut_step,
     train,
 )
@@ -374,7 +374,7 @@ def test_bf16_is_chosen_where_it_was_measured_to_be_faster(
     precision: str,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    monkeypatch.setattr("sincut.devices.convolution_seconds", seconds.__getitem__)
+    monkeypatch.setattr("sincut.compute.devices.convolution_seconds", seconds.__getitem__)
     assert resolved(train_config("paper", device="cpu")).precision == precision
 
 

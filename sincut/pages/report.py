@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sincut.config import train_config
+from sincut.config.presets import train_config
 from sincut.files.viewer import BARS, compare_panes, compare_script, compare_style
 from sincut.pages import curves_library, curves_style, document, part, table, text, zoom_library
 from sincut.pages.charts import charts

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +14,21 @@ from typing import Any
 
 import torch
 
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.kernels.philox import random_words
 from sincut.version import __version__
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_LARGEST_BLOCK, _KEPT_BYTES = 1 << 25, 1 << 30  # no larger block is allowed
+
+def resolved(config: TrainConfig) -> TrainConfig:
+    """The configuration with ``auto`` replaced by what this machine has."""
+    device = chosen_device(config.device)
+    if device == "cpu":
+        limit_threads()
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if faster_in_bf16(device) else "fp32"
+    return config.replaced(device=device, precision=precision)
 
 
 def chosen_device(name: str) -> str:
@@ -138,63 +145,6 @@ def convolutions(precision: str, *, search: bool = False) -> Iterator[None]:
         yield
     finally:
         of_cudnn.conv.fp32_precision, of_cudnn.benchmark = saved  # type: ignore[attr-defined]
-
-
-def peak_memory(device: str) -> int:
-    """Bytes at the highest point so far: of the device on CUDA, of the process on a CPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows does not tell
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, kilobytes elsewhere
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what is freed for the next tile's tensors.
-
-    By itself glibc gives blocks back to the system that are wanted again at once, and every page of
-    them is cleared anew: a tenth of the time of translating with a small network on a CPU. Blocks
-    above 32 MB still go that way.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_BLOCK)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
-def memory_in_use() -> int:
-    """Bytes of the host's memory that this process has now; where that is not told, its peak."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return peak_memory("cpu")
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def free_memory(
-    host: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
-) -> int | None:
-    """Bytes of host memory that this process may still take, or ``None`` where that is not told.
-
-    ``host`` is Linux's account of the machine, ``group`` the folder of the container's share.
-    """
-    try:
-        lines = dict(line.split(":", 1) for line in host.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return None
-    with contextlib.suppress(OSError, ValueError):  # "max": no limit
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used -= int(stat.get("inactive_file", 0))  # the cache of files gives way
-        free = min(free, max(limit - used, 0))
-    return free
 
 
 def _processor() -> str:

@@ -1,0 +1,1 @@
+"""Devices, precision, memory, CUDA graphs."""

@@ -1,0 +1,1 @@
+"""What can be set. No torch here: ``sincut --help`` must answer at once."""

@@ -1,0 +1,131 @@
+"""How to translate images, and how to inspect a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sincut.config.fields import DEVICES, PRECISIONS, Config, option
+from sincut.errors import SincutError
+from sincut.units import byte_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslateConfig(Config):
+    """How to translate images with a trained model."""
+
+    tile: str = option("auto", "side of a tile in pixels (16 or more), auto, or whole")
+    border: str = option(
+        "reflect",
+        "what the network sees beyond the image: its mirror, or zeros as in the published code, "
+        "which leave a visible frame",
+        choices=("reflect", "zero"),
+    )
+    seed: int = option(
+        0, "seed of the noise, which is a function of it and a pixel's place", low=0, high=2**63 - 1
+    )
+    device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
+    precision: str = option(
+        "auto", "precision of the convolutions; auto: fp32, the exact one", choices=PRECISIONS
+    )
+
+    # The look
+    working_width: int = option(
+        0,
+        "translate at this width in pixels, at most the image's own, and carry the change back to "
+        "full size; 0: at the image's own",
+        low=0,
+        high=1_000_000,
+    )
+    scale: float = option(
+        1.0, "as working_width, as a factor of the image's own size", low=0.0001, high=1
+    )
+    strength: float = option(
+        1.0, "share of the translation in the output; the rest is content", low=0, high=1
+    )
+    mask: str = option(
+        "", "image of the input's size: white is translated, black stays content, grey is mixed"
+    )
+
+    # Files
+    depth: str = option(
+        "auto",
+        "bits per channel of the output; auto: the input's, or what the format can hold",
+        choices=("auto", "8", "16", "float"),
+    )
+    compression: str = option("deflate", "of TIFF files", choices=("deflate", "none"))
+    pyramid: bool = option(False, "add smaller copies of the image to a TIFF, for viewers")
+    strip_metadata: bool = option(False, "write no EXIF, DPI or geo tags (EXIF may hold a place)")
+    force: bool = option(False, "overwrite existing outputs")
+    resume: bool = option(False, "go on with interrupted outputs; finished ones stay as they are")
+    skip_existing: bool = option(False, "leave out inputs whose output is there")
+
+    # Limits
+    max_pixels: int = option(
+        20_000_000_000, "refuse inputs with more pixels than this, before decoding", low=1
+    )
+    max_memory: str = option(
+        "auto", "host memory to stay below, such as 1GB; auto: half of what is free"
+    )
+    dry_run: bool = option(False, "only say what would be done, and what it would take")
+    verify: int = option(
+        0, "translate this many tiles again with twice the halo and report the difference", low=0
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tile_pixels(1)
+        self.memory_bytes(1)
+        if self.working_width and self.scale != 1:
+            raise SincutError(
+                "working_width and scale say the same in two ways, got both; try only "
+                f"--working-width {self.working_width}"
+            )
+        if self.verify and (self.working_width or self.scale != 1):
+            raise SincutError(
+                "verify compares tiles of the network at the image's own size, got "
+                f"{self.flag('verify', self.verify)} with another size; try it without"
+            )
+
+    def tile_pixels(self, automatic: int, whole: int = 0) -> int:
+        """The side of a tile: the number given, ``automatic`` for auto, ``whole`` for whole."""
+        if self.tile in ("auto", "whole"):
+            return automatic if self.tile == "auto" else whole
+        if not (self.tile.isascii() and self.tile.isdigit()) or int(self.tile) < 16:
+            raise SincutError(
+                "tile must be a number of pixels from 16, auto or whole, "
+                f"got {self.tile}; try --tile 512"
+            )
+        return int(self.tile)
+
+    def memory_bytes(self, automatic: int) -> int:
+        """Host memory to stay below, in bytes; ``automatic`` for auto."""
+        if self.max_memory == "auto":
+            return automatic
+        try:
+            count = byte_count(self.max_memory)
+        except ValueError:
+            count = 0
+        if count < 1:
+            raise SincutError(
+                f"max_memory must be an amount such as 1GB or auto, got {self.max_memory}; "
+                "try --max-memory 1GB"
+            )
+        return count
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig(Config):
+    """How to inspect an image."""
+
+    width: int = option(
+        2048,
+        "longest side of the pictures in pixels; smaller images keep their size",
+        low=64,
+        high=16_384,
+    )
+    seed: int = option(
+        0,
+        "seed of the places that are sampled for principal components and accuracy",
+        low=0,
+        high=2**63 - 1,
+    )
