@@ -197,7 +197,7 @@ def time_to_quality(
     """Figures of quality against seconds of training: rows, a plot, the last translations."""
     from benchmarks.time_to_quality import Moments, write
     from benchmarks.train_step import example_pair
-    from sincut.files.sources import read_picture
+    from sincut.images.reading.open import read_picture
 
     if content is not None and style is not None:
         pair = read_picture(content).rgb, read_picture(style).rgb

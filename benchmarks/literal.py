@@ -22,7 +22,7 @@ from benchmarks.crops import by_pillow
 from sincut.checkpoint import State, initial_state
 from sincut.config.training import TrainConfig
 from sincut.draws import NOISE, POSITIONS
-from sincut.files.images import Pixels
+from sincut.images.reading.source import Pixels
 from sincut.networks import Discriminator, Generator, PatchProjector
 
 LOADERS = 4  # the published code loads with four processes

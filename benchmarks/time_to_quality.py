@@ -22,8 +22,9 @@ from sincut.checkpoint import State
 from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.files.images import Pixels, write_png
 from sincut.finish import finished, translated
+from sincut.images.reading.source import Pixels
+from sincut.images.writing.png import write_png
 from sincut.pace import fitted, measure
 from sincut.quality import Comparison
 from sincut.training import Record, new_state, train

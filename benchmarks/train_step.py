@@ -41,7 +41,7 @@ from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, draw_crops
 from sincut.draws import Draws
 from sincut.example import render_content, render_style
-from sincut.files.images import Pixels
+from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.training import Record, new_state, train
 

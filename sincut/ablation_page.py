@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from sincut.card import plain
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files.images import Pixels, read_picture
 from sincut.heat import wrapped
+from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.source import Pixels
 from sincut.pages import curves_library, curves_style, document, table, text
 from sincut.pages.charts import charts
 from sincut.pages.report import FIGURES

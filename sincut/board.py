@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sincut.errors import SincutError
-from sincut.files.images import Pixels
+from sincut.images.reading.source import Pixels
 
 
 def check_installed() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from sincut.config.presets import train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.files.images import write_png
 from sincut.files_ import check_folder, make_folder
+from sincut.images.writing.png import write_png
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import REPORT_FILE

@@ -18,9 +18,9 @@ from sincut.compute.cuda_graph import Replayed
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import out_of_memory
 from sincut.config.translating import TranslateConfig
-from sincut.depth import WHITE
 from sincut.detail import CarriedLook
 from sincut.errors import SincutError
+from sincut.images.bit_depth import WHITE
 from sincut.networks import Generator
 from sincut.tiling import Span, Tile, align_up, halved, reflected, tiles
 
@@ -134,7 +134,7 @@ class Engine:
     """Applies an operator to windows of an image of ``height`` × ``width``.
 
     Args:
-        dtype: of the output; see :data:`sincut.depth.WHITE`.
+        dtype: of the output; see :data:`sincut.images.bit_depth.WHITE`.
         strength: how much of the translation there is in the output, 0 … 1; the rest is content.
             They are mixed as sRGB values: half of it then looks like half, as an opacity does.
     """

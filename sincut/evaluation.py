@@ -19,9 +19,9 @@ from sincut.compute.devices import chosen_device
 from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
-from sincut.files.images import check_output
-from sincut.files.sources import read_picture
 from sincut.files_ import check_free, write_atomically
+from sincut.images.reading.open import read_picture
+from sincut.images.writing.formats import check_output
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
 from sincut.translation import load_generator
 

@@ -13,7 +13,7 @@ from sincut.colour import affine_transfer
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
-from sincut.files.images import Pixels
+from sincut.images.reading.source import Pixels
 from sincut.networks import Generator
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at

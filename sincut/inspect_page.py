@@ -22,10 +22,10 @@ from pathlib import Path
 
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files.images import write_png
 from sincut.files_ import check_folder, make_folder, write_text
 from sincut.findings import Inspection, LayerFindings, Pixels, Point
 from sincut.heat import scale_picture
+from sincut.images.writing.png import write_png
 from sincut.inspect_pictures import component_picture, heat_picture, sheet
 from sincut.inspection import OnProgress, inspected
 from sincut.pages import document, part, table, text

@@ -33,10 +33,10 @@ from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.engine import as_network, as_pixels, plan_tiles, translate_tile, window_of
 from sincut.errors import SincutError
-from sincut.files.sources import read_picture
 from sincut.files_ import file_digest
 from sincut.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.heat import ReducedMap, reduced, reduced_size
+from sincut.images.reading.open import read_picture
 from sincut.networks import Generator, PatchProjector
 from sincut.tiling import Tile
 

@@ -16,23 +16,19 @@ import torch
 from sincut.compute.memory import memory_in_use
 from sincut.config.training import TrainConfig, zoom_range
 from sincut.config.translating import TranslateConfig
-from sincut.depth import as_depth
 from sincut.detail import CarriedLook, ReducedRows, working_size
 from sincut.engine import Carry, Engine, Network, Operator, translate_pixels, window_bytes
 from sincut.errors import Interrupted, SincutError
 from sincut.files.deepzoom import check_page, is_deep_zoom, write_page
-from sincut.files.metadata import Carried, without_nodata
-from sincut.files.outputs import (
-    BAND_STEP,
-    Layout,
-    Writer,
-    begun,
-    check,
-    depth_notice,
-    output_dtype,
-)
-from sincut.files.profiles import Colours, require_depth
-from sincut.files.sources import Source, in_srgb, open_source
+from sincut.images.bit_depth import as_depth
+from sincut.images.metadata import Carried, without_nodata
+from sincut.images.profiles import Colours, require_depth
+from sincut.images.reading.open import open_source
+from sincut.images.reading.source import Source, in_srgb
+from sincut.images.writing.formats import BAND_STEP, check, depth_notice, output_dtype
+from sincut.images.writing.layout import Layout
+from sincut.images.writing.part_file import begun
+from sincut.images.writing.writer import Writer
 from sincut.networks import Generator
 from sincut.pipeline import Rows, tile_difference, translate_bands
 from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left

@@ -14,8 +14,8 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.memory import peak_memory
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files.images import Pixels
 from sincut.finish import finished, reduced, translated
+from sincut.images.reading.source import Pixels
 from sincut.quality import Comparison
 from sincut.training import Kind, Record, kind_of, train
 

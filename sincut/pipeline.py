@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sincut.depth import WHITE, as_depth
 from sincut.engine import Engine, Network, Pending, as_network, window_of
-from sincut.files.outputs import Encoded, Writer
-from sincut.files.profiles import Colours
-from sincut.files.samples import unknown
-from sincut.files.sources import Source, in_srgb
+from sincut.images.bit_depth import WHITE, as_depth
+from sincut.images.profiles import Colours
+from sincut.images.reading.samples import unknown
+from sincut.images.reading.source import Source, in_srgb
+from sincut.images.writing.layout import Encoded
+from sincut.images.writing.writer import Writer
 from sincut.tiling import Band, Span, Tile, align_up, reflected
 
 Array = npt.NDArray[Any]

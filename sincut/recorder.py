@@ -22,9 +22,10 @@ from sincut.checkpoint import MODEL_FILE, STATE_FILE, State, save_model, save_st
 from sincut.compute.devices import environment
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files.images import Pixels, write_png
 from sincut.files_ import write_text
 from sincut.finish import finished, reduced, translated
+from sincut.images.reading.source import Pixels
+from sincut.images.writing.png import write_png
 from sincut.live import LiveView
 from sincut.networks import Generator
 from sincut.quality import Comparison

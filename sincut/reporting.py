@@ -21,10 +21,10 @@ from sincut.config.translating import TranslateConfig
 from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
 from sincut.evaluation import beyond_the_line, read_output
-from sincut.files.images import Pixels
-from sincut.files.sources import read_picture
 from sincut.files_ import check_file, check_free, write_atomically
 from sincut.finish import reduced
+from sincut.images.reading.open import read_picture
+from sincut.images.reading.source import Pixels
 from sincut.networks import Generator
 from sincut.pages.pictures import Embedded, exact, photograph
 from sincut.pages.report import Contents, Crop, Measured, page

@@ -19,9 +19,9 @@ from sincut.compute.devices import chosen_device, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files.images import Picture
-from sincut.files.sources import read_picture
 from sincut.files_ import check_folder, file_digest
+from sincut.images.reading.open import read_picture
+from sincut.images.reading.source import Picture
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
 from sincut.recorder import Listener, Recorder

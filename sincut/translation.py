@@ -16,8 +16,8 @@ from sincut.compute.devices import chosen_device, limit_threads
 from sincut.compute.memory import keep_freed_memory
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
-from sincut.files.outputs import begun
 from sincut.files_ import file_digest, make_folder
+from sincut.images.writing.part_file import begun
 from sincut.job import Job, Model, Translated, learned_width
 from sincut.networks import Generator
 from sincut.plan import Plan

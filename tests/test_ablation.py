@@ -48,7 +48,8 @@ from sincut.cli import main
 from sincut.config.presets import PRESETS, train_config
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.files.images import Pixels, read_picture
+from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.source import Pixels
 from sincut.pace import Pace
 from sincut.pages.report import FIGURES
 from sincut.quality import Figures

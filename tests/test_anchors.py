@@ -15,7 +15,7 @@ from sincut.anchors import anchors, blocks, idt, reinhard
 from sincut.colour import transfer_table
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.files.images import read_picture
+from sincut.images.reading.pillow import read_picture
 from sincut.quality import Comparison
 
 CONTENT = render_content(150, 131)

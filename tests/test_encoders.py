@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sincut.files import encoders
-from sincut.files.encoders import adler_joined
-from sincut.files.layout import compressor, deflated_at_most
-from sincut.files.metadata import Carried
-from sincut.files.outputs import Writer
+from sincut.images.metadata import Carried
+from sincut.images.writing import png as encoders
+from sincut.images.writing.layout import compressor, deflated_at_most
+from sincut.images.writing.png import adler_joined
+from sincut.images.writing.writer import Writer
 from tests.test_images import WIDE, exif_block, only, refusal
 from tests.test_outputs import U16, add, opened, picture, write
 

@@ -12,7 +12,6 @@ import torch
 from sincut.compute.cuda_graph import own_stream
 from sincut.compute.memory import out_of_memory
 from sincut.config.translating import TranslateConfig
-from sincut.depth import as_depth
 from sincut.engine import (
     Engine,
     Network,
@@ -23,6 +22,7 @@ from sincut.engine import (
     window_of,
 )
 from sincut.errors import SincutError
+from sincut.images.bit_depth import as_depth
 from sincut.networks import Generator
 from sincut.tiling import tiles
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sincut import load_generator, losses, translate
 from sincut.checkpoint import save_model
-from sincut.files.images import read_picture, write_png
+from sincut.images.reading.pillow import read_picture
+from sincut.images.writing.png import write_png
 from sincut.networks import Discriminator, Generator, PatchProjector
 from sincut.published import generator_from_published, published_name
 

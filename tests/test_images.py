@@ -17,16 +17,12 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from sincut.errors import SincutError
-from sincut.files import images
-from sincut.files.images import (
-    Picture,
-    check_output,
-    lost_metadata,
-    read_picture,
-    write_picture,
-    write_png,
-)
 from sincut.files_ import file_digest, write_atomically
+from sincut.images.reading import pillow as images
+from sincut.images.reading.pillow import lost_metadata, read_picture, write_picture
+from sincut.images.reading.source import Picture
+from sincut.images.writing.formats import check_output
+from sincut.images.writing.png import write_png
 
 ENDINGS = (".png", ".jpg", ".tif", ".webp")
 LOSSLESS = (".png", ".tif", ".webp")

@@ -22,19 +22,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut.files import partfile
-from sincut.files.images import Picture, read_picture, write_picture
-from sincut.files.metadata import Carried
-from sincut.files.outputs import (
-    Layout,
-    Writer,
-    begun,
+from sincut.images.metadata import Carried
+from sincut.images.reading.pillow import read_picture, write_picture
+from sincut.images.reading.source import Picture
+from sincut.images.writing import part_file as partfile
+from sincut.images.writing.formats import (
     check,
     depth_notice,
     disk_bytes,
     memory_bytes,
     output_dtype,
 )
+from sincut.images.writing.layout import Layout
+from sincut.images.writing.part_file import begun
+from sincut.images.writing.writer import Writer
 from tests.test_images import WIDE, exif_block, exif_of, geo_of, geo_tiff, only, refusal
 
 U8, U16, F32 = (np.dtype(each) for each in (np.uint8, np.uint16, np.float32))

@@ -14,7 +14,7 @@ import sincut
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files.images import read_picture
+from sincut.images.reading.pillow import read_picture
 from sincut.pace import Pace, fitted, measure, of_length
 from sincut.reporting import expected_seconds
 from sincut.training import Kind

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sincut.files import partfile
-from sincut.files.partfile import PartFile, begun, beside
+from sincut.images.writing import part_file as partfile
+from sincut.images.writing.part_file import PartFile, begun, beside
 from tests.test_images import only, refusal
 
 BANDS = 5

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sincut.errors import SincutError
-from sincut.files.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
+from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
 from tests.test_images import GREY, NEARLY, SRGB, WIDE, table_profile, wide_from_srgb
 
 LATTICE = np.stack(np.meshgrid(*[np.arange(0, 256, 15, dtype=np.uint8)] * 3), axis=-1)
@@ -97,7 +97,7 @@ def test_a_pixel_s_value_depends_on_it_alone(dtype: np.dtype) -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     colours = colours_of(WIDE)
     whole = colours.to_srgb(LATTICE)
-    monkeypatch.setattr("sincut.files.profiles._BLOCK", 100)
+    monkeypatch.setattr("sincut.images.profiles._BLOCK", 100)
     np.testing.assert_array_equal(colours.to_srgb(LATTICE), whole)
 
 

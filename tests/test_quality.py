@@ -13,7 +13,7 @@ from scipy.ndimage import correlate, gaussian_filter, sobel
 from sincut import quality
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
-from sincut.files.images import read_picture
+from sincut.images.reading.pillow import read_picture
 from sincut.quality import Comparison, Figures, edge_correlation
 
 CONTENT = render_content(192, 160)

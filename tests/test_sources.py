@@ -18,10 +18,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sincut.errors import SincutError
-from sincut.files import sources
-from sincut.files.images import Picture
-from sincut.files.images import read_picture as read_whole
-from sincut.files.sources import Source, open_source, read_picture
+from sincut.images.reading import source as sources
+from sincut.images.reading.open import open_source, read_picture
+from sincut.images.reading.pillow import read_picture as read_whole
+from sincut.images.reading.source import Picture, Source
 from tests.test_images import (
     GEO,
     GREY,
@@ -259,7 +259,7 @@ def test_any_chunks_give_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """With small bands, so that chunks lie within, across and at their edges."""
-    monkeypatch.setattr("sincut.files.tiff_source._BAND_BYTES", 1000)
+    monkeypatch.setattr("sincut.images.reading.tiff._BAND_BYTES", 1000)
     rng = np.random.default_rng(seed)
     array = values((int(rng.integers(1, 90)), int(rng.integers(1, 70)), 3), "uint16")
     options = {"rowsperstrip": int(rng.integers(1, 30))} if seed % 2 else {"tile": (16, 16)}
@@ -276,7 +276,7 @@ def test_any_chunks_give_the_same_rows(
 def test_every_segment_is_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("sincut.files.tiff_source._BAND_BYTES", 1000)
+    monkeypatch.setattr("sincut.images.reading.tiff._BAND_BYTES", 1000)
     for orientation in (1, 4):
         path = tmp_path / "in.tif"
         tifffile.imwrite(
@@ -690,13 +690,13 @@ def test_a_tiff_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     array = values((300, 200, 3), "uint16")
     tifffile.imwrite(path, array, photometric="rgb", compression="deflate", rowsperstrip=300)
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    monkeypatch.setattr("sincut.files.sources._LARGEST_PIECE", 1000)
+    monkeypatch.setattr("sincut.images.reading.tiff._LARGEST_PIECE", 1000)
     message = refusal(opened, path, memory=100_000)
     assert message.startswith(f"{path} has 200×300 pixels, which takes ")
     assert ("; try pip install 'sincut[big]', a copy in tiles, --max-memory ") in message
     np.testing.assert_array_equal(everything(path, 3)[0], array)
     monkeypatch.undo()
-    monkeypatch.setattr("sincut.files.sources._LARGEST_PIECE", 1000)
+    monkeypatch.setattr("sincut.images.reading.tiff._LARGEST_PIECE", 1000)
     pytest.importorskip("pyvips")
     rows, source = everything(path, 3, memory=0)
     assert type(source._rows).__name__ == "VipsRows"
@@ -858,8 +858,8 @@ def test_a_streamed_picture_of_8_bits_is_that_of_images(
 ) -> None:
     path = saved(tmp_path / "in.tif", pixels(channels=4), icc_profile=WIDE, dpi=(300, 300))
     whole = read_whole(path)
-    monkeypatch.setattr("sincut.files.sources.STREAM_ABOVE", 0)
-    monkeypatch.setattr("sincut.files.sources.STREAM_ABOVE", 0)
+    monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
+    monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
     same_pictures(read_picture(path), whole)
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut.files import tiffs
-from sincut.files.images import Picture, write_picture
-from sincut.files.metadata import Carried, tiff_exif
-from sincut.files.outputs import Layout
-from sincut.files.tiffs import halved, levels, tiles_bytes
+from sincut.images.metadata import Carried, tiff_exif
+from sincut.images.reading.pillow import write_picture
+from sincut.images.reading.source import Picture
+from sincut.images.writing import tiff as tiffs
+from sincut.images.writing.tiff import halved, levels, tiles_bytes
+from sincut.images.writing.writer import Layout
 from tests.test_images import exif_of, geo_of
 from tests.test_outputs import F32, U8, U16, add, everything, opened, picture, read, write
 

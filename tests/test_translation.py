@@ -23,10 +23,10 @@ from PIL import Image, ImageCms
 import sincut
 from sincut.batch import planned_outputs
 from sincut.checkpoint import load_model, save_model
-from sincut.depth import WHITE
 from sincut.errors import Interrupted, SincutError
-from sincut.files.outputs import Writer
-from sincut.files.sources import Source
+from sincut.images.bit_depth import WHITE
+from sincut.images.reading.source import Source
+from sincut.images.writing.writer import Writer
 from sincut.job import Job
 from sincut.networks import Generator
 from sincut.plan import Plan
@@ -177,7 +177,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Whether files are streamed in small bands, as huge ones are, or decoded at once."""
 
     def set_to(on: bool) -> None:
-        monkeypatch.setattr("sincut.files.sources.STREAM_ABOVE", 0 if on else 10**12)
+        monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0 if on else 10**12)
         monkeypatch.setattr("sincut.plan._BAND_BYTES", 1 if on else 10**12)
 
     return set_to

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sincut.depth import as_depth
-from sincut.files.encoders import OVERLAP, TILE_SIZE, deep_zoom_folder
-from sincut.files.metadata import Carried
-from sincut.files.outputs import BAND_STEP, Layout, Writer
-from sincut.files.sources import Source, in_srgb
 from sincut.files.viewer import Pane, page_text
 from sincut.files_ import check_free, write_text
+from sincut.images.bit_depth import as_depth
+from sincut.images.metadata import Carried
+from sincut.images.reading.source import Source, in_srgb
+from sincut.images.writing.deep_zoom import OVERLAP, TILE_SIZE, deep_zoom_folder
+from sincut.images.writing.formats import BAND_STEP
+from sincut.images.writing.layout import Layout
+from sincut.images.writing.writer import Writer
 
 
 def is_deep_zoom(target: Path) -> bool:

@@ -7,7 +7,6 @@ of the journal vouches for is kept, what lies behind it is cut off and written a
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import errno
 import hashlib
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sincut.errors import SincutError
-from sincut.files.layout import Band, Encoded, Entry, Layout, Progress
+from sincut.images.writing.layout import Entry
 
 if sys.platform != "win32":
     import fcntl
@@ -251,30 +250,6 @@ class PartFile:
         line = b"%08x %s\n" % (zlib.crc32(text), text)
         self._journal.seek(self._journal_length)
         self._journal_length += _write_all(self._journal, line)
-
-
-class Encoder(abc.ABC):
-    """Turns bands of pixels into the bytes of one image format, and ends the file."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.lost: list[str] = []  # notices of metadata that the format cannot hold
-
-    @abc.abstractmethod
-    def start(self) -> bytes:
-        """What the part file begins with."""
-
-    @abc.abstractmethod
-    def encode(self, index: int, band: Band) -> Encoded:
-        """A band (rows, W, C) of the layout's type as it will stand in the file. Pure."""
-
-    def note(self, encoded: Encoded, entries: Sequence[Entry]) -> Entry:
-        """What the journal says of a band that follows ``entries``."""
-        return encoded.note
-
-    @abc.abstractmethod
-    def finish(self, part: PartFile, progress: Progress) -> None:
-        """End the file and publish it."""
 
 
 def begun(target: Path) -> Entry | None:

@@ -6,26 +6,17 @@ or turn what these read.
 
 from __future__ import annotations
 
-import importlib
-import logging
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.errors import one_line
-
 Array = npt.NDArray[Any]
-
-# Rows that libvips keeps of a sequential image, as measured.
-_VIPS_ROWS = 3000
 BIG_ENDIAN_BIGTIFF = b"MM\0+"
-_VIPS_KINDS = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 
 class Rows(Protocol):
@@ -179,52 +170,6 @@ def upright(rows: Rows, size: tuple[int, int], orientation: int) -> tuple[Rows, 
         turned = Turned(rows, size, rows.row_bytes, _TURNS[orientation])
         return turned, (width, height) if orientation > 4 else size
     return rows, size
-
-
-class VipsRows:
-    """Rows of a file that libvips decodes from top to bottom."""
-
-    any_order = False
-
-    def __init__(self, vips: Any, path: Path, kept: int = 0) -> None:
-        """``kept`` are bytes that the decoder of this file holds besides."""
-        self._vips = vips
-        try:
-            image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
-            self._region = vips.Region.new(image)
-        except vips.Error as error:
-            raise ValueError(one_line(error.detail or error)) from None
-        self.dtype = np.dtype(_VIPS_KINDS[image.format])
-        self._width, self._samples = image.width, image.bands
-        self.mode = "CMYK" if image.interpretation == "cmyk" else "RGB"
-        if self._samples < 3:
-            self.mode = "L"
-        self.alpha = self._samples in (2, 4) and self.mode != "CMYK"
-        self.row_bytes = self._width * self._samples * self.dtype.itemsize
-        self.resident_bytes = kept + min(image.height, _VIPS_ROWS) * self.row_bytes
-
-    def read(self, start: int, stop: int) -> Array:
-        """(stop - start, W, samples) from the top downwards."""
-        if start == stop:
-            return np.empty((0, self._width, self._samples), self.dtype)
-        try:
-            data = self._region.fetch(0, start, self._width, stop - start)
-        except self._vips.Error as error:
-            raise ValueError(one_line(error.detail or error)) from None
-        return np.frombuffer(data, self.dtype).reshape(stop - start, self._width, self._samples)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._region = None
-
-
-def libvips() -> Any:
-    """pyvips, or None where it is not installed."""
-    logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else it goes to stderr
-    try:
-        return importlib.import_module("pyvips")
-    except (ImportError, OSError):  # OSError: it is there, its library is not
-        return None
 
 
 def tiff_directory(file: IO[bytes]) -> Directory:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError
-from sincut.files.profiles import Colours, clipping_told, rgb_of, sparse
+from sincut.images.profiles import Colours, clipping_told, rgb_of, sparse
 
 Array = npt.NDArray[Any]
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sincut.errors import SincutError, one_line
-from sincut.files.metadata import (
+from sincut.errors import SincutError
+from sincut.files_ import write_atomically
+from sincut.images.metadata import (
     BITS,
     DAMAGE,
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
+    Carried,
     append_directory,
     copied_tags,
     damage_told,
@@ -35,23 +36,83 @@ from sincut.files.metadata import (
     tiff_exif,
     upright_exif,
 )
-from sincut.files.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
-from sincut.files.rows import tiff_directory
-from sincut.files_ import check_file, write_atomically
+from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
+from sincut.images.reading.pillow import read_picture as read_whole
+from sincut.images.reading.rows import tiff_directory
+from sincut.images.reading.samples import Samples
+from sincut.images.reading.source import (
+    Array,
+    Header,
+    Picture,
+    Pixels,
+    Source,
+    _Limits,
+    _too_much,
+    check_size,
+    reading,
+    turned_dpi,
+)
+from sincut.images.vips import _STREAMED_BY_VIPS, libvips
+from sincut.images.writing.formats import OUTPUT_FORMATS
 
-Pixels = npt.NDArray[np.uint8]
+
+def _decoded_source(
+    path: Path, limits: _Limits, image: ImageFile.ImageFile | None = None
+) -> Source:
+    """A source that is decoded at once. ``image`` is its header where the limit is to be asked."""
+    if image is not None and (needed := decoding_bytes(image)) > limits.max_memory:
+        extra = image.format in _STREAMED_BY_VIPS and not libvips()
+        others = "pip install 'sincut[big]', a TIFF copy, " if extra else "a TIFF copy, "
+        size = (image.height, image.width)
+        raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
+    picture = read_whole(path, limits.max_pixels, as_stored=True)
+    return Source(
+        path,
+        _PictureRows(picture),
+        Samples("RGB", picture.alpha is not None),
+        (picture.height, picture.width),
+        Carried(picture.profile, picture.exif, picture.dpi, picture.geo),
+        Colours(picture.profile, picture.converted),
+        picture.notices,
+        picture,
+    )
+
+
+def _no_deep(path: Path, image: ImageFile.ImageFile) -> SincutError:
+    if image.format == "PNG":
+        return SincutError(
+            f"{path} has 16 bits per channel, which as PNG takes an extra package; "
+            "try pip install 'sincut[big]' or a TIFF copy"
+        )
+    return SincutError(
+        f"{path} has more than 8 bits per channel in a kind of {image.format} that is not "
+        "supported; allowed: binary PPM and PGM of 16 bits; try a TIFF copy"
+    )
+
+
+class _PictureRows:
+    """Rows of an image that is decoded."""
+
+    any_order = True
+
+    def __init__(self, picture: Picture) -> None:
+        self._rgb, self._alpha = picture.rgb, picture.alpha
+        self.row_bytes = picture.width * (3 if picture.alpha is None else 4)
+        self.resident_bytes = picture.height * self.row_bytes
+
+    def read(self, start: int, stop: int) -> Array:
+        rgb = self._rgb[start:stop]
+        if self._alpha is None:
+            return rgb
+        return np.concatenate((rgb, self._alpha[start:stop, :, None]), axis=-1)
+
+    def close(self) -> None:
+        """Let go of the pixels."""
+        self._rgb, self._alpha = self._rgb[:0].copy(), None
+
 
 INPUT_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # MPO comes with JPEG
-OUTPUT_FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
-# The longest side each format can hold, as its Pillow encoder has it.
-LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
+
 # EXIF orientation to what turns the image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,49 +127,6 @@ _REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of anoth
 _BELOW = 330  # SubIFDs
 _IPTC = 0x0404  # among Photoshop's blocks in a JPEG
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A decoded image, upright, with what its translation must carry on.
-
-    ``rgb`` is (H, W, 3) uint8 sRGB; ``alpha`` (H, W) uint8 or absent. ``profile`` holds the bytes
-    of the file's RGB profile, ``converted`` says whether it differs from sRGB. ``exif`` is a block
-    as JPEG has it, its orientation reset; ``dpi`` counts across and down; ``geo`` holds the
-    GeoTIFF tags. ``notices`` are lines for the person who gave the file.
-    """
-
-    rgb: Pixels
-    alpha: Pixels | None = None
-    profile: bytes | None = None
-    converted: bool = False
-    exif: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    geo: Directory | None = None
-    notices: tuple[str, ...] = ()
-
-    @property
-    def height(self) -> int:
-        """Rows of the upright image."""
-        return int(self.rgb.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Columns of the upright image."""
-        return int(self.rgb.shape[1])
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says beside its pixels: its EXIF orientation, its profile as it stands there,
-    the rest as ``Picture`` has it."""
-
-    orientation: int
-    profile: object
-    exif: bytes | None
-    dpi: tuple[float, float] | None
-    geo: Directory | None
-    notices: tuple[str, ...]
 
 
 def read_picture(
@@ -150,56 +168,6 @@ def opened_picture(
         yield image, file, damage
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """What goes wrong with an image file, in one line.
-
-    Raises:
-        SincutError: in place of what Pillow and others raise for files that are absent, closed,
-            no images or damaged.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise SincutError(f"{path} does not exist; give an image file") from None
-    except IsADirectoryError:
-        raise SincutError(f"{path} is a folder, not an image; give the image file") from None
-    except UnidentifiedImageError:
-        raise SincutError(
-            f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, "
-            "BMP, GIF, PPM; try another copy or one converted to PNG"
-        ) from None
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
-            raise SincutError(
-                f"cannot read {path} ({error.strerror}); check the place and its permissions"
-            ) from None
-        raise SincutError(
-            f"{path} is broken or cut short ({one_line(error)}); try another copy of the file"
-        ) from None
-
-
-def check_output(path: Path, height: int, width: int, alpha: bool) -> None:
-    """Refuse, before the work, an output that its format or place cannot hold."""
-    check_file(path)
-    kind = OUTPUT_FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise SincutError(
-            f"{path} has no ending of an image format; allowed: {', '.join(OUTPUT_FORMATS)}; "
-            f"try {path.with_suffix('.png').name}"
-        )
-    if max(height, width) > LONGEST_SIDE.get(kind, height + width):
-        raise SincutError(
-            f"{path} cannot be written: {kind} holds at most {LONGEST_SIDE[kind]} pixels a side, "
-            f"got {width}×{height}; try {path.with_suffix('.tif').name}"
-        )
-    if alpha and kind == "JPEG":
-        raise SincutError(
-            f"{path} cannot be written: JPEG cannot hold the input's alpha channel; "
-            f"try {path.with_suffix('.png').name} or {path.with_suffix('.tif').name}"
-        )
-
-
 def lost_metadata(path: Path, source: Picture) -> tuple[str, ...]:
     """Notices of what the format of ``path`` cannot keep of ``source``'s metadata."""
     lost = save_options(OUTPUT_FORMATS[path.suffix.lower()], source.exif, source.dpi, source.geo)[2]
@@ -231,12 +199,6 @@ def write_picture(path: Path, rgb: Pixels, source: Picture, *, strip_metadata: b
             append_directory(file, tag, directory)
 
 
-def write_png(path: Path, rgb: Pixels) -> None:
-    """Write (H, W, 3) sRGB as a plain PNG, atomically."""
-    with write_atomically(path) as file:
-        Image.fromarray(rgb).save(file, format="PNG")
-
-
 @contextlib.contextmanager
 def without_bomb_limit() -> Iterator[None]:
     """Pillow's own pixel limit off: ours is compared first, and says what to do."""
@@ -245,15 +207,6 @@ def without_bomb_limit() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = saved
-
-
-def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
-    """Refuse an image of more than ``max_pixels`` pixels."""
-    if width * height > max_pixels:
-        raise SincutError(
-            f"{path} has {width}×{height} = {width * height} pixels, allowed are {max_pixels}; "
-            f"try --max-pixels {width * height}"
-        )
 
 
 def is_deep(opened: ImageFile.ImageFile) -> bool:
@@ -378,11 +331,6 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
         geo=header.geo,
         notices=tuple(notices),
     )
-
-
-def turned_dpi(dpi: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
-    """Dots per inch across and down of an image that its orientation puts upright."""
-    return (dpi[1], dpi[0]) if dpi and orientation in (5, 6, 7, 8) else dpi
 
 
 def _arrays(image: Image.Image, device: bytes | None) -> tuple[Pixels, Pixels | None]:

@@ -6,6 +6,7 @@ long its strips are. Rows come as they are stored: sources.py turns and interpre
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -21,16 +22,143 @@ import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
-from sincut.files.metadata import (
+from sincut.images.metadata import (
     DAMAGE,
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
     copied_tags,
+    damage_told,
     dropped_tags,
     tiff_exif,
 )
-from sincut.files.rows import BIG_ENDIAN_BIGTIFF, PlainRows, check_end, read_bytes, tiff_directory
+from sincut.images.profiles import has_imagecodecs
+from sincut.images.reading.pillow import _decoded_source, decoding_bytes, opened_picture, tiff_pages
+from sincut.images.reading.rows import (
+    BIG_ENDIAN_BIGTIFF,
+    PlainRows,
+    Rows,
+    check_end,
+    read_bytes,
+    tiff_directory,
+)
+from sincut.images.reading.samples import BANDS, Samples
+from sincut.images.reading.source import (
+    Header,
+    Source,
+    _Limits,
+    _source,
+    _too_much,
+    check_size,
+    reading,
+)
+from sincut.images.vips import VipsRows, libvips
+
+_LARGEST_PIECE = 64_000_000  # bytes of a strip that tifffile decodes as one
+_UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, RuntimeError)
+
+
+def _tiff_source(path: Path, limits: _Limits) -> Source | None:
+    """A TIFF by rows, or None where Pillow has to say what is wrong with it."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, "rb"))
+        try:
+            with damage_told() as early:
+                tiff = Tiff(path, file)
+        except _UNREADABLE:
+            return None
+        size = (tiff.height, tiff.width)
+        if min(size) < 1:
+            return None
+        check_size(path, tiff.width, tiff.height, limits.max_pixels)
+        missing = tiff.missing_codec if tiff.supported else None
+        if not tiff.supported or (missing and not tiff.deep):
+            if not tiff.deep and math.prod(size) * tiff.samples <= limits.stream_above:
+                return _decoded_source(path, limits)
+            with opened_picture(path) as (image, _, _):
+                if not missing or decoding_bytes(image) <= limits.max_memory:
+                    return _decoded_source(path, limits, image)
+        if missing:
+            raise _no_codec(path, missing)
+        with reading(path), damage_told() as damage:
+            header, notices = _tiff_header(tiff, file)
+            layout, more = _tiff_layout(tiff)
+            tiff.check()
+            rows = _tiff_rows(path, tiff, limits)
+        stack.pop_all()
+    damage = list(dict.fromkeys((*early, *damage)))
+    return _source(path, rows, layout, size, header, [*notices, *more], damage, limits)
+
+
+def _tiff_rows(path: Path, tiff: Tiff, limits: _Limits) -> Rows:
+    """Rows of a TIFF, from libvips where tifffile would have to decode too much at once: a page
+    that is compressed in one piece, which libvips decodes line by line."""
+    if tiff.piece_bytes <= _LARGEST_PIECE:
+        return tiff
+    vips = libvips()
+    if vips and tiff.read_by_lines:
+        rows = VipsRows(vips, path)
+        tiff.close()
+        return rows
+    if tiff.resident_bytes > limits.max_memory:
+        others = "pip install 'sincut[big]', " if tiff.read_by_lines else ""
+        others += "a copy in tiles, "
+        size, needed = (tiff.height, tiff.width), tiff.resident_bytes
+        raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
+    return tiff
+
+
+def _tiff_header(tiff: Tiff, file: IO[bytes]) -> tuple[Header, list[str]]:
+    notices, exif = [], None
+    pages = tiff_pages(file)
+    if pages > 1:
+        notices.append(f"it has {pages} images; the first is used")
+    if 0 in tiff.extra:
+        notices.append("its channels beyond colour and alpha are not kept")
+    notices += [f"its {name} is not kept" for name in tiff.dropped]
+    if tiff.no_exif:
+        notices.append("its EXIF is not kept: it is a BigTIFF in big-endian order")
+    try:
+        exif = tiff.exif()
+    except DAMAGE:
+        notices.append("its EXIF is damaged and not kept")
+    header = Header(tiff.orientation, tiff.profile, exif, tiff.dpi, tiff.geo, ())
+    return header, notices
+
+
+def _tiff_layout(tiff: Tiff) -> tuple[Samples, list[str]]:
+    mode = "RGB" if tiff.photometric in (RGB, YCBCR) else "L"
+    beyond = tiff.samples - BANDS[mode]
+    # Without the tag a single one is alpha, as Pillow has it; of several nobody knows.
+    first = tiff.extra[0] if tiff.extra else (2 if beyond == 1 else 0)
+    alpha = beyond > 0 and first in (1, 2, 999)  # 999: CorelDRAW
+    notices = []
+    if tiff.dtype == np.float64:
+        notices.append("its values of 64 bits are read as 32 bits")
+    if beyond > alpha and 0 not in tiff.extra:
+        notices.append("its channels beyond colour and alpha are not kept")
+    dtype = tiff.dtype if tiff.dtype.kind == "u" else np.dtype(np.float32)
+    layout = Samples(
+        mode,
+        alpha,
+        dtype,
+        premultiplied=alpha and first == 1,
+        inverted=tiff.photometric == WHITE_IS_ZERO,
+    )
+    return layout, notices
+
+
+def _no_codec(path: Path, codec: str) -> SincutError:
+    if not has_imagecodecs():
+        return SincutError(
+            f"{path} has the compression {codec}, which takes an extra package; "
+            "try pip install 'sincut[big]' or a copy with Deflate compression"
+        )
+    return SincutError(
+        f"{path} has the compression {codec}, which is not supported; "
+        "try a copy with Deflate compression"
+    )
+
 
 Array = npt.NDArray[Any]
 

@@ -17,9 +17,10 @@ from itertools import accumulate
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.files.layout import Band, Encoded, Layout, Progress, compressor
-from sincut.files.metadata import Carried, save_options
-from sincut.files.partfile import Encoder, PartFile
+from sincut.images.metadata import Carried, save_options
+from sincut.images.writing.encoder import Encoder
+from sincut.images.writing.layout import Band, Encoded, Layout, Progress, compressor
+from sincut.images.writing.part_file import PartFile
 
 TILE = 256
 # Above this many bytes of pixels it is a BigTIFF. The margin holds what deflate adds where it

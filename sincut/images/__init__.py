@@ -1,0 +1,1 @@
+"""Image files: read in rows, written in bands."""

@@ -1,0 +1,1 @@
+"""Any image file as rows of pixels."""

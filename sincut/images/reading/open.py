@@ -1,0 +1,213 @@
+"""Any image file, opened by the reader that it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import struct
+import sys
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from sincut.images.bit_depth import as_depth
+from sincut.images.reading.pillow import (
+    INPUT_FORMATS,
+    _decoded_source,
+    _no_deep,
+    early_notices,
+    header_of,
+    is_deep,
+    opened_picture,
+)
+from sincut.images.reading.rows import PlainRows, Rows
+from sincut.images.reading.samples import Samples
+from sincut.images.reading.source import (
+    Header,
+    Picture,
+    Source,
+    _Limits,
+    _source,
+    _too_much,
+    check_size,
+    reading,
+)
+from sincut.images.reading.tiff import MAGIC, _tiff_source
+from sincut.images.vips import _STREAMED_BY_VIPS, VipsRows, libvips
+
+STREAM_ABOVE = 64_000_000  # bytes
+
+
+def open_source(
+    path: Path,
+    *,
+    max_pixels: int,
+    max_memory: int,
+    held: int = 0,
+    stream_above: int | None = None,
+) -> Source:
+    """Open an image, to be closed again.
+
+    Args:
+        path: a file of one of ``INPUT_FORMATS``.
+        max_pixels: compared with the header before anything is decoded.
+        max_memory: bytes that an image may take to decode which cannot be read by rows, and
+        held: what the process takes already of them.
+        stream_above: an image of 8 bits is decoded at once up to this many bytes of pixels; if not
+            given, ``STREAM_ABOVE``.
+
+    Raises:
+        SincutError: no such file, not an image, damaged, too large, of a kind that is not
+            supported, or one that takes an absent package.
+    """
+    if stream_above is None:
+        stream_above = STREAM_ABOVE
+    limits = _Limits(path, max_pixels, max_memory - held, held, stream_above)
+    with reading(path), open(path, "rb") as file:
+        magic = file.read(4)
+    if magic in MAGIC and (source := _tiff_source(path, limits)):
+        return source
+    with opened_picture(path) as (image, file, damage):
+        check_size(path, image.width, image.height, max_pixels)
+        deep = is_deep(image)
+        if not deep and math.prod(image.size) * len(image.getbands()) <= stream_above:
+            return _decoded_source(path, limits)
+        found = _rows_of(path, image)
+        if found is None and deep:
+            raise _no_deep(path, image)
+        if found is None:
+            return _decoded_source(path, limits, image)
+        rows, layout = found
+        header, notices = _lazy_header(image, file)
+    return _source(path, rows, layout, (image.height, image.width), header, notices, damage, limits)
+
+
+def read_picture(
+    path: Path, max_pixels: int = 1_000_000_000, max_memory: int | None = None
+) -> Picture:
+    """A whole image as sRGB of 8 bits, from any file that ``open_source`` reads. Deeper images are
+    rounded, a float NaN becomes black.
+
+    Raises:
+        SincutError: as ``open_source``, or the image takes more than ``max_memory`` bytes.
+    """
+    most = sys.maxsize if max_memory is None else max_memory
+    with open_source(path, max_pixels=max_pixels, max_memory=most) as source:
+        if source.picture is not None:
+            rgb = source.colours.to_srgb(source.picture.rgb)
+            return replace(source.picture, rgb=rgb)
+        shape = (source.height, source.width)
+        needed = math.prod(shape) * source.channels + source.resident_bytes
+        if needed > most:
+            raise _too_much(path, shape, needed, most, "")
+        rgb = np.empty((*shape, 3), np.uint8)
+        alpha = np.empty(shape, np.uint8) if source.channels == 4 else None
+        step = max(1, (1 << 22) // source.width)
+        for top in range(0, source.height, step):
+            bottom = min(top + step, source.height)
+            rows = source.rows(top, bottom)
+            rgb[top:bottom] = as_depth(source.colours.to_srgb(rows[..., :3]), rgb.dtype)
+            if alpha is not None:
+                alpha[top:bottom] = as_depth(rows[..., 3], alpha.dtype)
+        return Picture(
+            rgb=rgb,
+            alpha=alpha,
+            profile=source.carried.profile,
+            converted=source.colours.converted,
+            exif=source.carried.exif,
+            dpi=source.carried.dpi,
+            geo=source.carried.geo,
+            notices=source.told_of_integers(),
+        )
+
+
+def _rows_of(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Samples] | None:
+    """Rows of a file that is no TIFF, where there is a way to have them without the whole."""
+    if image.format == "PPM":
+        return _ppm_rows(path, image)
+    if image.format in _STREAMED_BY_VIPS and (vips := libvips()):
+        rows = VipsRows(vips, path, _kept_by_vips(image))
+        return rows, Samples(rows.mode, rows.alpha, rows.dtype)
+    return None
+
+
+def _ppm_rows(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Samples] | None:
+    """Rows of a binary PGM or PPM of 8 bits up to 255, or of 16 bits."""
+    _, _, offset, arguments = image.tile[0]
+    deep = is_deep(image)
+    highest = 65535 if deep else 255
+    if isinstance(arguments, tuple) and isinstance(arguments[1], int) and arguments[1] > 0:
+        highest = arguments[1]
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, "rb"))
+        if file.read(2) not in (b"P5", b"P6") or (highest != 255 and not deep):
+            return None
+        shape = (image.height, image.width, len(image.getbands()))
+        kind = np.dtype(">u2" if deep else np.uint8)
+        rows = PlainRows(file, np.array([[offset]]), image.height, shape, kind)
+        stack.pop_all()
+    mode = "L" if shape[2] == 1 else "RGB"
+    if not deep:
+        return rows, Samples(mode)
+    return rows, Samples(mode, dtype=np.uint16, highest=highest)
+
+
+def _kept_by_vips(image: ImageFile.ImageFile) -> int:
+    """Bytes that a decoder keeps of the whole image before the first row."""
+    pixels = image.width * image.height
+    if image.format == "WEBP":
+        return 8 * pixels
+    if image.format in ("JPEG", "MPO") and image.info.get("progressive"):
+        return 2 * len(image.getbands()) * pixels
+    if image.format == "PNG" and image.info.get("interlace"):
+        return len(image.getbands()) * pixels * (2 if is_deep(image) else 1)
+    return 0
+
+
+def _lazy_header(image: ImageFile.ImageFile, file: IO[bytes]) -> tuple[Header, list[str]]:
+    """What a file says beside its pixels, without decoding them, and notices."""
+    notices = early_notices(image, file)
+    if image.format == "PNG":
+        with Image.open(_png_of_one_pixel(file), formats=INPUT_FORMATS) as small:
+            small.load()
+            header = header_of(small, file)
+    else:
+        header = header_of(image, file)
+    notices += header.notices
+    if image.mode in ("P", "PA"):
+        notices.append("its palette is converted to RGB")
+    return header, notices
+
+
+def _png_of_one_pixel(file: IO[bytes]) -> IO[bytes]:
+    """A PNG that says the same as another: Pillow reads what stands behind the pixels only after
+    decoding them."""
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    small = io.BytesIO()
+    small.write(file.read(8))
+    pixel = zlib.compress(bytes(9))  # a filter, and at most four samples of two bytes
+    written = False
+    while len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if file.tell() + length > end:
+            raise EOFError(f"{file.tell() + length - end} bytes of it are missing")
+        if name in (b"IDAT", b"acTL", b"fcTL", b"fdAT"):
+            file.seek(length + 4, io.SEEK_CUR)
+            if name != b"IDAT" or written:
+                continue
+            data, written = pixel, True
+        else:
+            data = file.read(length)
+            file.seek(4, io.SEEK_CUR)
+        if name == b"IHDR":
+            data = struct.pack(">II", 1, 1) + data[8:12] + b"\0"
+        check = zlib.crc32(name + data)
+        small.write(struct.pack(">I4s", len(data), name) + data + struct.pack(">I", check))
+    small.seek(0)
+    return small

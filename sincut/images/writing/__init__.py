@@ -1,0 +1,1 @@
+"""Any output format from bands of rows."""

@@ -1,0 +1,45 @@
+"""WebP from bands of rows."""
+
+from __future__ import annotations
+
+import os
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image
+
+from sincut.images.writing.encoder import _removed_on_failure, _WithOptions
+from sincut.images.writing.layout import Band, Encoded, Progress
+from sincut.images.writing.part_file import PartFile, beside
+
+_WEBP = MappingProxyType({"lossless": True, "exact": True})  # exact: also what lies under alpha 0
+
+
+class Webp(_WithOptions):
+    """Lossless WebP, encoded from the whole image at the end."""
+
+    kind = "WEBP"
+    fixed = _WEBP
+
+    def start(self) -> bytes:
+        """Nothing: the part file holds only pixels."""
+        return b""
+
+    def encode(self, index: int, band: Band) -> Encoded:
+        """See :class:`Encoder`."""
+        return Encoded(index, (band.tobytes(),))
+
+    def finish(self, part: PartFile, progress: Progress) -> None:
+        """Encode beside the part file and take its place."""
+        layout, path = self.layout, beside(part.target, "encoded")
+        part.close_data()
+        with part.told(), _removed_on_failure(path):
+            shape = (layout.height, layout.width, layout.channels)
+            pixels = np.memmap(part.path, np.uint8, "r", shape=shape)
+            image = Image.fromarray(pixels)
+            del pixels
+            with open(path, "wb") as file:
+                image.save(file, self.kind, **self.options)
+                file.flush()
+                os.fsync(file.fileno())
+        part.publish(path)
