@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.crops import by_pillow
-from sincut.checkpoint import State, initial_state
 from sincut.config.training import TrainConfig
 from sincut.draws import NOISE, POSITIONS
 from sincut.images.reading.source import Pixels
-from sincut.networks import Discriminator, Generator, PatchProjector
+from sincut.models.discriminator import Discriminator
+from sincut.models.generator import Generator
+from sincut.models.projector import PatchProjector
+from sincut.training_state import State, initial_state
 
 LOADERS = 4  # the published code loads with four processes
 

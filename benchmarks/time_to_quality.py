@@ -18,7 +18,6 @@ import torch
 
 from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
-from sincut.checkpoint import State
 from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
@@ -28,6 +27,7 @@ from sincut.images.writing.png import write_png
 from sincut.pace import fitted, measure
 from sincut.quality import Comparison
 from sincut.training import Record, new_state, train
+from sincut.training_state import State
 
 RESULT = "time-to-quality.json"
 PLOT = "time-to-quality.png"

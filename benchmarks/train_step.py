@@ -33,7 +33,6 @@ from benchmarks.literal import (
     pillow_crops,
 )
 from sincut import losses, training
-from sincut.checkpoint import State, initial_state
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
@@ -44,6 +43,7 @@ from sincut.example import render_content, render_style
 from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.training import Record, new_state, train
+from sincut.training_state import State, initial_state
 
 Pair = tuple[Pixels, Pixels]
 

@@ -18,9 +18,9 @@ def import_published(weights: Path, output: Path, force: bool) -> None:
 
     Translate with --border zero to get what that code would have shown.
     """
-    from sincut.checkpoint import save_model
     from sincut.files_ import check_file, check_free
-    from sincut.published import read_published
+    from sincut.models.model_file import save_model
+    from sincut.models.published import read_published
 
     check_file(output)
     check_free(output, force=force, inputs=[weights])

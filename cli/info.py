@@ -14,7 +14,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(model: Path, as_json: bool) -> None:
     """Say what a run or model file is: networks, images, steps, every setting."""
-    from sincut.checkpoint import load_model
+    from sincut.models.model_file import load_model
 
     loaded = load_model(model)
     generator = loaded.generator

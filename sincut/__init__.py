@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from sincut.evaluation import evaluate
     from sincut.exporting import export
     from sincut.inspect_page import inspect
+    from sincut.models.model_file import load_generator
     from sincut.reporting import report
     from sincut.run import train
-    from sincut.translation import load_generator, translate
+    from sincut.translation import translate
 
 
 def __getattr__(name: str) -> Any:

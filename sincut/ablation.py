@@ -57,7 +57,6 @@ from sincut.ablation_page import (
     sheet,
     thumbnail,
 )
-from sincut.checkpoint import STATE_FILE
 from sincut.compute.memory import out_of_memory
 from sincut.errors import SincutError
 from sincut.files_ import file_digest, write_atomically, write_text
@@ -65,12 +64,13 @@ from sincut.finish import translated
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.png import write_png
+from sincut.models.model_file import load_generator
 from sincut.quality import Comparison
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import RunImage
 from sincut.signals import stoppable
-from sincut.translation import load_generator
+from sincut.training_state import STATE_FILE
 from sincut.trials import planned
 from sincut.version import __version__
 

@@ -21,7 +21,7 @@ from sincut.config.translating import TranslateConfig
 from sincut.detail import CarriedLook
 from sincut.errors import SincutError
 from sincut.images.bit_depth import WHITE
-from sincut.networks import Generator
+from sincut.models.generator import Generator
 from sincut.tiling import Span, Tile, align_up, halved, reflected, tiles
 
 Array = npt.NDArray[Any]

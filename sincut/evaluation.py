@@ -22,8 +22,8 @@ from sincut.errors import SincutError
 from sincut.files_ import check_free, write_atomically
 from sincut.images.reading.open import read_picture
 from sincut.images.writing.formats import check_output
+from sincut.models.model_file import load_generator
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
-from sincut.translation import load_generator
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -42,12 +42,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from sincut.checkpoint import load_model, model_file
 from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files_ import check_file, check_free, write_atomically
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_model, model_file
 from sincut.tiling import align_up
 from sincut.version import __version__
 

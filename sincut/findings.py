@@ -75,7 +75,7 @@ class Inspection:
 
     ``content`` and ``result`` are (H', W', 3) uint8 sRGB, reduced to the width asked for; ``size``
     are the image's own height and width. ``points`` are x, y in its pixels. ``header`` is the
-    model's (see :class:`sincut.checkpoint.Model`), ``run`` and ``image`` what was given.
+    model's (see :class:`sincut.models.model_file.Model`), ``run`` and ``image`` what was given.
     """
 
     run: Path

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sincut.checkpoint import State
 from sincut.colour import affine_transfer
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.images.reading.source import Pixels
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.training_state import State
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at
 _STRETCH = 1 / 3  # of the contrast that is missing

@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from scipy.special import gammaln
 from torch import Tensor, nn
 
-from sincut.checkpoint import Model, load_model
 from sincut.compute.devices import chosen_device, convolutions, limit_threads
 from sincut.compute.memory import out_of_memory
 from sincut.config.training import TrainConfig
@@ -37,7 +36,9 @@ from sincut.files_ import file_digest
 from sincut.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.heat import ReducedMap, reduced, reduced_size
 from sincut.images.reading.open import read_picture
-from sincut.networks import Generator, PatchProjector
+from sincut.models.generator import Generator
+from sincut.models.model_file import Model, load_model
+from sincut.models.projector import PatchProjector
 from sincut.tiling import Tile
 
 Doubles = npt.NDArray[np.float64]

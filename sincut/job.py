@@ -29,7 +29,7 @@ from sincut.images.writing.formats import BAND_STEP, check, depth_notice, output
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
-from sincut.networks import Generator
+from sincut.models.generator import Generator
 from sincut.pipeline import Rows, tile_difference, translate_bands
 from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left
 from sincut.tiling import Band, align_up, bands

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sincut.checkpoint import STATE_FILE, State, save_state
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.memory import peak_memory
 from sincut.config.training import TrainConfig
@@ -18,6 +17,7 @@ from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
 from sincut.quality import Comparison
 from sincut.training import Kind, Record, kind_of, train
+from sincut.training_state import STATE_FILE, State, save_state
 
 # Timed steps of each kind, after those in which kernels are compiled and memory is found.
 _TIMED = 3

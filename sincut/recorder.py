@@ -18,7 +18,6 @@ from typing import Any
 
 from sincut.board import Board
 from sincut.card import is_own, write_card
-from sincut.checkpoint import MODEL_FILE, STATE_FILE, State, save_model, save_state
 from sincut.compute.devices import environment
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
@@ -27,7 +26,8 @@ from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.live import LiveView
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import MODEL_FILE, save_model
 from sincut.quality import Comparison
 from sincut.reporting import write_report
 from sincut.runfolder import (
@@ -43,6 +43,7 @@ from sincut.runfolder import (
     whole_lines,
 )
 from sincut.training import Record
+from sincut.training_state import STATE_FILE, State, save_state
 from sincut.version import __version__
 
 Listener = Callable[[dict[str, Any]], None]

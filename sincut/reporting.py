@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from sincut.anchors import anchors as make_anchors
-from sincut.checkpoint import MODEL_FILE, load_model
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
@@ -25,7 +24,8 @@ from sincut.files_ import check_file, check_free, write_atomically
 from sincut.finish import reduced
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Pixels
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.pages.pictures import Embedded, exact, photograph
 from sincut.pages.report import Contents, Crop, Measured, page
 from sincut.quality import SMALLEST_SIDE, Comparison

@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from sincut.board import check_installed
-from sincut.checkpoint import STATE_FILE, load_tensors, restored_state
 from sincut.compute.devices import chosen_device, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
@@ -22,6 +21,7 @@ from sincut.errors import SincutError
 from sincut.files_ import check_folder, file_digest
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
+from sincut.models.model_file import load_tensors
 from sincut.pace import Pace, fitted, measure
 from sincut.quality import Comparison
 from sincut.recorder import Listener, Recorder
@@ -30,6 +30,7 @@ from sincut.runfolder import CONFIG_FILE, LIVE_PAGE
 from sincut.signals import signals
 from sincut.training import new_state
 from sincut.training import train as train_loop
+from sincut.training_state import STATE_FILE, restored_state
 from sincut.version import __version__
 
 # May change when a run is continued; everything else is the run.

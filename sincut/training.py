@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from sincut import losses
-from sincut.checkpoint import State, initial_state, new_optimizers
 from sincut.colour import affine_transfer, transfer_table
 from sincut.compute.cuda_graph import Replayed, own_stream
 from sincut.compute.devices import convolutions, mixed_precision
@@ -27,7 +26,8 @@ from sincut.config.training import TrainConfig
 from sincut.crops import ResidentImage, draw_crops, sample_boxes
 from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
 from sincut.matching import Matcher, recoloured
-from sincut.networks import PatchProjector
+from sincut.models.projector import PatchProjector
+from sincut.training_state import State, initial_state, new_optimizers
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from sincut.batch import found_inputs, planned_outputs
-from sincut.checkpoint import load_model, model_file
 from sincut.compute.cuda_graph import own_stream
 from sincut.compute.devices import chosen_device, limit_threads
 from sincut.compute.memory import keep_freed_memory
@@ -19,7 +18,7 @@ from sincut.errors import Interrupted, SincutError
 from sincut.files_ import file_digest, make_folder
 from sincut.images.writing.part_file import begun
 from sincut.job import Job, Model, Translated, learned_width
-from sincut.networks import Generator
+from sincut.models.model_file import load_model, model_file
 from sincut.plan import Plan
 from sincut.signals import stoppable
 
@@ -33,16 +32,6 @@ class Progress:
     count: int
     done: int
     total: int
-
-
-def load_generator(path: Path | str) -> Generator:
-    """The generator of a model file or run folder, as a module on the CPU, in evaluation mode.
-
-    It takes (N, 3, H, W) of about [-1, 1] and returns the same shape, zero-padded inside, not
-    clamped, without noise unless it is given as the second argument
-    (``generator.position_noise``).
-    """
-    return load_model(Path(path)).generator
 
 
 def translate(

@@ -17,7 +17,7 @@ import sincut
 from benchmarks import translate as bench
 from benchmarks.__main__ import main
 from benchmarks.translate import Found, Job, Settings
-from sincut.checkpoint import load_model
+from sincut.models.model_file import load_model
 
 ROW = {
     "channels", "bits", "method", "megapixels", "tile", "precision", "seconds", "mp_per_s",

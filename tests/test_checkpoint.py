@@ -11,17 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sincut.checkpoint import (
-    initial_state,
-    load_model,
-    load_tensors,
-    restored_state,
-    save_model,
-    save_state,
-)
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_model, load_tensors, save_model
+from sincut.training_state import initial_state, restored_state, save_state
 
 MODEL_HINT = "give a model.safetensors that sincut wrote; for a latest_net_G.pth try sincut import"
 

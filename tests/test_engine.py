@@ -23,7 +23,7 @@ from sincut.engine import (
 )
 from sincut.errors import SincutError
 from sincut.images.bit_depth import as_depth
-from sincut.networks import Generator
+from sincut.models.generator import Generator
 from sincut.tiling import tiles
 
 SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]

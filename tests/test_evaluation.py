@@ -27,8 +27,8 @@ from sincut.evaluation import (
     evaluate,
 )
 from sincut.example import render_content, render_style
+from sincut.models.model_file import load_generator
 from sincut.quality import Comparison, Figures
-from sincut.translation import load_generator
 
 CONTENT = render_content(160, 128)
 STYLE = render_style(151, 130)

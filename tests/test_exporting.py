@@ -19,13 +19,13 @@ from click.testing import CliRunner, Result
 from torch.export.passes import move_to_device_pass
 
 import sincut.exporting as exporting
-from sincut.checkpoint import load_model, save_model
 from sincut.cli import main
 from sincut.config.translating import TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.exporting import Exported, export, noise_inputs
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_model, save_model
 from sincut.version import __version__
 
 # Height and width: odd, even, long, smaller than the halo, a single pixel.

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sincut.checkpoint import State
 from sincut.colour import affine_transfer
 from sincut.config.presets import train_config
 from sincut.example import render_content, render_style
 from sincut.finish import finished, reduced, translated
 from sincut.training import new_state
+from sincut.training_state import State
 from tests.conftest import TINY
 
 CONTENT, STYLE = render_content(160, 128), render_style(144, 120)

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from sincut import load_generator, losses, translate
-from sincut.checkpoint import save_model
 from sincut.images.reading.pillow import read_picture
 from sincut.images.writing.png import write_png
-from sincut.networks import Discriminator, Generator, PatchProjector
-from sincut.published import generator_from_published, published_name
+from sincut.models.discriminator import Discriminator
+from sincut.models.generator import Generator
+from sincut.models.model_file import save_model
+from sincut.models.projector import PatchProjector
+from sincut.models.published import generator_from_published, published_name
 
 FILE = Path(
     os.environ.get("SINCUT_GOLDEN") or Path(__file__).parent / "data/sincut_reference_small.npz"

@@ -19,7 +19,6 @@ from PIL import Image, ImageFont
 from torch import nn
 
 from sincut import inspect_page, inspection
-from sincut.checkpoint import load_model, save_model
 from sincut.cli import main
 from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
@@ -39,8 +38,9 @@ from sincut.heat import (
 from sincut.inspect_page import inspect, page, sheet
 from sincut.inspect_pictures import _CAPTION, component_picture, enlarged, heat_picture
 from sincut.inspection import Axes, accuracies, findings, stride_of
-from sincut.networks import Generator, PatchProjector
-from sincut.translation import load_generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_generator, load_model, save_model
+from sincut.models.projector import PatchProjector
 from tests.conftest import size_of
 
 POINTS = [(20, 30), (129, 3), (64, 95)]

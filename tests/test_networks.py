@@ -9,7 +9,10 @@ import torch
 
 from sincut.compute.devices import convolutions
 from sincut.losses import r1_penalty
-from sincut.networks import Blur, Discriminator, Generator, PatchProjector, ResidualBlock
+from sincut.models.discriminator import Discriminator
+from sincut.models.generator import Generator
+from sincut.models.layers import Blur, ResidualBlock
+from sincut.models.projector import PatchProjector
 
 
 def seeded(generator: Generator, noise_weight: float = 0.3) -> Generator:

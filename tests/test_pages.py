@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from sincut import card, pages
-from sincut.checkpoint import initial_state
 from sincut.config.presets import train_config
 from sincut.files import viewer
 from sincut.pages.charts import charts
 from sincut.runfolder import RunImage, RunRecord, read_run
 from sincut.training import Kind, sincut_step
+from sincut.training_state import initial_state
 from tests import test_training
 from tests.test_viewer import Reader
 

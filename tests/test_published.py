@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner
 
 from sincut import load_generator
-from sincut.checkpoint import load_model
 from sincut.cli import main
 from sincut.errors import SincutError
-from sincut.networks import Generator
-from sincut.published import generator_from_published, published_name, read_published
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_model
+from sincut.models.published import generator_from_published, published_name, read_published
 
 GOLDEN = Path(__file__).parent / "data/sincut_reference_small.npz"
 

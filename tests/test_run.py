@@ -23,11 +23,11 @@ from safetensors import safe_open
 
 import sincut
 from sincut import matching, training
-from sincut.checkpoint import load_model
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.images.bit_depth import as_depth
 from sincut.images.reading.pillow import read_picture
+from sincut.models.model_file import load_model
 from sincut.quality import Comparison
 from sincut.recorder import Recorder
 from sincut.run import RunResult

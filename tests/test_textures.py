@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.textures import TextureEnergies, Whitening
+from sincut.models.textures import TextureEnergies, Whitening
 
 
 def pink(count: int, size: int = 64, seed: int = 0) -> Tensor:

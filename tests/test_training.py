@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sincut import losses
-from sincut.checkpoint import State, initial_state
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
@@ -29,6 +28,7 @@ from sincut.training import (
     sincut_step,
     train,
 )
+from sincut.training_state import State, initial_state
 from tests.conftest import TINY, on_the_kernels_device
 
 

@@ -22,15 +22,15 @@ from PIL import Image, ImageCms
 
 import sincut
 from sincut.batch import planned_outputs
-from sincut.checkpoint import load_model, save_model
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.images.reading.source import Source
 from sincut.images.writing.writer import Writer
 from sincut.job import Job
-from sincut.networks import Generator
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_generator, load_model, save_model
 from sincut.plan import Plan
-from sincut.translation import Progress, load_generator, translate
+from sincut.translation import Progress, translate
 from tests.conftest import size_of
 from tests.test_images import WIDE as WIDE_GAMUT
 

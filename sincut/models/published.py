@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sincut.errors import SincutError
-from sincut.networks import Generator
+from sincut.models.generator import Generator
 
 
 def read_published(path: Path) -> Generator:

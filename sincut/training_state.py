@@ -1,0 +1,132 @@
+"""What a training is at: networks, optimisers, step; saved and restored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sincut.config.training import TrainConfig
+from sincut.models.discriminator import Discriminator
+from sincut.models.generator import Generator
+from sincut.models.model_file import _part, save_tensors
+from sincut.models.projector import PatchProjector
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclass
+class State:
+    """Networks, optimisers and how far they are. ``step`` is negative during the warm start."""
+
+    generator: Generator
+    discriminator: Discriminator
+    projector: PatchProjector
+    averaged_generator: Generator  # the one that is written and translates
+    averaged_projector: PatchProjector
+    optimizers: dict[str, torch.optim.Adam]
+    step: int
+
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by name."""
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "projector": self.projector,
+            "averaged_generator": self.averaged_generator,
+            "averaged_projector": self.averaged_projector,
+        }
+
+
+def initial_state(config: TrainConfig) -> State:
+    """New networks on the device of a resolved configuration, drawn from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        generator = Generator(
+            config.channels, config.blocks, config.downsamplings, config.correction
+        )
+        discriminator = Discriminator(
+            config.discriminator_channels,
+            config.tile,
+            config.discriminator_max_channels,
+            whiten=config.whiten,
+            textures=config.lambda_texture > 0,
+        )
+        channels = [generator.layer_channels[layer] for layer in config.layers]
+        projector = PatchProjector(channels, config.projection_width)
+    for network in (generator, discriminator, projector):
+        network.to(config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    state = State(
+        generator,
+        discriminator,
+        projector,
+        copy.deepcopy(generator).requires_grad_(False),
+        copy.deepcopy(projector).requires_grad_(False),
+        {},
+        -config.warm_steps,
+    )
+    state.optimizers = new_optimizers(state, config)
+    return state
+
+
+def new_optimizers(state: State, config: TrainConfig) -> dict[str, torch.optim.Adam]:
+    """Adam for G, D and H, without moments yet.
+
+    On CUDA the learning rate is a tensor on the device, for steps that are recorded and replayed.
+    """
+    on_cuda = config.device == "cuda"
+    return {
+        name: torch.optim.Adam(
+            state.networks()[name].parameters(),
+            lr=torch.tensor(config.learning_rate, device="cuda")
+            if on_cuda
+            else config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            fused=True,
+            capturable=on_cuda,
+        )
+        for name in ("generator", "discriminator", "projector")
+    }
+
+
+def save_state(path: Path, state: State, header: Mapping[str, Any]) -> None:
+    """Write everything that training needs to go on bit for bit."""
+    tensors = {
+        f"{network}.{name}": value
+        for network, module in state.networks().items()
+        for name, value in module.state_dict().items()
+    }
+    for network, optimizer in state.optimizers.items():
+        for name, parameter in state.networks()[network].named_parameters():
+            for moment, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{network}.{moment}.{name}"] = value
+    save_tensors(path, "sincut-state", tensors, {**header, "step": state.step})
+
+
+def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig) -> State:
+    """The state whose tensors and step :func:`save_state` wrote under ``config``."""
+    state = initial_state(config)
+    for network, module in state.networks().items():
+        module.load_state_dict(_part(tensors, f"{network}."))
+    for network, optimizer in state.optimizers.items():
+        for name, parameter in state.networks()[network].named_parameters():
+            moments = {}
+            for moment in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"adam.{network}.{moment}.{name}")
+                if value is not None:
+                    # In the parameter's own memory layout: fused Adam walks both side by side.
+                    empty = (
+                        torch.empty_like(parameter)
+                        if value.ndim
+                        else torch.empty((), device=parameter.device)
+                    )
+                    moments[moment] = empty.detach().copy_(value)
+            if moments:
+                optimizer.state[parameter] = moments
+    state.step = step
+    return state
