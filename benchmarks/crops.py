@@ -16,8 +16,8 @@ from PIL import Image
 
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.crops import ResidentImage, draw_boxes, draw_crops
-from sincut.draws import Draws
+from sincut.data.crops import ResidentImage, draw_boxes, draw_crops
+from sincut.data.random_numbers import Draws
 from sincut.example import render_content
 
 PAPER = train_config("paper")

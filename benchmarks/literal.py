@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.crops import by_pillow
 from sincut.config.training import TrainConfig
-from sincut.draws import NOISE, POSITIONS
+from sincut.data.random_numbers import NOISE, POSITIONS
 from sincut.images.reading.source import Pixels
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
@@ -31,7 +31,7 @@ LOADERS = 4  # the published code loads with four processes
 
 
 class RandomNumbers(Protocol):
-    """What a step draws: :class:`sincut.draws.Draws`, or :class:`OrdinaryDraws`."""
+    """What a step draws: :class:`sincut.data.random_numbers.Draws`, or :class:`OrdinaryDraws`."""
 
     def normal(self, shape: Sequence[int], stream: int) -> Tensor:
         """Standard normal numbers of that shape."""

@@ -37,8 +37,8 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.crops import ResidentImage, draw_crops
-from sincut.draws import Draws
+from sincut.data.crops import ResidentImage, draw_crops
+from sincut.data.random_numbers import Draws
 from sincut.example import render_content, render_style
 from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference

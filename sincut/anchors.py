@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
-from sincut.colour import transfer_table
+from sincut.data.colour_transfer import transfer_table
 from sincut.errors import SincutError
 
 Pixels = npt.NDArray[np.uint8]

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sincut.colour import affine_transfer
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
+from sincut.data.colour_transfer import affine_transfer
 from sincut.engine import translate_pixels
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from sincut import losses
-from sincut.colour import affine_transfer, transfer_table
 from sincut.compute.cuda_graph import Replayed, own_stream
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.config.training import TrainConfig
-from sincut.crops import ResidentImage, draw_crops, sample_boxes
-from sincut.draws import MIRROR, NOISE, POSITIONS, Draws
-from sincut.matching import Matcher, recoloured
+from sincut.data.colour_transfer import affine_transfer, transfer_table
+from sincut.data.crops import ResidentImage, draw_crops, sample_boxes
+from sincut.data.matching import Matcher, recoloured
+from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, Draws
 from sincut.models.projector import PatchProjector
 from sincut.training_state import State, initial_state, new_optimizers
 

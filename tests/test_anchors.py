@@ -12,7 +12,7 @@ from scipy.interpolate import RegularGridInterpolator
 from sincut import anchors as module
 from sincut import quality
 from sincut.anchors import anchors, blocks, idt, reinhard
-from sincut.colour import transfer_table
+from sincut.data.colour_transfer import transfer_table
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.images.reading.pillow import read_picture

@@ -19,7 +19,7 @@ from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
 from sincut import losses
 from sincut.config.presets import PRESETS, train_config
-from sincut.draws import Draws
+from sincut.data.random_numbers import Draws
 from sincut.example import render_content, render_style
 from sincut.quality import Figures
 from sincut.training import cut_tiles, new_state

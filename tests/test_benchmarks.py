@@ -19,7 +19,7 @@ from benchmarks.__main__ import main, parts
 from benchmarks.crops import by_pillow, compare
 from benchmarks.record import write_result
 from sincut.config.presets import train_config
-from sincut.crops import ResidentImage
+from sincut.data.crops import ResidentImage
 from sincut.example import render_content
 
 SMALL = (bench.Shape(16), bench.Shape(32, groups=2), bench.Shape(64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sincut.colour import affine_transfer, transfer_table
+from sincut.data.colour_transfer import affine_transfer, transfer_table
 from sincut.example import render_content, render_style
 from sincut.quality import Comparison
 

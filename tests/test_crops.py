@@ -12,8 +12,8 @@ from PIL import Image
 
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.crops import ResidentImage, draw_boxes, draw_crops, halvings, sample_boxes
-from sincut.draws import Draws
+from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, halvings, sample_boxes
+from sincut.data.random_numbers import Draws
 from sincut.errors import SincutError
 
 
@@ -65,7 +65,7 @@ def test_work_does_not_grow_with_the_image(monkeypatch: pytest.MonkeyPatch) -> N
     """However large the image, a crop is shrunk by less than four from the copy it is cut of."""
     scales: list[torch.Tensor] = []
     monkeypatch.setattr(
-        "sincut.crops.resized_crops", lambda *arguments: scales.append(arguments[3])
+        "sincut.data.crops.resized_crops", lambda *arguments: scales.append(arguments[3])
     )
     for width in (1000, 3000, 9000):
         settings = config(batch=20, zoom_per="crop", zoom_min=64, zoom_max=200)
@@ -85,7 +85,7 @@ def test_a_rounded_box_still_finds_its_copy(
 ) -> None:
     """At a power of two the box in whole pixels may lie on the other side of it."""
     chosen: list[torch.Tensor] = []
-    monkeypatch.setattr("sincut.crops.resized_crops", lambda *a: chosen.append(a[2][:, 0]))
+    monkeypatch.setattr("sincut.data.crops.resized_crops", lambda *a: chosen.append(a[2][:, 0]))
     settings = config(batch=4000, zoom_per="crop", **zoom)
     image = ResidentImage(np.zeros((height, width, 3), np.uint8), settings)
     for step in range(20):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sincut.draws import SAMPLES, Draws
+from sincut.data.random_numbers import SAMPLES, Draws
 
 
 def draws(step: int = 0, seed: int = 0) -> Draws:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sincut.colour import affine_transfer
 from sincut.config.presets import train_config
+from sincut.data.colour_transfer import affine_transfer
 from sincut.example import render_content, render_style
 from sincut.finish import finished, reduced, translated
 from sincut.training import new_state

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.colour import transfer_table
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.crops import ResidentImage
-from sincut.draws import Draws
-from sincut.matching import Matcher, descriptors, recoloured
+from sincut.data.colour_transfer import transfer_table
+from sincut.data.crops import ResidentImage
+from sincut.data.matching import Matcher, descriptors, recoloured
+from sincut.data.random_numbers import Draws
 
 AXIS = torch.linspace(0, 1, 5)
 IDENTITY = torch.stack(torch.meshgrid(AXIS, AXIS, AXIS, indexing="ij"), dim=-1)

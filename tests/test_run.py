@@ -22,7 +22,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import sincut
-from sincut import matching, training
+from sincut import training
+from sincut.data import matching
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.images.bit_depth import as_depth

@@ -15,7 +15,7 @@ from sincut import losses
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.draws import NOISE, POSITIONS, Draws
+from sincut.data.random_numbers import NOISE, POSITIONS, Draws
 from sincut.errors import SincutError
 from sincut.training import (
     Kind,

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config.training import TrainConfig, zoom_range
-from sincut.draws import BOXES, SAMPLES, Draws, below, chance
+from sincut.data.random_numbers import BOXES, SAMPLES, Draws, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
 

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sincut.config.training import TrainConfig
-from sincut.crops import ResidentImage, sample_boxes
-from sincut.draws import MATCHES, SHIFTS, Draws, below, chance
+from sincut.data.crops import ResidentImage, sample_boxes
+from sincut.data.random_numbers import MATCHES, SHIFTS, Draws, below, chance
 
 _CELL = 16  # pixels
 # Crops of the style that are described before training, so that looking is cheap: as many as this,
@@ -37,7 +37,7 @@ class Matcher:
 
     Args:
         style: the image they are cut from.
-        table: of :func:`sincut.colour.transfer_table`, on the device of the image.
+        table: of :func:`sincut.data.colour_transfer.transfer_table`, on the device of the image.
         config: its crops, and how many ``candidates`` are looked at for each.
     """
 
