@@ -83,7 +83,7 @@ def _print_table(found: Evaluation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sincut.pages.report import FIGURES
+    from sincut.runs.report_page import FIGURES
 
     table = Table(box=SIMPLE_HEAD)
     table.add_column("output", overflow="fold")

@@ -16,7 +16,6 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sincut.files_ import write_text
-from sincut.pages.report import FIGURES
 from sincut.runfolder import (
     BOARD,
     CARD_FILE,
@@ -32,6 +31,7 @@ from sincut.runfolder import (
     resuming_command,
     unusual_fields,
 )
+from sincut.runs.report_page import FIGURES
 from sincut.units import duration
 
 _FRONT_MATTER = """\

@@ -24,12 +24,13 @@ from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.files_ import check_folder, make_folder, write_text
 from sincut.findings import Inspection, LayerFindings, Pixels, Point
-from sincut.heat import scale_picture
 from sincut.images.writing.png import write_png
 from sincut.inspect_pictures import component_picture, heat_picture, sheet
 from sincut.inspection import OnProgress, inspected
-from sincut.pages import document, part, table, text
+from sincut.pages.heat_maps import scale_picture
 from sincut.pages.pictures import photograph
+from sincut.pages.shell import document, part, table
+from sincut.pages.viewer import escaped as text
 
 RECORD, PAGE, SHEET = "inspect.json", "index.html", "sheet.png"
 _MOST_BYTES = 9_300_000  # of the pictures as the page holds them; the rest takes some 0.1 MB

@@ -8,7 +8,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sincut.findings import Floats, Inspection, LayerFindings, Pixels, Point
-from sincut.heat import ReducedMap, grey_of, heated, mark, reduced, scale_picture, wrapped
+from sincut.pages.heat_maps import (
+    ReducedMap,
+    grey_of,
+    heated,
+    mark,
+    reduced,
+    scale_picture,
+    wrapped,
+)
 
 _CAPTION = (
     "similarity to the ring's place in the result, 1 at the best place (a cross where it is "

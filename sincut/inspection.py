@@ -34,11 +34,11 @@ from sincut.engine import as_network, as_pixels, plan_tiles, translate_tile, win
 from sincut.errors import SincutError
 from sincut.files_ import file_digest
 from sincut.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
-from sincut.heat import ReducedMap, reduced, reduced_size
 from sincut.images.reading.open import read_picture
 from sincut.models.generator import Generator
 from sincut.models.model_file import Model, load_model
 from sincut.models.projector import PatchProjector
+from sincut.pages.heat_maps import ReducedMap, reduced, reduced_size
 from sincut.tiling import Tile
 
 Doubles = npt.NDArray[np.float64]

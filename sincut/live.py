@@ -14,8 +14,8 @@ from collections import deque
 from typing import Any
 
 from sincut.files_ import write_text
-from sincut.pages import curves_library, curves_style, document, part, table, text
-from sincut.pages.charts import charts
+from sincut.pages.shell import curves_library, curves_style, document, part, table
+from sincut.pages.viewer import escaped as text
 from sincut.runfolder import (
     LIVE_DATA,
     LIVE_PAGE,
@@ -27,6 +27,7 @@ from sincut.runfolder import (
     resuming_command,
     unusual_fields,
 )
+from sincut.runs.curves import charts
 from sincut.units import duration
 
 EVERY = 2.0  # seconds between writings, at least; previews and the end do not wait

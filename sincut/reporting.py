@@ -27,9 +27,9 @@ from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.pages.pictures import Embedded, exact, photograph
-from sincut.pages.report import Contents, Crop, Measured, page
 from sincut.quality import SMALLEST_SIDE, Comparison
 from sincut.runfolder import REPORT_FILE, RunRecord, find_image, read_run, repeating_command
+from sincut.runs.report_page import Contents, Crop, Measured, page
 from sincut.tiling import Tile, spans
 from sincut.units import duration
 from sincut.version import __version__

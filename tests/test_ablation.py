@@ -51,9 +51,9 @@ from sincut.example import render_content, render_style
 from sincut.images.reading.pillow import read_picture
 from sincut.images.reading.source import Pixels
 from sincut.pace import Pace
-from sincut.pages.report import FIGURES
 from sincut.quality import Figures
 from sincut.runfolder import RunImage
+from sincut.runs.report_page import FIGURES
 from sincut.signals import signals, stoppable
 from sincut.trials import parse_over
 from tests.browser import Browser

@@ -25,7 +25,13 @@ from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.findings import Inspection, LayerFindings, Match
-from sincut.heat import (
+from sincut.inspect_page import inspect, page, sheet
+from sincut.inspect_pictures import _CAPTION, component_picture, enlarged, heat_picture
+from sincut.inspection import Axes, accuracies, findings, stride_of
+from sincut.models.generator import Generator
+from sincut.models.model_file import load_generator, load_model, save_model
+from sincut.models.projector import PatchProjector
+from sincut.pages.heat_maps import (
     ReducedMap,
     _lab,
     grey_of,
@@ -35,12 +41,6 @@ from sincut.heat import (
     scale_picture,
     wrapped,
 )
-from sincut.inspect_page import inspect, page, sheet
-from sincut.inspect_pictures import _CAPTION, component_picture, enlarged, heat_picture
-from sincut.inspection import Axes, accuracies, findings, stride_of
-from sincut.models.generator import Generator
-from sincut.models.model_file import load_generator, load_model, save_model
-from sincut.models.projector import PatchProjector
 from tests.conftest import size_of
 
 POINTS = [(20, 30), (129, 3), (64, 95)]

@@ -15,9 +15,9 @@ import pytest
 
 from sincut import card, pages
 from sincut.config.presets import train_config
-from sincut.files import viewer
-from sincut.pages.charts import charts
+from sincut.pages import viewer
 from sincut.runfolder import RunImage, RunRecord, read_run
+from sincut.runs.curves import charts
 from sincut.training import Kind, sincut_step
 from sincut.training_state import initial_state
 from tests import test_training

@@ -12,8 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from sincut.files import viewer
-from sincut.files.viewer import Pane, page_text
+from sincut.pages import viewer
+from sincut.pages.viewer import Pane, page_text
 
 CONTENT = Pane("photo.tif", "photo_files", 40000, 30000, 512, 1, "jpeg")
 RESULT = Pane("result.tif", "result_files", 39999, 30001, 254, 2, "png")

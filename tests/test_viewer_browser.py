@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut.files.viewer import Pane, page_text
+from sincut.pages.viewer import Pane, page_text
 from tests.browser import DESKTOP, PHONE, Browser
 
 WINDOW = (900, 600)  # screenshots take time

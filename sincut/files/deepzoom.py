@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sincut.files.viewer import Pane, page_text
 from sincut.files_ import check_free, write_text
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import Carried
@@ -16,6 +15,7 @@ from sincut.images.writing.deep_zoom import OVERLAP, TILE_SIZE, deep_zoom_folder
 from sincut.images.writing.formats import BAND_STEP
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.writer import Writer
+from sincut.pages.viewer import Pane, page_text
 
 
 def is_deep_zoom(target: Path) -> bool:

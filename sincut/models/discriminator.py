@@ -31,8 +31,8 @@ class Discriminator(nn.Module):
     Args:
         channels: width at full resolution; doubled by every downsampling up to ``max_channels``.
         size: side of a tile, a power of two of at least 8; the blocks go down to 4×4.
-        whiten: whether it sees tiles through :class:`sincut.models.textures.Whitening` (ours).
-        textures: whether a second discriminator of :class:`sincut.models.textures.TextureEnergies` goes
+        whiten: whether it sees tiles through a :class:`Whitening` (ours).
+        textures: whether a second discriminator of :class:`TextureEnergies` goes
             with it (ours).
     """
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sincut.pages import data_uri, text
+from sincut.pages.shell import data_uri
+from sincut.pages.viewer import escaped as text
 
 Pixels = npt.NDArray[np.uint8]
 

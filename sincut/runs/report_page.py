@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sincut.config.presets import train_config
-from sincut.files.viewer import BARS, compare_panes, compare_script, compare_style
-from sincut.pages import curves_library, curves_style, document, part, table, text, zoom_library
-from sincut.pages.charts import charts
 from sincut.pages.pictures import Embedded
+from sincut.pages.shell import curves_library, curves_style, document, part, table
+from sincut.pages.viewer import BARS, compare_panes, compare_script, compare_style
+from sincut.pages.viewer import escaped as text
+from sincut.pages.viewer import library as zoom_library
 from sincut.runfolder import RunImage, RunRecord, extension
+from sincut.runs.curves import charts
 
 # What is measured, in the order of the table, and what it means.
 FIGURES = {

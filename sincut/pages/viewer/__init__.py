@@ -8,6 +8,8 @@ The library is OpenSeadragon 4.1.0 (BSD 3-clause), the build that calls itself
 ``v4.1.0-0-8849681``, unchanged but for the line that named its source map.
 """
 
+from __future__ import annotations
+
 import html
 import json
 import os

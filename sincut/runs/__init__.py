@@ -1,0 +1,1 @@
+"""A training's folder: begun, resumed, recorded, watched, reported."""
