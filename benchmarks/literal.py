@@ -25,7 +25,7 @@ from sincut.images.reading.source import Pixels
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
 from sincut.models.projector import PatchProjector
-from sincut.training_state import State, initial_state
+from sincut.training.state import State, initial_state
 
 LOADERS = 4  # the published code loads with four processes
 
@@ -191,7 +191,7 @@ def literal_step(
     """One step on crops x of the content and y of the style, (N, 3, H, W) in [-1, 1]: D, then G, H.
 
     R1 weighs ``lambda_r1`` in every step, as in a configuration with ``r1_every=1``. Returns the
-    terms under the names that :func:`sincut.training.sincut_step` gives them. Objectives that lack
+    terms under the names that :func:`sincut.training.step.sincut_step` gives them. Objectives that lack
     a term or mirror G's inputs, and D with one of our additions, are refused.
     """
     weights = (config.lambda_gan, config.lambda_x, config.lambda_y, config.lambda_identity)

@@ -275,12 +275,12 @@ def same_curve(device: str, steps: int) -> dict[str, Any]:
     """Train twice, with what CUDA uses and with the reference, and compare the losses of G."""
     import numpy as np
 
-    from sincut import losses as losses_module
     from sincut.compute.devices import resolved
     from sincut.config.presets import train_config
     from sincut.example import render_content, render_style
     from sincut.kernels.patch_nce import multilayer_patch_nce
-    from sincut.training import Record, train
+    from sincut.training import losses as losses_module
+    from sincut.training.loop import Record, train
 
     def reference(queries: Any, keys: Any, **options: Any) -> list[Tensor]:
         return [patch_nce_reference(q, k, **options) for q, k in zip(queries, keys, strict=True)]

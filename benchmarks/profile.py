@@ -21,7 +21,8 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
-from sincut.training import Record, new_state, train
+from sincut.training.loop import Record, train
+from sincut.training.state import new_state
 
 STEPS = {"cuda": 96, "cpu": 2}
 

@@ -26,8 +26,8 @@ from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.pace import fitted, measure
 from sincut.quality import Comparison
-from sincut.training import Record, new_state, train
-from sincut.training_state import State
+from sincut.training.loop import Record, train
+from sincut.training.state import State, new_state
 
 RESULT = "time-to-quality.json"
 PLOT = "time-to-quality.png"

@@ -4,7 +4,7 @@ Correctness comes first: from the same networks, crops and random numbers every 
 same terms, and in float32 the same gradients, or nothing is reported. Then the methods take turns,
 so that whatever else a shared machine does hits all of them alike.
 
-A step of ours is all that ``sincut.training.train`` does for it, crops and averaging included. The
+A step of ours is all that ``sincut.training.loop.train`` does for it, crops and averaging included. The
 literal one keeps no average. On CUDA nothing waits for the device but the ends of the timed blocks.
 """
 
@@ -32,7 +32,7 @@ from benchmarks.literal import (
     literal_step,
     pillow_crops,
 )
-from sincut import losses, training
+from sincut import training
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
@@ -42,8 +42,9 @@ from sincut.data.random_numbers import Draws
 from sincut.example import render_content, render_style
 from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
-from sincut.training import Record, new_state, train
-from sincut.training_state import State, initial_state
+from sincut.training import losses
+from sincut.training.loop import Record, train
+from sincut.training.state import State, initial_state, new_state
 
 Pair = tuple[Pixels, Pixels]
 

@@ -70,7 +70,7 @@ from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import RunImage
 from sincut.signals import stoppable
-from sincut.training_state import STATE_FILE
+from sincut.training.state import STATE_FILE
 from sincut.trials import planned
 from sincut.version import __version__
 

@@ -16,8 +16,9 @@ from sincut.errors import SincutError
 from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
 from sincut.quality import Comparison
-from sincut.training import Kind, Record, kind_of, train
-from sincut.training_state import STATE_FILE, State, save_state
+from sincut.training.loop import Record, train
+from sincut.training.state import STATE_FILE, State, save_state
+from sincut.training.step import Kind, kind_of
 
 # Timed steps of each kind, after those in which kernels are compiled and memory is found.
 _TIMED = 3

@@ -42,8 +42,8 @@ from sincut.runfolder import (
     read_run,
     whole_lines,
 )
-from sincut.training import Record
-from sincut.training_state import STATE_FILE, State, save_state
+from sincut.training.loop import Record
+from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__
 
 Listener = Callable[[dict[str, Any]], None]

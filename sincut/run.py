@@ -28,9 +28,8 @@ from sincut.recorder import Listener, Recorder
 from sincut.reporting import expected_seconds
 from sincut.runfolder import CONFIG_FILE, LIVE_PAGE
 from sincut.signals import signals
-from sincut.training import new_state
-from sincut.training import train as train_loop
-from sincut.training_state import STATE_FILE, restored_state
+from sincut.training.loop import train as train_loop
+from sincut.training.state import STATE_FILE, new_state, restored_state
 from sincut.version import __version__
 
 # May change when a run is continued; everything else is the run.

@@ -41,7 +41,7 @@ FLOORS = {
     "sincut.images.reading.samples": 2,
     "sincut.anchors": 2,
     "sincut.models.layers": 2,
-    "sincut.losses": 2,
+    "sincut.training.losses": 2,
     "sincut.data.crops": 2,
     "sincut.compute.cuda_graph": 2,
     "sincut.compute.devices": 2,

@@ -17,13 +17,13 @@ from benchmarks import literal, time_to_quality, train_step
 from benchmarks.__main__ import main
 from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
-from sincut import losses
 from sincut.config.presets import PRESETS, train_config
 from sincut.data.random_numbers import Draws
 from sincut.example import render_content, render_style
 from sincut.quality import Figures
-from sincut.training import cut_tiles, new_state
-from sincut.training_state import State
+from sincut.training import losses
+from sincut.training.state import State, new_state
+from sincut.training.step import cut_tiles
 from tests.conftest import TINY
 
 ROW = {

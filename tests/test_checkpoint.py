@@ -15,7 +15,7 @@ from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, load_tensors, save_model
-from sincut.training_state import initial_state, restored_state, save_state
+from sincut.training.state import initial_state, restored_state, save_state
 
 MODEL_HINT = "give a model.safetensors that sincut wrote; for a latest_net_G.pth try sincut import"
 

@@ -10,8 +10,7 @@ from sincut.config.presets import train_config
 from sincut.data.colour_transfer import affine_transfer
 from sincut.example import render_content, render_style
 from sincut.finish import finished, reduced, translated
-from sincut.training import new_state
-from sincut.training_state import State
+from sincut.training.state import State, new_state
 from tests.conftest import TINY
 
 CONTENT, STYLE = render_content(160, 128), render_style(144, 120)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut import load_generator, losses, translate
+from sincut import load_generator, translate
 from sincut.images.reading.pillow import read_picture
 from sincut.images.writing.png import write_png
 from sincut.models.discriminator import Discriminator
@@ -20,6 +20,7 @@ from sincut.models.generator import Generator
 from sincut.models.model_file import save_model
 from sincut.models.projector import PatchProjector
 from sincut.models.published import generator_from_published, published_name
+from sincut.training import losses
 
 FILE = Path(
     os.environ.get("SINCUT_GOLDEN") or Path(__file__).parent / "data/sincut_reference_small.npz"

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sincut import losses
+from sincut.training import losses
 
 
 def test_adversarial_terms() -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from sincut.compute.devices import convolutions
-from sincut.losses import r1_penalty
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
 from sincut.models.layers import Blur, ResidualBlock
 from sincut.models.projector import PatchProjector
+from sincut.training.losses import r1_penalty
 
 
 def seeded(generator: Generator, noise_weight: float = 0.3) -> Generator:

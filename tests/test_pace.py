@@ -17,7 +17,7 @@ from sincut.errors import SincutError
 from sincut.images.reading.pillow import read_picture
 from sincut.pace import Pace, fitted, measure, of_length
 from sincut.reporting import expected_seconds
-from sincut.training import Kind
+from sincut.training.step import Kind
 from tests.conftest import TINY
 from tests.test_run import interrupting
 
@@ -56,8 +56,8 @@ class Machine:
             self.work(PACE.with_r1 if kind.with_r1 else PACE.plain)
             return term
 
-        monkeypatch.setattr("sincut.training.warm_step", warm_step)
-        monkeypatch.setattr("sincut.training.sincut_step", sincut_step)
+        monkeypatch.setattr("sincut.training.step.warm_step", warm_step)
+        monkeypatch.setattr("sincut.training.step.sincut_step", sincut_step)
 
         def translate(generator: Any, pixels: np.ndarray, config: Any) -> np.ndarray:
             self.work(PACE.preview)
@@ -136,7 +136,7 @@ def test_both_halves_of_flip_equivariance_are_timed(
         machine.work(50 if seen[kind] == 1 else 2 + 4 * kind.with_r1 + 2 * kind.mirrored)
         return {"G": torch.zeros(())}
 
-    monkeypatch.setattr("sincut.training.sincut_step", sincut_step)
+    monkeypatch.setattr("sincut.training.step.sincut_step", sincut_step)
     images = [read_picture(path).rgb for path in pair]
     pace = measure(*images, config(flip_equivariance=True, warm_steps=0), None)
     assert len(seen) == 4

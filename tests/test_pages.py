@@ -18,8 +18,8 @@ from sincut.config.presets import train_config
 from sincut.pages import viewer
 from sincut.runfolder import RunImage, RunRecord, read_run
 from sincut.runs.curves import charts
-from sincut.training import Kind, sincut_step
-from sincut.training_state import initial_state
+from sincut.training.state import initial_state
+from sincut.training.step import Kind, sincut_step
 from tests import test_training
 from tests.test_viewer import Reader
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sincut.compute.cuda_graph import EAGER_CALLS, Replayed, own_stream
-from sincut.training import train
+from sincut.training.loop import train
 from tests.test_training import config, images
 
 

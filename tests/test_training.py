@@ -11,24 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut import losses
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import NOISE, POSITIONS, Draws
 from sincut.errors import SincutError
-from sincut.training import (
-    Kind,
-    Record,
-    average_weight,
-    cut_tiles,
-    kind_of,
-    new_state,
-    rate_factor,
-    sincut_step,
-    train,
-)
-from sincut.training_state import State, initial_state
+from sincut.training import losses
+from sincut.training.loop import Record, train
+from sincut.training.schedule import average_weight, rate_factor
+from sincut.training.state import State, initial_state, new_state
+from sincut.training.step import Kind, cut_tiles, kind_of, sincut_step
 from tests.conftest import TINY, on_the_kernels_device
 
 

@@ -1,4 +1,4 @@
-"""What a training is at: networks, optimisers, step; saved and restored."""
+"""What a training is at: networks, optimisers, step; begun, saved and restored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
+from sincut.data.colour_transfer import affine_transfer
+from sincut.data.crops import ResidentImage, sample_boxes
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
 from sincut.models.model_file import _part, save_tensors
@@ -129,4 +134,30 @@ def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig
             if moments:
                 optimizer.state[parameter] = moments
     state.step = step
+    return state
+
+
+Pixels = npt.NDArray[np.uint8]
+
+_SAMPLED = 2**20  # pixels of the style that tell what its textures are like
+
+
+def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
+    """New networks for a pair, with what they know of it before the first step.
+
+    A generator that corrects colours starts from an affine transfer of them; a discriminator with
+    fixed filters takes them from the style.
+    """
+    state = initial_state(config)
+    if config.correction:
+        matrix, offset = (
+            torch.from_numpy(each).float() for each in affine_transfer(content, style)
+        )
+        for generator in (state.generator, state.averaged_generator):
+            generator.set_colours(matrix, offset)
+    if config.whiten or config.lambda_texture > 0:
+        image = ResidentImage(style, config, config.device)
+        boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
+        with convolutions(config.precision):
+            state.discriminator.fit(image.crops(boxes, config.crop))
     return state

@@ -1,0 +1,116 @@
+"""The loop: SinCUT as the paper has it, on one content and one style image.
+
+Every random draw of a step is a function of (seed, step). Nothing random has to be saved, and a
+run that was interrupted continues bit for bit on a CPU. On CUDA a step reads its number, its
+learning rate and its share in the average from tensors on the device, so that it can be recorded
+and replayed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sincut.compute.cuda_graph import Replayed, own_stream
+from sincut.compute.devices import convolutions
+from sincut.config.training import TrainConfig
+from sincut.data.colour_transfer import transfer_table
+from sincut.data.crops import ResidentImage, draw_crops
+from sincut.data.matching import Matcher
+from sincut.data.random_numbers import Draws
+from sincut.training.schedule import _average, _set_rate, average_weight, rate_factor
+from sincut.training.state import Pixels, State, new_optimizers, new_state
+from sincut.training.step import Kind, kind_of, sincut_step, warm_step
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one finished step has to tell.
+
+    ``losses`` are scalars still on the device, which the next step may overwrite.
+    """
+
+    step: int
+    steps: int
+    losses: dict[str, Tensor]
+    learning_rate: float
+    seconds: float  # since training started or resumed
+    state: State = field(repr=False)
+
+    def values(self) -> dict[str, float]:
+        """The losses as numbers (waits for the device)."""
+        values: list[float] = torch.stack([v.float() for v in self.losses.values()]).tolist()
+        return dict(zip(self.losses, values, strict=True))
+
+
+def train(
+    content: Pixels,
+    style: Pixels,
+    config: TrainConfig,
+    on_step: Callable[[Record], bool | None],
+    state: State | None = None,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> State:
+    """Train until ``config.steps`` or until ``on_step`` returns true.
+
+    Args:
+        content, style: (H, W, 3) uint8 sRGB.
+        config: device and precision resolved by :func:`resolved`.
+        on_step: called after every step.
+        state: from :func:`new_state` or a checkpoint; it is changed in place.
+        on_notice: told in a line that steps could not be recorded and go on one kernel at a time.
+
+    Returns:
+        The state after the last step.
+    """
+    images = [ResidentImage(image, config, config.device) for image in (content, style)]
+    state = state or new_state(content, style, config)
+    table = matcher = None
+    if state.step < 0 or config.candidates > 1:
+        table = torch.from_numpy(transfer_table(content, style, seed=config.seed))
+        table = table.to(config.device)
+        if config.candidates > 1:
+            matcher = Matcher(images[1], table, config)
+    number = torch.zeros((), dtype=torch.int64, device=config.device)
+    share = torch.zeros((), device=config.device)
+    draws = Draws(config.seed, number)
+
+    def one_step(kind: Kind) -> dict[str, Tensor]:
+        x = draw_crops(images[0], config, draws, stream=0)
+        if matcher is None:
+            y = draw_crops(images[1], config, draws, stream=1)
+        else:
+            y = images[1].crops(matcher.boxes(x, draws), config.crop)
+        if kind.warm:
+            assert table is not None
+            terms = warm_step(state, x, y, table, config, draws)
+        else:
+            terms = sincut_step(state, x, y, config, draws, kind)
+        _average(state, share)
+        return terms
+
+    def on_failure(text: str) -> None:
+        on_notice(f"a step could not be recorded, so every kernel is issued by itself: {text}")
+
+    record = config.device == "cuda" and config.record_steps
+    step = Replayed(one_step, record=record, on_failure=on_failure)
+    started = time.monotonic()
+    with convolutions(config.precision, search=True), own_stream(config.device):
+        while state.step < config.steps:
+            rate = config.learning_rate * rate_factor(state.step, config)
+            _set_rate(state, rate)
+            number.fill_(state.step)
+            share.fill_(average_weight(state.step + 1, config.ema_half_life))
+            terms = step(kind_of(state.step, config))
+            state.step += 1
+            if state.step == 0:  # the moments so far belong to another objective
+                state.optimizers = new_optimizers(state, config)
+                step.forget(Kind(warm=True))
+            seconds = time.monotonic() - started
+            if on_step(Record(state.step, config.steps, terms, rate, seconds, state)):
+                break
+    return state
