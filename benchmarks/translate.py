@@ -39,11 +39,11 @@ from benchmarks.record import ROOT, print_table, write_result
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import free_memory, out_of_memory, peak_memory
 from sincut.config.presets import train_config
-from sincut.engine import as_network, as_pixels
 from sincut.example import render_content
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, save_model
-from sincut.tiling import align_up
+from sincut.translation.tiles import as_network, as_pixels
+from sincut.translation.tiling import align_up
 
 Array = npt.NDArray[Any]
 

@@ -53,7 +53,7 @@ def export(
     gives its translation in the same form. It runs without sincut: .onnx in ONNX Runtime and other
     runtimes, .pt2 in PyTorch.
     """
-    from sincut.exporting import export as run
+    from sincut.translation.export import export as run
     from sincut.units import byte_text
 
     console = Console(quiet=quiet, as_json=as_json)

@@ -14,9 +14,9 @@ from sincut.config.translating import TranslateConfig
 from sincut.units import byte_text, duration
 
 if TYPE_CHECKING:
-    from sincut.job import Translated
-    from sincut.plan import Plan
-    from sincut.translation import Progress
+    from sincut.translation.one_image import Translated
+    from sincut.translation.plan import Plan
+    from sincut.translation.translate import Progress
 
 
 @click.command()
@@ -68,7 +68,7 @@ def translate(
     console = Console(quiet=quiet, as_json=as_json)
     options = {name: value for name, value in fields.items() if value is not None}
     with console.progress() as update:
-        from sincut.translation import translate as run
+        from sincut.translation.translate import translate as run
 
         def on_tile(progress: Progress) -> None:
             text = f"{progress.path.name} ({progress.index} of {progress.count})"

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from sincut.ablation import ablate
     from sincut.errors import SincutError
     from sincut.evaluation import evaluate
-    from sincut.exporting import export
     from sincut.inspect_page import inspect
     from sincut.models.model_file import load_generator
     from sincut.reporting import report
     from sincut.run import train
-    from sincut.translation import translate
+    from sincut.translation.export import export
+    from sincut.translation.translate import translate
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from sincut.images.writing.png import write_png
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import REPORT_FILE
-from sincut.translation import translate
+from sincut.translation.translate import translate
 
 
 @dataclass(frozen=True)

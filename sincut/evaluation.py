@@ -17,13 +17,13 @@ from sincut.anchors import COPY, IDT, IDT_16, IDT_64
 from sincut.anchors import anchors as make_anchors
 from sincut.compute.devices import chosen_device
 from sincut.config.translating import TranslateConfig
-from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files_ import check_free, write_atomically
 from sincut.images.reading.open import read_picture
 from sincut.images.writing.formats import check_output
 from sincut.models.model_file import load_generator
 from sincut.quality import SMALLEST_SIDE, Comparison, Figures, edge_correlation
+from sincut.translation.tiles import translate_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ from PIL import Image
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.data.colour_transfer import affine_transfer
-from sincut.engine import translate_pixels
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
 from sincut.training.state import State
+from sincut.translation.tiles import translate_pixels
 
 _WIDTH = 1280  # pixels of the content at most, for the colours: the size short runs learn at
 _STRETCH = 1 / 3  # of the contrast that is missing

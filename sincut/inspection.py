@@ -30,7 +30,6 @@ from sincut.compute.devices import chosen_device, convolutions, limit_threads
 from sincut.compute.memory import out_of_memory
 from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
-from sincut.engine import as_network, as_pixels, plan_tiles, translate_tile, window_of
 from sincut.errors import SincutError
 from sincut.files_ import file_digest
 from sincut.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
@@ -39,7 +38,8 @@ from sincut.models.generator import Generator
 from sincut.models.model_file import Model, load_model
 from sincut.models.projector import PatchProjector
 from sincut.pages.heat_maps import ReducedMap, reduced, reduced_size
-from sincut.tiling import Tile
+from sincut.translation.tiles import as_network, as_pixels, plan_tiles, translate_tile, window_of
+from sincut.translation.tiling import Tile
 
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

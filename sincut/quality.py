@@ -33,7 +33,7 @@ from scipy.ndimage import gaussian_filter, sobel
 from scipy.stats import rankdata
 
 from sincut.errors import SincutError
-from sincut.tiling import reflected
+from sincut.translation.tiling import reflected
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -17,7 +17,6 @@ from sincut.anchors import anchors as make_anchors
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
-from sincut.engine import Engine, Network, translate_pixels, window_of
 from sincut.errors import SincutError
 from sincut.evaluation import beyond_the_line, read_output
 from sincut.files_ import check_file, check_free, write_atomically
@@ -30,7 +29,8 @@ from sincut.pages.pictures import Embedded, exact, photograph
 from sincut.quality import SMALLEST_SIDE, Comparison
 from sincut.runfolder import REPORT_FILE, RunRecord, find_image, read_run, repeating_command
 from sincut.runs.report_page import Contents, Crop, Measured, page
-from sincut.tiling import Tile, spans
+from sincut.translation.tiles import Engine, Network, translate_pixels, window_of
+from sincut.translation.tiling import Tile, spans
 from sincut.units import duration
 from sincut.version import __version__
 

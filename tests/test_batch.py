@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sincut.batch import found_inputs, planned_outputs
 from sincut.errors import SincutError
+from sincut.translation.inputs import found_inputs, planned_outputs
 
 ENDINGS = ".jpg, .jpeg, .png, .tif, .tiff, .btf, .webp, .bmp, .gif, .ppm, .pgm, .pnm"
 

@@ -156,7 +156,7 @@ def test_what_was_interrupted_says_how_to_go_on(
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sincut.job.translate_bands", stop)
+    monkeypatch.setattr("sincut.translation.one_image.translate_bands", stop)
     result = run("translate", tiny_run, pair[0], "-o", tmp_path / "out.png")
     assert result.exit_code == 130
     assert result.stderr == (

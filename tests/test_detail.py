@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.detail import CarriedLook, ReducedRows, colour_maps, working_size
+from sincut.translation.guided_upsampling import CarriedLook, ReducedRows, colour_maps, working_size
 
 # Full and small sizes: whole and odd ratios, the same, hardly smaller, thin, a single pixel.
 SIZES = [

@@ -12,7 +12,10 @@ import torch
 from sincut.compute.cuda_graph import own_stream
 from sincut.compute.memory import out_of_memory
 from sincut.config.translating import TranslateConfig
-from sincut.engine import (
+from sincut.errors import SincutError
+from sincut.images.bit_depth import as_depth
+from sincut.models.generator import Generator
+from sincut.translation.tiles import (
     Engine,
     Network,
     device_bytes,
@@ -21,10 +24,7 @@ from sincut.engine import (
     translate_tile,
     window_of,
 )
-from sincut.errors import SincutError
-from sincut.images.bit_depth import as_depth
-from sincut.models.generator import Generator
-from sincut.tiling import tiles
+from sincut.translation.tiling import tiles
 
 SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]
 

@@ -16,7 +16,6 @@ import sincut
 from sincut import evaluation, quality
 from sincut.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
 from sincut.config.translating import TranslateConfig
-from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.evaluation import (
     Evaluation,
@@ -29,6 +28,7 @@ from sincut.evaluation import (
 from sincut.example import render_content, render_style
 from sincut.models.model_file import load_generator
 from sincut.quality import Comparison, Figures
+from sincut.translation.tiles import translate_pixels
 
 CONTENT = render_content(160, 128)
 STYLE = render_style(151, 130)

@@ -18,14 +18,14 @@ import torch
 from click.testing import CliRunner, Result
 from torch.export.passes import move_to_device_pass
 
-import sincut.exporting as exporting
+import sincut.translation.export as exporting
 from sincut.cli import main
 from sincut.config.translating import TranslateConfig
-from sincut.engine import translate_pixels
 from sincut.errors import SincutError
-from sincut.exporting import Exported, export, noise_inputs
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, save_model
+from sincut.translation.export import Exported, export, noise_inputs
+from sincut.translation.tiles import translate_pixels
 from sincut.version import __version__
 
 # Height and width: odd, even, long, smaller than the halo, a single pixel.

@@ -22,7 +22,6 @@ from sincut import inspect_page, inspection
 from sincut.cli import main
 from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
-from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.findings import Inspection, LayerFindings, Match
 from sincut.inspect_page import inspect, page, sheet
@@ -41,6 +40,7 @@ from sincut.pages.heat_maps import (
     scale_picture,
     wrapped,
 )
+from sincut.translation.tiles import translate_pixels
 from tests.conftest import size_of
 
 POINTS = [(20, 30), (129, 3), (64, 95)]

@@ -18,13 +18,13 @@ import sincut
 from sincut import reporting as module
 from sincut.cli import main
 from sincut.config.translating import TranslateConfig
-from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files_ import file_digest
 from sincut.pages.pictures import exact, photograph
 from sincut.reporting import LARGEST, report
 from sincut.runfolder import read_run
+from sincut.translation.tiles import translate_pixels
 from tests.test_viewer import Reader
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sincut.tiling import Tile, bands, halved, reflected, spans, tiles
+from sincut.translation.tiling import Tile, bands, halved, reflected, spans, tiles
 
 BORDERS = st.sampled_from(["reflect", "zero"])
 

@@ -21,16 +21,16 @@ import torch
 from PIL import Image, ImageCms
 
 import sincut
-from sincut.batch import planned_outputs
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.images.reading.source import Source
 from sincut.images.writing.writer import Writer
-from sincut.job import Job
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_generator, load_model, save_model
-from sincut.plan import Plan
-from sincut.translation import Progress, translate
+from sincut.translation.inputs import planned_outputs
+from sincut.translation.one_image import Job
+from sincut.translation.plan import Plan
+from sincut.translation.translate import Progress, translate
 from tests.conftest import size_of
 from tests.test_images import WIDE as WIDE_GAMUT
 
@@ -178,7 +178,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
     def set_to(on: bool) -> None:
         monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0 if on else 10**12)
-        monkeypatch.setattr("sincut.plan._BAND_BYTES", 1 if on else 10**12)
+        monkeypatch.setattr("sincut.translation.plan._BAND_BYTES", 1 if on else 10**12)
 
     return set_to
 
@@ -406,7 +406,7 @@ def test_a_dry_run_plans_and_writes_nothing(
 def test_too_little_memory_is_told_before_the_work(
     noisy_model: Path, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sincut.plan.memory_in_use", lambda: 500_000_000)
+    monkeypatch.setattr("sincut.translation.plan.memory_in_use", lambda: 500_000_000)
     source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
     told = refusal(noisy_model, source, tmp_path / f"out{ending}", max_memory="300MB")
     assert re.fullmatch(
@@ -602,7 +602,7 @@ def test_what_was_begun_goes_on_as_it_was_cut(
     out = tmp_path / "out.tif"
     translate(noisy_model, source, tmp_path / "expected.tif")
     streaming(True)
-    monkeypatch.setattr("sincut.plan._SIDES", {"cpu": (256,)})
+    monkeypatch.setattr("sincut.translation.plan._SIDES", {"cpu": (256,)})
     with pytest.raises(Interrupted):
         translate(noisy_model, source, out, on_tile=stop_at(18))
     monkeypatch.undo()
@@ -742,7 +742,7 @@ def test_a_deep_zoom_result_interrupted_at_its_page_gets_it(
     def stop(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sincut.files.deepzoom.page_text", stop)
+    monkeypatch.setattr("sincut.translation.deep_zoom_page.page_text", stop)
     with pytest.raises(Interrupted, match="1 of 1 bands done; the same command with --resume"):
         translate(noisy_model, source, tmp_path / "out.dzi")
     monkeypatch.undo()

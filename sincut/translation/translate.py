@@ -1,4 +1,4 @@
-"""Translate image files of any size: which files, one after the other, and how it is stopped."""
+"""Translating image files, one after the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from sincut.batch import found_inputs, planned_outputs
 from sincut.compute.cuda_graph import own_stream
 from sincut.compute.devices import chosen_device, limit_threads
 from sincut.compute.memory import keep_freed_memory
@@ -17,10 +16,11 @@ from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.files_ import file_digest, make_folder
 from sincut.images.writing.part_file import begun
-from sincut.job import Job, Model, Translated, learned_width
 from sincut.models.model_file import load_model, model_file
-from sincut.plan import Plan
 from sincut.signals import stoppable
+from sincut.translation.inputs import found_inputs, planned_outputs
+from sincut.translation.one_image import Job, Model, Translated, learned_width
+from sincut.translation.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import importlib.util
 import io
 import json
@@ -43,12 +42,12 @@ import torch
 from torch import Tensor, nn
 
 from sincut.config.translating import TranslateConfig
-from sincut.engine import translate_pixels
 from sincut.errors import SincutError
 from sincut.files_ import check_file, check_free, write_atomically
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, model_file
-from sincut.tiling import align_up
+from sincut.translation.tiles import translate_pixels
+from sincut.translation.tiling import align_up
 from sincut.version import __version__
 
 Array = npt.NDArray[np.float32]
@@ -135,7 +134,7 @@ class Translation(nn.Module):
         return steps * self.alignment + 2 * self.halo
 
     def _mirrored(self, side: int, extended: int) -> Tensor:
-        """As :func:`sincut.tiling.reflected`."""
+        """As :func:`sincut.translation.tiling.reflected`."""
         places = torch.arange(-self.halo, extended - self.halo)
         longest = torch.sym_max(2 * (side - 1), 1)  # type: ignore[no-untyped-call]
         period = torch.full((1,), longest, dtype=torch.int64)

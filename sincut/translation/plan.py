@@ -14,14 +14,14 @@ import torch
 
 from sincut.compute.memory import free_memory, memory_in_use
 from sincut.config.translating import TranslateConfig
-from sincut.engine import Engine, Network, Operator, device_bytes, window_bytes
 from sincut.errors import SincutError
 from sincut.images.reading.source import Source
 from sincut.images.writing.formats import BAND_STEP, disk_bytes, memory_bytes
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import kept_bytes
-from sincut.pipeline import ENCODERS
-from sincut.tiling import Band, align_up, bands
+from sincut.translation.bands import ENCODERS
+from sincut.translation.tiles import Engine, Network, Operator, device_bytes, window_bytes
+from sincut.translation.tiling import Band, align_up, bands
 from sincut.units import byte_text
 
 _BAND_BYTES = 64_000_000  # of pixels that are written together, about, whatever the image's size

@@ -1,6 +1,6 @@
 """A generator over windows of pixels: tile by tile, with a tile in flight, halved when memory ends.
 
-Nothing here knows files. The law that makes it exact stands in :mod:`sincut.tiling`.
+Nothing here knows files. The law that makes it exact stands in :mod:`sincut.translation.tiling`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from sincut.compute.cuda_graph import Replayed
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import out_of_memory
 from sincut.config.translating import TranslateConfig
-from sincut.detail import CarriedLook
 from sincut.errors import SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.models.generator import Generator
-from sincut.tiling import Span, Tile, align_up, halved, reflected, tiles
+from sincut.translation.guided_upsampling import CarriedLook
+from sincut.translation.tiling import Span, Tile, align_up, halved, reflected, tiles
 
 Array = npt.NDArray[Any]
 

@@ -16,10 +16,7 @@ import torch
 from sincut.compute.memory import memory_in_use
 from sincut.config.training import TrainConfig, zoom_range
 from sincut.config.translating import TranslateConfig
-from sincut.detail import CarriedLook, ReducedRows, working_size
-from sincut.engine import Carry, Engine, Network, Operator, translate_pixels, window_bytes
 from sincut.errors import Interrupted, SincutError
-from sincut.files.deepzoom import check_page, is_deep_zoom, write_page
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import Carried, without_nodata
 from sincut.images.profiles import Colours, require_depth
@@ -30,9 +27,28 @@ from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
 from sincut.models.generator import Generator
-from sincut.pipeline import Rows, tile_difference, translate_bands
-from sincut.plan import Cut, Plan, check_disk, cut, cut_bands, memory_limit, seconds_left
-from sincut.tiling import Band, align_up, bands
+from sincut.translation.bands import Rows, tile_difference, translate_bands
+from sincut.translation.deep_zoom_page import check_page, is_deep_zoom, write_page
+from sincut.translation.guided_upsampling import CarriedLook, ReducedRows, working_size
+from sincut.translation.plan import (
+    Cut,
+    Plan,
+    check_disk,
+    cut,
+    cut_bands,
+    memory_limit,
+    seconds_left,
+)
+from sincut.translation.tiles import (
+    Carry,
+    Engine,
+    Network,
+    Operator,
+    translate_pixels,
+    window_bytes,
+)
+from sincut.translation.tiling import Band, align_up, bands
+from sincut.translation.working_size import _CARRIED_BYTES, _PREPARING_BYTES, _SMALL_SIDES, Working
 from sincut.version import __version__
 
 Array = npt.NDArray[Any]
@@ -40,10 +56,6 @@ Array = npt.NDArray[Any]
 # An image this many times as wide as what the model learned on has textures that look small.
 _MUCH_LARGER = 2.0
 _WORTH_TIMING = 40  # tiles: with fewer, timing one first takes longer than it tells
-_SMALL_SIDES = (512, 256, 128, 64)  # of the network's tiles at a working size
-# Bytes per pixel of the working size: kept while carrying, and at the peak before, as measured;
-# the system gets little of it back between reducing, translating and fitting.
-_CARRIED_BYTES, _PREPARING_BYTES = 60, 340
 
 
 @dataclass(frozen=True)
@@ -80,18 +92,6 @@ class Model:
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.generator.parameters()).device
-
-
-@dataclass(frozen=True)
-class Working:
-    """The size at which the network works where it is not the image's own, its tiles' side, and
-    the host memory in bytes that it takes: kept all the time, and at the peak before."""
-
-    height: int
-    width: int
-    tile: int
-    held: int
-    preparing: int
 
 
 def learned_width(header: Mapping[str, Any]) -> int | None:

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sincut.engine import Engine, Network, Pending, as_network, window_of
 from sincut.images.bit_depth import WHITE, as_depth
 from sincut.images.profiles import Colours
 from sincut.images.reading.samples import unknown
 from sincut.images.reading.source import Source, in_srgb
 from sincut.images.writing.layout import Encoded
 from sincut.images.writing.writer import Writer
-from sincut.tiling import Band, Span, Tile, align_up, reflected
+from sincut.translation.tiles import Engine, Network, Pending, as_network, window_of
+from sincut.translation.tiling import Band, Span, Tile, align_up, reflected
 
 Array = npt.NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""Images, window by window, to files."""
