@@ -1,7 +1,7 @@
 """How good a preset is after how many seconds of training.
 
 The clock runs from the first network that is made to the last step; what it takes to translate and
-measure on the way does not count. The figures are those of ``sincut.quality``, of the content
+measure on the way does not count. The figures are those of ``sincut.evaluation.figures``, of the content
 translated at its own size by the averaged generator.
 """
 
@@ -21,11 +21,11 @@ from benchmarks.record import write_result
 from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
+from sincut.evaluation.figures import Comparison
 from sincut.finish import finished, translated
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.pace import fitted, measure
-from sincut.quality import Comparison
 from sincut.training.loop import Record, train
 from sincut.training.state import State, new_state
 

@@ -11,8 +11,8 @@ import click
 from sincut.cli.console import Console
 
 if TYPE_CHECKING:
-    from sincut.evaluation import Evaluation
-    from sincut.quality import Figures
+    from sincut.evaluation.evaluate import Evaluation
+    from sincut.evaluation.figures import Figures
 
 
 @click.command()
@@ -54,8 +54,8 @@ def evaluate(
     """
     console = Console(quiet=False, as_json=as_json)
     with console.progress() as update:
-        from sincut.evaluation import check_plot, draw_plane
-        from sincut.evaluation import evaluate as run
+        from sincut.evaluation.evaluate import evaluate as run
+        from sincut.evaluation.plot import check_plot, draw_plane
 
         if plot is not None:
             check_plot(plot, [content, style, *outputs], force=force)

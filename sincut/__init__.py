@@ -21,7 +21,7 @@ __all__ = [
 if TYPE_CHECKING:
     from sincut.ablation import ablate
     from sincut.errors import SincutError
-    from sincut.evaluation import evaluate
+    from sincut.evaluation.evaluate import evaluate
     from sincut.inspect_page import inspect
     from sincut.models.model_file import load_generator
     from sincut.reporting import report

@@ -59,13 +59,13 @@ from sincut.ablation_page import (
 )
 from sincut.compute.memory import out_of_memory
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Comparison
 from sincut.files_ import file_digest, write_atomically, write_text
 from sincut.finish import translated
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.png import write_png
 from sincut.models.model_file import load_generator
-from sincut.quality import Comparison
 from sincut.recorder import Listener
 from sincut.run import train
 from sincut.runfolder import RunImage

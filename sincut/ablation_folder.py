@@ -24,8 +24,8 @@ from sincut.ablation_page import (
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Figures
 from sincut.files_ import write_text
-from sincut.quality import Figures
 from sincut.runfolder import RunImage
 from sincut.trials import BOTH, resolved_plan
 

@@ -19,12 +19,12 @@ from PIL import Image, ImageDraw, ImageFont
 from sincut.card import plain
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Figures
 from sincut.images.reading.pillow import read_picture
 from sincut.images.reading.source import Pixels
 from sincut.pages.heat_maps import wrapped
 from sincut.pages.shell import curves_library, curves_style, document, table
 from sincut.pages.viewer import escaped as text
-from sincut.quality import Figures
 from sincut.runfolder import CONFIG_FILE, RunImage, read_run
 from sincut.runs.curves import charts
 from sincut.runs.report_page import FIGURES

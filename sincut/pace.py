@@ -13,9 +13,9 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.memory import peak_memory
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Comparison
 from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
-from sincut.quality import Comparison
 from sincut.training.loop import Record, train
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.training.step import Kind, kind_of

@@ -21,6 +21,7 @@ from sincut.card import is_own, write_card
 from sincut.compute.devices import environment
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Comparison
 from sincut.files_ import write_text
 from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
@@ -28,7 +29,6 @@ from sincut.images.writing.png import write_png
 from sincut.live import LiveView
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, save_model
-from sincut.quality import Comparison
 from sincut.reporting import write_report
 from sincut.runfolder import (
     BOARD,

@@ -18,12 +18,12 @@ from sincut.compute.devices import chosen_device, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Comparison
 from sincut.files_ import check_folder, file_digest
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors
 from sincut.pace import Pace, fitted, measure
-from sincut.quality import Comparison
 from sincut.recorder import Listener, Recorder
 from sincut.reporting import expected_seconds
 from sincut.runfolder import CONFIG_FILE, LIVE_PAGE

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sincut
-from sincut import ablation, ablation_page, quality
+from sincut import ablation, ablation_page
 from sincut.ablation import Ablation, ablate
 from sincut.ablation_folder import outcomes_of, read_plan
 from sincut.ablation_page import (
@@ -47,11 +47,12 @@ from sincut.card import plain
 from sincut.cli import main
 from sincut.config.presets import PRESETS, train_config
 from sincut.errors import SincutError
+from sincut.evaluation import figures as quality
+from sincut.evaluation.figures import Figures
 from sincut.example import render_content, render_style
 from sincut.images.reading.pillow import read_picture
 from sincut.images.reading.source import Pixels
 from sincut.pace import Pace
-from sincut.quality import Figures
 from sincut.runfolder import RunImage
 from sincut.runs.report_page import FIGURES
 from sincut.signals import signals, stoppable

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.interpolate import RegularGridInterpolator
 
-from sincut import anchors as module
-from sincut import quality
-from sincut.anchors import anchors, blocks, idt, reinhard
 from sincut.data.colour_transfer import transfer_table
 from sincut.errors import SincutError
+from sincut.evaluation import anchors as module
+from sincut.evaluation import figures as quality
+from sincut.evaluation.anchors import anchors, blocks, idt, reinhard
+from sincut.evaluation.figures import Comparison
 from sincut.example import render_content, render_style
 from sincut.images.reading.pillow import read_picture
-from sincut.quality import Comparison
 
 CONTENT = render_content(150, 131)
 STYLE = render_style(140, 133)

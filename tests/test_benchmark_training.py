@@ -19,8 +19,8 @@ from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
 from sincut.config.presets import PRESETS, train_config
 from sincut.data.random_numbers import Draws
+from sincut.evaluation.figures import Figures
 from sincut.example import render_content, render_style
-from sincut.quality import Figures
 from sincut.training import losses
 from sincut.training.state import State, new_state
 from sincut.training.step import cut_tiles

@@ -221,7 +221,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
 
     from sincut.example import render_content, render_style
 
-    monkeypatch.setattr("sincut.quality._FLOOR_SPLITS", 1)
+    monkeypatch.setattr("sincut.evaluation.figures._FLOOR_SPLITS", 1)
     content = render_content(160, 128)
     for name, image in (("content", content), ("style", render_style(144, 130))):
         Image.fromarray(image).save(tmp_path / f"{name}.png")

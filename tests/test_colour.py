@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sincut.data.colour_transfer import affine_transfer, transfer_table
+from sincut.evaluation.figures import Comparison
 from sincut.example import render_content, render_style
-from sincut.quality import Comparison
 
 
 def colours(image: np.ndarray) -> np.ndarray:

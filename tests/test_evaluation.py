@@ -13,21 +13,16 @@ import pytest
 from PIL import Image, ImageFilter
 
 import sincut
-from sincut import evaluation, quality
-from sincut.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
+from sincut import evaluation
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
-from sincut.evaluation import (
-    Evaluation,
-    Identity,
-    beyond_the_line,
-    check_plot,
-    draw_plane,
-    evaluate,
-)
+from sincut.evaluation import figures as quality
+from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
+from sincut.evaluation.evaluate import Evaluation, Identity, beyond_the_line, evaluate
+from sincut.evaluation.figures import Comparison, Figures
+from sincut.evaluation.plot import check_plot, draw_plane
 from sincut.example import render_content, render_style
 from sincut.models.model_file import load_generator
-from sincut.quality import Comparison, Figures
 from sincut.translation.tiles import translate_pixels
 
 CONTENT = render_content(160, 128)

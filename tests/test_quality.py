@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import correlate, gaussian_filter, sobel
 
-from sincut import quality
 from sincut.errors import SincutError
+from sincut.evaluation import figures as quality
+from sincut.evaluation.figures import Comparison, Figures, edge_correlation
 from sincut.example import render_content, render_style
 from sincut.images.reading.pillow import read_picture
-from sincut.quality import Comparison, Figures, edge_correlation
 
 CONTENT = render_content(192, 160)
 STYLE = render_style(192, 160)

@@ -25,11 +25,11 @@ import sincut
 from sincut import training
 from sincut.data import matching
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Comparison
 from sincut.example import render_content, render_style
 from sincut.images.bit_depth import as_depth
 from sincut.images.reading.pillow import read_picture
 from sincut.models.model_file import load_model
-from sincut.quality import Comparison
 from sincut.recorder import Recorder
 from sincut.run import RunResult
 from tests.conftest import TINY

@@ -1,0 +1,1 @@
+"""Figures for a translation, and anchors to compare them with."""
