@@ -12,7 +12,7 @@ from sincut.cli.options import field_option, json_option, quiet_option
 from sincut.config.translating import InspectConfig, TranslateConfig
 
 if TYPE_CHECKING:
-    from sincut.findings import Inspection
+    from sincut.inspection.findings import Inspection
 
 
 @click.command()
@@ -61,7 +61,7 @@ def inspect(
     """
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
-        from sincut.inspect_page import inspect as make
+        from sincut.inspection.inspect import inspect as make
 
         found = make(
             run,

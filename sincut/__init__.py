@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sincut.ablation import ablate
     from sincut.errors import SincutError
     from sincut.evaluation.evaluate import evaluate
-    from sincut.inspect_page import inspect
+    from sincut.inspection.inspect import inspect
     from sincut.models.model_file import load_generator
     from sincut.reporting import report
     from sincut.run import train

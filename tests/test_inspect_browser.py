@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sincut.inspect_page import inspect
+from sincut.inspection.inspect import inspect
 from tests.browser import DESKTOP, PHONE, Browser
 
 POINTS = [(20, 20), (140, 110), (80, 60)]

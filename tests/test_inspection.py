@@ -18,15 +18,22 @@ from click.testing import CliRunner
 from PIL import Image, ImageFont
 from torch import nn
 
-from sincut import inspect_page, inspection
+from sincut import inspection
 from sincut.cli import main
 from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.findings import Inspection, LayerFindings, Match
-from sincut.inspect_page import inspect, page, sheet
-from sincut.inspect_pictures import _CAPTION, component_picture, enlarged, heat_picture
-from sincut.inspection import Axes, accuracies, findings, stride_of
+from sincut.inspection import inspect as inspect_page
+from sincut.inspection.findings import Inspection, LayerFindings, Match
+from sincut.inspection.inspect import inspect, sheet
+from sincut.inspection.similarity import Axes, accuracies, findings, stride_of
+from sincut.inspection.similarity_page import page
+from sincut.inspection.similarity_pictures import (
+    _CAPTION,
+    component_picture,
+    enlarged,
+    heat_picture,
+)
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_generator, load_model, save_model
 from sincut.models.projector import PatchProjector

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sincut.findings import Floats, Inspection, LayerFindings, Pixels, Point
+from sincut.inspection.findings import Floats, Inspection, LayerFindings, Pixels, Point
 from sincut.pages.heat_maps import (
     ReducedMap,
     grey_of,

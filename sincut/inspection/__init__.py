@@ -1,0 +1,1 @@
+"""What PatchNCE sees, as numbers, pictures and a page."""
