@@ -22,10 +22,10 @@ from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.evaluation.figures import Comparison
-from sincut.finish import finished, translated
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
-from sincut.pace import fitted, measure
+from sincut.runs.estimate import fitted, measure
+from sincut.runs.final_colours import finished, translated
 from sincut.training.loop import Record, train
 from sincut.training.state import State, new_state
 

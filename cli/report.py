@@ -61,7 +61,7 @@ def report(
     """
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
-        from sincut.reporting import report as make
+        from sincut.runs.report import report as make
 
         made = make(
             run,

@@ -84,7 +84,7 @@ def train(
     changes = given_changes(assignments, fields)
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
-        from sincut.run import train as run
+        from sincut.runs.train import train as run
 
         result = run(
             content,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sincut.evaluation.evaluate import evaluate
     from sincut.inspection.inspect import inspect
     from sincut.models.model_file import load_generator
-    from sincut.reporting import report
-    from sincut.run import train
+    from sincut.runs.report import report
+    from sincut.runs.train import train
     from sincut.translation.export import export
     from sincut.translation.translate import translate
 

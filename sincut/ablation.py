@@ -61,14 +61,14 @@ from sincut.compute.memory import out_of_memory
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.files_ import file_digest, write_atomically, write_text
-from sincut.finish import translated
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.png import write_png
 from sincut.models.model_file import load_generator
-from sincut.recorder import Listener
-from sincut.run import train
-from sincut.runfolder import RunImage
+from sincut.runs.final_colours import translated
+from sincut.runs.folder import RunImage
+from sincut.runs.recorder import Listener
+from sincut.runs.train import train
 from sincut.signals import stoppable
 from sincut.training.state import STATE_FILE
 from sincut.trials import planned
@@ -121,14 +121,14 @@ def ablate(
             the values to try, as they are or as text; layers as text are joined by ``+``.
         seeds: trials per setting, with the seeds from ``changes["seed"]`` (0) on; 1 by default.
         paper: instead of ``over``, the paper's ablations: a base and one change in it each.
-        preset, method, changes: of all trials, as for :func:`sincut.run.train`.
+        preset, method, changes: of all trials, as for :func:`sincut.runs.train.train`.
         resume: go on with the ablation in ``output``. Without ``over`` or ``paper`` everything is
             taken from its plan; with them they must agree with it. ``device`` and ``record_steps``
             may be others, for the trials that are left. Failed trials are tried again.
         force: start anew in a folder that holds one.
         dry_run: plan only; nothing is written.
         listener: gets JSON-able records: ``ablation`` with all trials, ``trial``, the records of
-            :func:`sincut.run.train` with the key ``trial`` added, ``measured`` or ``failed``.
+            :func:`sincut.runs.train.train` with the key ``trial`` added, ``measured`` or ``failed``.
 
     Returns:
         All trials, also where some failed: their messages are in the outcomes.

@@ -26,7 +26,7 @@ from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.files_ import write_text
-from sincut.runfolder import RunImage
+from sincut.runs.folder import RunImage
 from sincut.trials import BOTH, resolved_plan
 
 PLAN_FILE = "ablation.json"

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sincut.card import plain
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
@@ -25,8 +24,9 @@ from sincut.images.reading.source import Pixels
 from sincut.pages.heat_maps import wrapped
 from sincut.pages.shell import curves_library, curves_style, document, table
 from sincut.pages.viewer import escaped as text
-from sincut.runfolder import CONFIG_FILE, RunImage, read_run
 from sincut.runs.curves import charts
+from sincut.runs.folder import CONFIG_FILE, RunImage, read_run
+from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
 
 RESULT_FILE = "result.png"

@@ -12,15 +12,15 @@ from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files_ import check_folder, make_folder
 from sincut.images.writing.png import write_png
-from sincut.recorder import Listener
-from sincut.run import train
-from sincut.runfolder import REPORT_FILE
+from sincut.runs.folder import REPORT_FILE
+from sincut.runs.recorder import Listener
+from sincut.runs.train import train
 from sincut.translation.translate import translate
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The pictures by name, the report; ``signal`` as in :class:`sincut.run.RunResult`."""
+    """The pictures by name, the report; ``signal`` as in :class:`sincut.runs.train.RunResult`."""
 
     pictures: dict[str, Path]
     report: Path | None  # where it was made
@@ -37,7 +37,7 @@ def make_demo(
     Args:
         folder: gets ``content.png``, ``style.png``, ``result.png`` and the run folder ``run``.
         force: overwrite a former demo.
-        listener, changes: as for :func:`sincut.run.train`.
+        listener, changes: as for :func:`sincut.runs.train.train`.
     """
     started = time.monotonic()
     pictures = {name: folder / f"{name}.png" for name in ("content", "style", "result")}

@@ -19,7 +19,7 @@ from sincut.config.fields import field_of
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.runfolder import RunImage
+from sincut.runs.folder import RunImage
 from sincut.version import __version__
 
 BOTH = "{} is set for all trials and varied with --over, got both; give one of them"

@@ -43,7 +43,6 @@ from sincut.ablation_page import (
     sheet,
     thumbnail,
 )
-from sincut.card import plain
 from sincut.cli import main
 from sincut.config.presets import PRESETS, train_config
 from sincut.errors import SincutError
@@ -52,8 +51,9 @@ from sincut.evaluation.figures import Figures
 from sincut.example import render_content, render_style
 from sincut.images.reading.pillow import read_picture
 from sincut.images.reading.source import Pixels
-from sincut.pace import Pace
-from sincut.runfolder import RunImage
+from sincut.runs.estimate import Pace
+from sincut.runs.folder import RunImage
+from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
 from sincut.signals import signals, stoppable
 from sincut.trials import parse_over
@@ -78,7 +78,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "_FLOOR_SPLITS", 1)
     monkeypatch.setattr(quality, "_PATCHES", 512)
-    monkeypatch.setattr("sincut.run.measure", lambda *_: Pace(1, 0, 1, 1, 0, 0, 0, 10**9))
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: Pace(1, 0, 1, 1, 0, 0, 0, 10**9))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 

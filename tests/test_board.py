@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sincut
-from sincut.board import Board
 from sincut.cli import main
 from sincut.errors import SincutError
-from sincut.pace import Pace
-from sincut.run import RunResult
-from sincut.runfolder import read_run
+from sincut.runs.estimate import Pace
+from sincut.runs.folder import read_run
+from sincut.runs.tensorboard import Board
+from sincut.runs.train import RunResult
 from tests.conftest import TINY
 
 
@@ -51,7 +51,7 @@ def images(events: Any) -> dict[int, np.ndarray]:
 def pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are told a pace, which is no matter here, instead of measuring it."""
     pace = Pace(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
-    monkeypatch.setattr("sincut.run.measure", lambda *_: pace)
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: pace)
 
 
 def assert_all_of_the_log(run: Path) -> None:
@@ -127,7 +127,7 @@ def test_names_say_the_time_and_nothing_of_the_machine(
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "somebodys-machine")
     now = int(time.time())
-    monkeypatch.setattr("sincut.board.time", SimpleNamespace(time=lambda: now + 0.5))
+    monkeypatch.setattr("sincut.runs.tensorboard.time", SimpleNamespace(time=lambda: now + 0.5))
     for step in range(12):  # in the same second; each takes back what the last one wrote after it
         board = Board(tmp_path, step if step else None)
         for later in (step, step + 1):
@@ -189,7 +189,7 @@ def test_the_command_passes_it_on_and_says_it_again(
         asked.append(tensorboard)
         return RunResult(tmp_path, 3, 6, signal=2)
 
-    monkeypatch.setattr("sincut.run.train", interrupted)
+    monkeypatch.setattr("sincut.runs.train.train", interrupted)
     words = ["train", *map(str, pair), "-o", str(tmp_path)]
     for options in ([], ["--tensorboard"]):
         result = CliRunner().invoke(main, [*words, *options])

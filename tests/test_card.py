@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 import sincut
-from sincut import reporting
-from sincut.card import is_own, model_card, plain, write_card
 from sincut.config.presets import train_config
 from sincut.files_ import file_digest
-from sincut.pace import Pace
-from sincut.runfolder import RunImage, RunRecord, Session, read_run
+from sincut.runs import report as reporting
+from sincut.runs.estimate import Pace
+from sincut.runs.folder import RunImage, RunRecord, Session, read_run
+from sincut.runs.model_card import is_own, model_card, plain, write_card
 from tests.conftest import TINY, size_of
 
 HOSTILE = [
@@ -33,7 +33,7 @@ HOSTILE = [
 def pace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are told a pace, which is no matter here, instead of measuring it."""
     pace = Pace(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
-    monkeypatch.setattr("sincut.run.measure", lambda *_: pace)
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: pace)
 
 
 def tables(card: str) -> dict[str, list[str]]:

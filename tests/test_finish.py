@@ -9,7 +9,7 @@ import torch
 from sincut.config.presets import train_config
 from sincut.data.colour_transfer import affine_transfer
 from sincut.example import render_content, render_style
-from sincut.finish import finished, reduced, translated
+from sincut.runs.final_colours import finished, reduced, translated
 from sincut.training.state import State, new_state
 from tests.conftest import TINY
 

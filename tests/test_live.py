@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import sincut
-from sincut import live
 from sincut.errors import SincutError
-from sincut.live import LiveView, Thinned, live_page
-from sincut.pace import Pace
-from sincut.runfolder import RunImage, RunRecord, Session, read_run
+from sincut.runs import live_page as live
+from sincut.runs.estimate import Pace
+from sincut.runs.folder import RunImage, RunRecord, Session, read_run
+from sincut.runs.live_page import LiveView, Thinned, live_page
 from tests.conftest import TINY
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"\u2028.png'
@@ -299,7 +299,7 @@ def test_figures_without_a_value_are_no_harm(fresh: RunRecord) -> None:
 def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
     """What every run is told of this machine, instead of measuring it: 20 seconds a step."""
     pace = Pace(1.0, 1.0, 20.0, 20.0, 0.5, 0.1, 0.0, 1000)
-    monkeypatch.setattr("sincut.run.measure", lambda *_: pace)
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: pace)
     return pace
 
 

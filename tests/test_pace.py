@@ -15,8 +15,8 @@ from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.images.reading.pillow import read_picture
-from sincut.pace import Pace, fitted, measure, of_length
-from sincut.reporting import expected_seconds
+from sincut.runs.estimate import Pace, fitted, measure, of_length
+from sincut.runs.report import expected_seconds
 from sincut.training.step import Kind
 from tests.conftest import TINY
 from tests.test_run import interrupting
@@ -63,12 +63,12 @@ class Machine:
             self.work(PACE.preview)
             return pixels
 
-        monkeypatch.setattr("sincut.finish.translate_pixels", translate)
+        monkeypatch.setattr("sincut.runs.final_colours.translate_pixels", translate)
         for module in ("pace", "recorder"):
             monkeypatch.setattr(
                 f"sincut.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
             )
-        monkeypatch.setattr("sincut.recorder.save_model", lambda *_: self.work(PACE.save / 6))
+        monkeypatch.setattr("sincut.runs.recorder.save_model", lambda *_: self.work(PACE.save / 6))
 
     def work(self, seconds: float) -> None:
         self.now += seconds * self.random.uniform(1 - self.spread, 1 + self.spread)
@@ -149,7 +149,7 @@ def test_the_report_counts_too(
 ) -> None:
     """In the estimate, and in the time that --minutes leaves for steps."""
     settings = {name: value for name, value in TINY.items() if name != "steps"}
-    monkeypatch.setattr("sincut.run.expected_seconds", lambda *_: 100.0)
+    monkeypatch.setattr("sincut.runs.train.expected_seconds", lambda *_: 100.0)
     steps, seconds = {}, {}
     for report in (True, False):
         Machine(monkeypatch)

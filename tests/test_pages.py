@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from sincut import card, pages
+from sincut import pages
 from sincut.config.presets import train_config
 from sincut.pages import viewer
-from sincut.runfolder import RunImage, RunRecord, read_run
+from sincut.runs import model_card as card
 from sincut.runs.curves import charts
+from sincut.runs.folder import RunImage, RunRecord, read_run
 from sincut.training.state import initial_state
 from sincut.training.step import Kind, sincut_step
 from tests import test_training

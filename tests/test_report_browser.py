@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sincut.files_ import file_digest
-from sincut.reporting import report
+from sincut.runs.report import report
 from tests.browser import DESKTOP, PHONE, Browser
 from tests.test_viewer_browser import centre, painted, settled, spot, zoom
 

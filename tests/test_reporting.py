@@ -15,15 +15,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sincut
-from sincut import reporting as module
 from sincut.cli import main
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.example import render_content, render_style
 from sincut.files_ import file_digest
 from sincut.pages.pictures import exact, photograph
-from sincut.reporting import LARGEST, report
-from sincut.runfolder import read_run
+from sincut.runs import report as module
+from sincut.runs.folder import read_run
+from sincut.runs.report import LARGEST, report
 from sincut.translation.tiles import translate_pixels
 from tests.test_viewer import Reader
 

@@ -30,8 +30,8 @@ from sincut.example import render_content, render_style
 from sincut.images.bit_depth import as_depth
 from sincut.images.reading.pillow import read_picture
 from sincut.models.model_file import load_model
-from sincut.recorder import Recorder
-from sincut.run import RunResult
+from sincut.runs.recorder import Recorder
+from sincut.runs.train import RunResult
 from tests.conftest import TINY
 
 
@@ -197,7 +197,7 @@ def test_a_kill_before_the_first_save_can_be_started_over(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("sincut.recorder.save_state", kill)
+        patch.setattr("sincut.runs.recorder.save_state", kill)
         with pytest.raises(Killed):
             train(pair, run)
     assert refusal(*pair, run, **TINY) == (
@@ -476,7 +476,7 @@ def test_a_run_is_whole_without_its_report(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("sincut.recorder.write_report", fail)
+    monkeypatch.setattr("sincut.runs.recorder.write_report", fail)
     told: list[dict[str, Any]] = []
     result = train(pair, tmp_path / "run", steps=2, listener=told.append)
     assert (result.step, result.steps) == (2, 2)

@@ -13,24 +13,14 @@ from typing import Any
 import click
 import pytest
 
-from sincut import runfolder
 from sincut.cli.train import train
 from sincut.config.presets import PRESETS, parse_assignments, train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files_ import file_digest
-from sincut.runfolder import (
-    RunImage,
-    RunRecord,
-    Session,
-    extension,
-    find_image,
-    read_run,
-    repeating_command,
-    resuming_command,
-    unusual_fields,
-    whole_lines,
-)
+from sincut.runs import folder as runfolder
+from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
+from sincut.runs.folder import RunImage, RunRecord, Session, find_image, read_run, whole_lines
 from sincut.version import __version__
 from tests.conftest import TINY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from sincut.runfolder import RunRecord
+from sincut.runs.folder import RunRecord
 
 # Title, kind of record, names. Those a run has not are left out, and empty charts too.
 _CHARTS = (

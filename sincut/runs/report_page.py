@@ -11,8 +11,9 @@ from sincut.pages.shell import curves_library, curves_style, document, part, tab
 from sincut.pages.viewer import BARS, compare_panes, compare_script, compare_style
 from sincut.pages.viewer import escaped as text
 from sincut.pages.viewer import library as zoom_library
-from sincut.runfolder import RunImage, RunRecord, extension
+from sincut.runs.commands import extension
 from sincut.runs.curves import charts
+from sincut.runs.folder import RunImage, RunRecord
 
 # What is measured, in the order of the table, and what it means.
 FIGURES = {

@@ -16,18 +16,9 @@ from typing import Any
 from sincut.files_ import write_text
 from sincut.pages.shell import curves_library, curves_style, document, part, table
 from sincut.pages.viewer import escaped as text
-from sincut.runfolder import (
-    LIVE_DATA,
-    LIVE_PAGE,
-    LOG_FILE,
-    PREVIEWS,
-    RunRecord,
-    extension,
-    repeating_command,
-    resuming_command,
-    unusual_fields,
-)
+from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
 from sincut.runs.curves import charts
+from sincut.runs.folder import LIVE_DATA, LIVE_PAGE, LOG_FILE, PREVIEWS, RunRecord
 from sincut.units import duration
 
 EVERY = 2.0  # seconds between writings, at least; previews and the end do not wait

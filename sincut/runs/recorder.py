@@ -16,21 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sincut.board import Board
-from sincut.card import is_own, write_card
 from sincut.compute.devices import environment
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.files_ import write_text
-from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
-from sincut.live import LiveView
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, save_model
-from sincut.reporting import write_report
-from sincut.runfolder import (
+from sincut.runs.final_colours import finished, reduced, translated
+from sincut.runs.folder import (
     BOARD,
     CARD_FILE,
     CONFIG_FILE,
@@ -42,6 +38,10 @@ from sincut.runfolder import (
     read_run,
     whole_lines,
 )
+from sincut.runs.live_page import LiveView
+from sincut.runs.model_card import is_own, write_card
+from sincut.runs.report import write_report
+from sincut.runs.tensorboard import Board
 from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__

@@ -16,7 +16,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sincut.files_ import write_text
-from sincut.runfolder import (
+from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
+from sincut.runs.folder import (
     BOARD,
     CARD_FILE,
     CONFIG_FILE,
@@ -26,10 +27,6 @@ from sincut.runfolder import (
     REPORT_FILE,
     RunImage,
     RunRecord,
-    extension,
-    repeating_command,
-    resuming_command,
-    unusual_fields,
 )
 from sincut.runs.report_page import FIGURES
 from sincut.units import duration

@@ -1,6 +1,6 @@
 """A run: from two image files and settings to a folder, begun, continued or refused.
 
-:mod:`sincut.runfolder` lists the folder's files, :mod:`sincut.recorder` writes them.
+:mod:`sincut.runs.folder` lists the folder's files, :mod:`sincut.runs.recorder` writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import Tensor
 
-from sincut.board import check_installed
 from sincut.compute.devices import chosen_device, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
@@ -23,10 +22,11 @@ from sincut.files_ import check_folder, file_digest
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors
-from sincut.pace import Pace, fitted, measure
-from sincut.recorder import Listener, Recorder
-from sincut.reporting import expected_seconds
-from sincut.runfolder import CONFIG_FILE, LIVE_PAGE
+from sincut.runs.estimate import Pace, fitted, measure
+from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE
+from sincut.runs.recorder import Listener, Recorder
+from sincut.runs.report import expected_seconds
+from sincut.runs.tensorboard import check_installed
 from sincut.signals import signals
 from sincut.training.loop import train as train_loop
 from sincut.training.state import STATE_FILE, new_state, restored_state
@@ -77,7 +77,7 @@ def train(
             machine; the number found is recorded like any other.
         resume: continue the run in ``output``; ``steps`` may be larger than before.
         force: start anew in a folder that holds a run.
-        report: write :mod:`sincut.reporting`'s page into the folder when the run is finished. A
+        report: write :mod:`sincut.runs.report`'s page into the folder when the run is finished. A
             report that fails is a notice, and the run is whole without it.
         tensorboard: write event files for TensorBoard as well; takes the extra ``logging``.
         listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,

@@ -21,13 +21,14 @@ from sincut.evaluation.anchors import anchors as make_anchors
 from sincut.evaluation.evaluate import beyond_the_line, read_output
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison
 from sincut.files_ import check_file, check_free, write_atomically
-from sincut.finish import reduced
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.pages.pictures import Embedded, exact, photograph
-from sincut.runfolder import REPORT_FILE, RunRecord, find_image, read_run, repeating_command
+from sincut.runs.commands import repeating_command
+from sincut.runs.final_colours import reduced
+from sincut.runs.folder import REPORT_FILE, RunRecord, find_image, read_run
 from sincut.runs.report_page import Contents, Crop, Measured, page
 from sincut.translation.tiles import Engine, Network, translate_pixels, window_of
 from sincut.translation.tiling import Tile, spans

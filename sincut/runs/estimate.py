@@ -14,8 +14,8 @@ from sincut.compute.memory import peak_memory
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.finish import finished, reduced, translated
 from sincut.images.reading.source import Pixels
+from sincut.runs.final_colours import finished, reduced, translated
 from sincut.training.loop import Record, train
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.training.step import Kind, kind_of
