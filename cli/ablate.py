@@ -94,8 +94,8 @@ def ablate(
     changes = given_changes(assignments, fields)
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
-        from sincut.ablation import ablate as run
-        from sincut.trials import parse_over
+        from sincut.ablation.ablate import ablate as run
+        from sincut.ablation.trials import parse_over
 
         result = run(
             content,
@@ -128,7 +128,7 @@ def ablate(
     if result.unfinished:
         console.line(f"{len(result.unfinished)} of {count} trials are with other processes.")
         return
-    from sincut.ablation_page import settings_table
+    from sincut.ablation.page import settings_table
 
     console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {output / 'index.html'}")
     if result.failures:

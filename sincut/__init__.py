@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sincut.ablation import ablate
+    from sincut.ablation.ablate import ablate
     from sincut.errors import SincutError
     from sincut.evaluation.evaluate import evaluate
     from sincut.inspection.inspect import inspect

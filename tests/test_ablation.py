@@ -24,16 +24,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sincut
-from sincut import ablation, ablation_page
-from sincut.ablation import Ablation, ablate
-from sincut.ablation_folder import outcomes_of, read_plan
-from sincut.ablation_page import (
+from sincut import ablation
+from sincut.ablation import page as ablation_page
+from sincut.ablation.ablate import Ablation, ablate
+from sincut.ablation.folder import outcomes_of, read_plan
+from sincut.ablation.page import (
     CELL,
     FIGURE_NAMES,
     PAPER_NOTES,
-    Outcome,
-    Plan,
-    Trial,
     _groups,
     averages,
     csv_table,
@@ -43,6 +41,7 @@ from sincut.ablation_page import (
     sheet,
     thumbnail,
 )
+from sincut.ablation.trials import Outcome, Plan, Trial, parse_over
 from sincut.cli import main
 from sincut.config.presets import PRESETS, train_config
 from sincut.errors import SincutError
@@ -56,7 +55,6 @@ from sincut.runs.folder import RunImage
 from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
 from sincut.signals import signals, stoppable
-from sincut.trials import parse_over
 from tests.browser import Browser
 from tests.conftest import TINY
 

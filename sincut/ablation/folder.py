@@ -14,20 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sincut import files_ as places
-from sincut.ablation_page import (
-    SHEET_FILE,
-    Outcome,
-    Plan,
-    Trial,
-    shown,
-)
+from sincut.ablation.page import SHEET_FILE, shown
+from sincut.ablation.trials import BOTH, Outcome, Plan, Trial, resolved_plan
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.files_ import write_text
 from sincut.runs.folder import RunImage
-from sincut.trials import BOTH, resolved_plan
 
 PLAN_FILE = "ablation.json"
 TRIALS = "trials"

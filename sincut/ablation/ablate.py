@@ -1,19 +1,4 @@
-"""Train the same pair under several settings and seeds, measure every result, show them together.
-
-======================  ============================================================
-``ablation.json``       the plan: version, the pair's digests, every trial's configuration
-``trials/NAME/``        a run folder each, with ``result.png``, ``thumbnail.png`` for the sheet
-                        and ``figures.json``, or with ``failed.json``; its state is deleted when
-                        it is measured
-``table.csv, table.md`` figures of every trial, mean and spread of every setting
-``sheet.png``           content, style and every result, reduced
-``index.html``          tables, sheet and curves
-======================  ============================================================
-
-Nothing but the folder is shared: several processes, started by ``torchrun`` or by hand with
-``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, take every so-many-th trial, and whoever finishes one
-writes the tables anew from what is there.
-"""
+"""Settings and seeds trained, measured and shown together."""
 
 from __future__ import annotations
 
@@ -29,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sincut.ablation_folder import (
+from sincut.ablation.folder import (
     FAILURE_FILE,
     FIGURES_FILE,
     TRIALS,
@@ -44,19 +29,17 @@ from sincut.ablation_folder import (
     write_json,
     write_plan,
 )
-from sincut.ablation_page import (
+from sincut.ablation.page import (
     RESULT_FILE,
     SHEET_FILE,
     THUMBNAIL_FILE,
-    Outcome,
-    Plan,
-    Trial,
     csv_table,
     markdown_tables,
     page,
     sheet,
     thumbnail,
 )
+from sincut.ablation.trials import Outcome, Plan, Trial, planned
 from sincut.compute.memory import out_of_memory
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
@@ -71,7 +54,6 @@ from sincut.runs.recorder import Listener
 from sincut.runs.train import train
 from sincut.signals import stoppable
 from sincut.training.state import STATE_FILE
-from sincut.trials import planned
 from sincut.version import __version__
 
 

@@ -9,14 +9,13 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sincut.config.training import TrainConfig
+from sincut.ablation.trials import PAPER_BASE, PAPER_IDENTITY_OFF, PAPER_LAST_LAYER, Outcome, Plan
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.images.reading.pillow import read_picture
@@ -25,7 +24,7 @@ from sincut.pages.heat_maps import wrapped
 from sincut.pages.shell import curves_library, curves_style, document, table
 from sincut.pages.viewer import escaped as text
 from sincut.runs.curves import charts
-from sincut.runs.folder import CONFIG_FILE, RunImage, read_run
+from sincut.runs.folder import CONFIG_FILE, read_run
 from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
 
@@ -53,19 +52,6 @@ _CURVES = (
     *((name, ", ".join(FIGURES[name])) for name in ("S1", "S3", "C1")),
 )
 _SERIES = 6  # in one chart: more are hard to tell apart; but two settings at least
-
-# The settings of --paper: name, and what is changed in its base. The layers are the base's last.
-PAPER_BASE = "base"
-PAPER_IDENTITY_OFF = "identity off"
-PAPER_LAST_LAYER = "last layer"
-PAPER_CHANGES: dict[str, dict[str, Any]] = {
-    PAPER_BASE: {},
-    PAPER_IDENTITY_OFF: {"lambda_y": 0.0},
-    "63 negatives": {"patches": 64},
-    "15 negatives": {"patches": 16},
-    PAPER_LAST_LAYER: {},
-    "external negatives": {"negatives": "minibatch"},
-}
 _PAPER_GROUPS = (
     ("With and without the identity loss", (PAPER_BASE, PAPER_IDENTITY_OFF)),
     ("How many negatives", (PAPER_BASE, "63 negatives", "15 negatives")),
@@ -80,57 +66,6 @@ PAPER_NOTES = (
     "addition to the internal ones. On one pair all crops come from the same image, so this is "
     "the nearest thing to the paper's negatives from other images."
 )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One run of an ablation: ``folder`` is its name among the trials, ``setting`` what is told
-    of it beside the seed. ``config`` is whole, seed included."""
-
-    folder: str
-    setting: str
-    seed: int
-    config: TrainConfig
-
-    @property
-    def name(self) -> str:
-        """What a person reads: setting and seed."""
-        return f"{self.setting}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All trials of an ablation, in order: settings one after the other, seeds within them.
-
-    ``version`` is that of sincut when it began, ``fields`` are the names of what is varied.
-    """
-
-    version: str
-    content: RunImage
-    style: RunImage
-    paper: bool
-    fields: tuple[str, ...]
-    trials: tuple[Trial, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial stands: finished with ``figures``, failed with a ``failure``, or neither yet.
-
-    ``folder`` is its run folder.
-    """
-
-    trial: Trial
-    folder: Path
-    figures: Figures | None = None
-    failure: str | None = None
-
-    @property
-    def status(self) -> str:
-        """``finished``, ``failed`` or ``unfinished``."""
-        if self.figures is not None:
-            return "finished"
-        return "unfinished" if self.failure is None else "failed"
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,84 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sincut.ablation_page import (
-    PAPER_CHANGES,
-    PAPER_LAST_LAYER,
-    Plan,
-    Trial,
-    shown,
-)
+from sincut.ablation.page import shown
 from sincut.compute.devices import chosen_device, resolved
 from sincut.config.fields import field_of
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
+from sincut.evaluation.figures import Figures
 from sincut.runs.folder import RunImage
 from sincut.version import __version__
+
+# The settings of --paper: name, and what is changed in its base. The layers are the base's last.
+PAPER_BASE = "base"
+PAPER_IDENTITY_OFF = "identity off"
+PAPER_LAST_LAYER = "last layer"
+PAPER_CHANGES: dict[str, dict[str, Any]] = {
+    PAPER_BASE: {},
+    PAPER_IDENTITY_OFF: {"lambda_y": 0.0},
+    "63 negatives": {"patches": 64},
+    "15 negatives": {"patches": 16},
+    PAPER_LAST_LAYER: {},
+    "external negatives": {"negatives": "minibatch"},
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of an ablation: ``folder`` is its name among the trials, ``setting`` what is told
+    of it beside the seed. ``config`` is whole, seed included."""
+
+    folder: str
+    setting: str
+    seed: int
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """What a person reads: setting and seed."""
+        return f"{self.setting}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trials of an ablation, in order: settings one after the other, seeds within them.
+
+    ``version`` is that of sincut when it began, ``fields`` are the names of what is varied.
+    """
+
+    version: str
+    content: RunImage
+    style: RunImage
+    paper: bool
+    fields: tuple[str, ...]
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial stands: finished with ``figures``, failed with a ``failure``, or neither yet.
+
+    ``folder`` is its run folder.
+    """
+
+    trial: Trial
+    folder: Path
+    figures: Figures | None = None
+    failure: str | None = None
+
+    @property
+    def status(self) -> str:
+        """``finished``, ``failed`` or ``unfinished``."""
+        if self.figures is not None:
+            return "finished"
+        return "unfinished" if self.failure is None else "failed"
+
 
 BOTH = "{} is set for all trials and varied with --over, got both; give one of them"
 # What --paper sets itself. "All layers" are the base's own, which may be set.
