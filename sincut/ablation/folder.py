@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sincut import files_ as places
-from sincut.ablation.page import SHEET_FILE, shown
-from sincut.ablation.trials import BOTH, Outcome, Plan, Trial, resolved_plan
+from sincut.ablation.page import SHEET_FILE
+from sincut.ablation.trials import BOTH, Outcome, Plan, Trial, resolved_plan, shown
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError

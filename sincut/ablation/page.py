@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sincut.ablation.trials import PAPER_BASE, PAPER_IDENTITY_OFF, PAPER_LAST_LAYER, Outcome, Plan
+from sincut.ablation.trials import (
+    PAPER_BASE,
+    PAPER_IDENTITY_OFF,
+    PAPER_LAST_LAYER,
+    Outcome,
+    Plan,
+    shown,
+)
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.images.reading.pillow import read_picture
@@ -294,15 +301,6 @@ def curves(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             if series:
                 found.append({"title": f"{title}: {about}", "series": series})
     return found
-
-
-def shown(value: Any) -> str:
-    """A value as names and tables have it; the numbers of a tuple are joined by ``+``."""
-    if isinstance(value, tuple):
-        return "+".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _groups(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.ablation.page import shown
 from sincut.compute.devices import chosen_device, resolved
 from sincut.config.fields import field_of
 from sincut.config.presets import train_config
@@ -18,6 +17,16 @@ from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.runs.folder import RunImage
 from sincut.version import __version__
+
+
+def shown(value: Any) -> str:
+    """A value as names and tables have it; the numbers of a tuple are joined by ``+``."""
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
 
 # The settings of --paper: name, and what is changed in its base. The layers are the base's last.
 PAPER_BASE = "base"
