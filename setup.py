@@ -3,13 +3,22 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 PLOT = ["matplotlib>=3.9"]
 LOGGING = ["tensorboard>=2.17"]
 EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
-TEST = ["pytest>=8", "hypothesis>=6.100", "selenium>=4.20", "pyyaml>=6", *PLOT, *LOGGING, *EXPORT]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "selenium>=4.20",
+    "pyyaml>=6",
+    *PLOT,
+    *LOGGING,
+    *EXPORT,
+]
 
 setup(
     name="sincut",
@@ -20,19 +29,11 @@ setup(
     license="MIT AND BSD-3-Clause",  # the latter is OpenSeadragon's
     python_requires=">=3.11",
     # `kernels` and `cli` stand at the top of the repository and are linked into the package.
-    packages=[
-        "sincut",
-        "sincut.cli",
-        "sincut.example",
-        "sincut.files",
-        "sincut.files.viewer",
-        "sincut.kernels",
-        "sincut.pages",
-    ],
+    packages=find_packages(include=["sincut", "sincut.*"]),
     package_data={
         "sincut": ["py.typed"],
-        "sincut.files.viewer": ["*.css", "*.js", "OPENSEADRAGON-LICENSE.txt"],
         "sincut.pages": ["*.css", "*.js", "UPLOT-LICENSE.txt"],
+        "sincut.pages.viewer": ["*.css", "*.js", "OPENSEADRAGON-LICENSE.txt"],
     },
     install_requires=[
         "torch>=2.11",

@@ -18,7 +18,7 @@ from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_boxes, draw_crops
 from sincut.data.random_numbers import Draws
-from sincut.example import render_content
+from sincut.demo import render_content
 
 PAPER = train_config("paper")
 

@@ -191,8 +191,8 @@ def literal_step(
     """One step on crops x of the content and y of the style, (N, 3, H, W) in [-1, 1]: D, then G, H.
 
     R1 weighs ``lambda_r1`` in every step, as in a configuration with ``r1_every=1``. Returns the
-    terms under the names that :func:`sincut.training.step.sincut_step` gives them. Objectives that lack
-    a term or mirror G's inputs, and D with one of our additions, are refused.
+    terms under the names that the product's step gives them. Objectives that lack a term or mirror
+    G's inputs, and D with one of our additions, are refused.
     """
     weights = (config.lambda_gan, config.lambda_x, config.lambda_y, config.lambda_identity)
     ours = config.whiten or config.lambda_texture or config.candidates > 1

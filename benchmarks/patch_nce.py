@@ -277,7 +277,7 @@ def same_curve(device: str, steps: int) -> dict[str, Any]:
 
     from sincut.compute.devices import resolved
     from sincut.config.presets import train_config
-    from sincut.example import render_content, render_style
+    from sincut.demo import render_content, render_style
     from sincut.kernels.patch_nce import multilayer_patch_nce
     from sincut.training import losses as losses_module
     from sincut.training.loop import Record, train

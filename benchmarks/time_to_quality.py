@@ -1,7 +1,7 @@
 """How good a preset is after how many seconds of training.
 
 The clock runs from the first network that is made to the last step; what it takes to translate and
-measure on the way does not count. The figures are those of ``sincut.evaluation.figures``, of the content
+measure on the way does not count. The figures are those of ``sincut evaluate``, of the content
 translated at its own size by the averaged generator.
 """
 

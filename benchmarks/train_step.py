@@ -4,7 +4,7 @@ Correctness comes first: from the same networks, crops and random numbers every 
 same terms, and in float32 the same gradients, or nothing is reported. Then the methods take turns,
 so that whatever else a shared machine does hits all of them alike.
 
-A step of ours is all that ``sincut.training.loop.train`` does for it, crops and averaging included. The
+A step of ours is all that training does for it, crops and averaging included. The
 literal one keeps no average. On CUDA nothing waits for the device but the ends of the timed blocks.
 """
 
@@ -39,7 +39,7 @@ from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_crops
 from sincut.data.random_numbers import Draws
-from sincut.example import render_content, render_style
+from sincut.demo import render_content, render_style
 from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.training import losses

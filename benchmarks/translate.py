@@ -39,7 +39,7 @@ from benchmarks.record import ROOT, print_table, write_result
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import free_memory, out_of_memory, peak_memory
 from sincut.config.presets import train_config
-from sincut.example import render_content
+from sincut.demo import render_content
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, save_model
 from sincut.translation.tiles import as_network, as_pixels

@@ -34,7 +34,7 @@ def demo(output: Path, force: bool, quiet: bool, **fields: str | None) -> None:
     changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     console = Console(quiet=quiet, as_json=False)
     with console.progress() as update:
-        from sincut.demo import make_demo
+        from sincut.demo.make import make_demo
 
         result = make_demo(output, force=force, listener=listener(console, update), **changes)
     if result.signal:

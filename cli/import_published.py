@@ -18,7 +18,7 @@ def import_published(weights: Path, output: Path, force: bool) -> None:
 
     Translate with --border zero to get what that code would have shown.
     """
-    from sincut.files_ import check_file, check_free
+    from sincut.files import check_file, check_free
     from sincut.models.model_file import save_model
     from sincut.models.published import read_published
 

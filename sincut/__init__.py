@@ -36,13 +36,15 @@ def __getattr__(name: str) -> Any:
 
     homes = {
         "SincutError": "errors",
-        "ablate": "ablation",
-        "evaluate": "evaluation",
-        "export": "exporting",
-        "inspect": "inspect_page",
-        "report": "reporting",
-        "train": "run",
+        "ablate": "ablation.ablate",
+        "evaluate": "evaluation.evaluate",
+        "export": "translation.export",
+        "inspect": "inspection.inspect",
+        "load_generator": "models.model_file",
+        "report": "runs.report",
+        "train": "runs.train",
+        "translate": "translation.translate",
     }
-    if name not in __all__:
+    if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sincut.{homes.get(name, 'translation')}"), name)
+    return getattr(importlib.import_module(f"sincut.{homes[name]}"), name)

@@ -16,8 +16,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import sincut
-from sincut.example import render_content, render_style
-from tests.browser import browser as browser
+from sincut.demo import render_content, render_style
+from tests.browser.chromium import browser as browser
 
 # The smallest networks that have every part; a step takes some hundredths of a second.
 TINY: dict[str, Any] = {

@@ -219,7 +219,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
     """Content, style and an output of sizes that can be measured; the floor from one split."""
     from PIL import Image
 
-    from sincut.example import render_content, render_style
+    from sincut.demo import render_content, render_style
 
     monkeypatch.setattr("sincut.evaluation.figures._FLOOR_SPLITS", 1)
     content = render_content(160, 128)
@@ -328,7 +328,7 @@ def test_evaluate_notes_what_is_not_measured(
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command with the pair and the network made small; the real one is `make demo`."""
     from sincut.config.presets import PRESETS
-    from sincut.example import render_content, render_style
+    from sincut.demo import render_content, render_style
 
     small = {name: value for name, value in TINY.items() if name != "preset"}
     monkeypatch.setitem(PRESETS, "draft", ("small", small))

@@ -23,7 +23,8 @@ from sincut.models.published import generator_from_published, published_name
 from sincut.training import losses
 
 FILE = Path(
-    os.environ.get("SINCUT_GOLDEN") or Path(__file__).parent / "data/sincut_reference_small.npz"
+    os.environ.get("SINCUT_GOLDEN")
+    or Path(__file__).parent / "reference/sincut_reference_small.npz"
 )
 LAYERS = (0, 2, 4)
 TEMPERATURE = 0.07

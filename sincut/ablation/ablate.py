@@ -1,4 +1,19 @@
-"""Settings and seeds trained, measured and shown together."""
+"""Train the same pair under several settings and seeds, measure every result, show them together.
+
+======================  ============================================================
+``ablation.json``       the plan: version, the pair's digests, every trial's configuration
+``trials/NAME/``        a run folder each, with ``result.png``, ``thumbnail.png`` for the sheet
+                        and ``figures.json``, or with ``failed.json``; its state is deleted when
+                        it is measured
+``table.csv, table.md`` figures of every trial, mean and spread of every setting
+``sheet.png``           content, style and every result, reduced
+``index.html``          tables, sheet and curves
+======================  ============================================================
+
+Nothing but the folder is shared: several processes, started by ``torchrun`` or by hand with
+``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``, take every so-many-th trial, and whoever finishes one
+writes the tables anew from what is there.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +58,7 @@ from sincut.ablation.trials import Outcome, Plan, Trial, planned
 from sincut.compute.memory import out_of_memory
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.files_ import file_digest, write_atomically, write_text
+from sincut.files import file_digest, write_atomically, write_text
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.png import write_png
@@ -110,7 +125,7 @@ def ablate(
         force: start anew in a folder that holds one.
         dry_run: plan only; nothing is written.
         listener: gets JSON-able records: ``ablation`` with all trials, ``trial``, the records of
-            :func:`sincut.runs.train.train` with the key ``trial`` added, ``measured`` or ``failed``.
+            :func:`sincut.train` with the key ``trial`` added, ``measured`` or ``failed``.
 
     Returns:
         All trials, also where some failed: their messages are in the outcomes.

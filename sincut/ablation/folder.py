@@ -1,6 +1,6 @@
 """An ablation's folder: its plan, what is finished in it, and whether it may be gone on with.
 
-:mod:`sincut.ablation` lists the files.
+:mod:`sincut.ablation.ablate` lists the files.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sincut import files_ as places
 from sincut.ablation.page import SHEET_FILE
 from sincut.ablation.trials import BOTH, Outcome, Plan, Trial, resolved_plan, shown
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
-from sincut.files_ import write_text
+from sincut.files import check_folder as check_place
+from sincut.files import make_folder, write_text
 from sincut.runs.folder import RunImage
 
 PLAN_FILE = "ablation.json"
@@ -37,7 +37,7 @@ def check_folder(folder: Path, *, resume: bool, force: bool, several: bool) -> N
     """Refuse a folder that holds something else, or what was not asked for."""
     if resume and force:
         raise SincutError("--resume goes on and --force starts anew, got both; give one of them")
-    places.check_folder(folder)
+    check_place(folder)
     planned = (folder / PLAN_FILE).exists()
     if resume and not planned:
         raise SincutError(
@@ -134,7 +134,7 @@ def check_same(folder: Path, former: Plan, wanted: Plan) -> None:
 def write_plan(folder: Path, plan: Plan, *, several: bool) -> Plan:
     """Write the plan, and return the one that is valid: of several processes the first one's."""
     settled = resolved_plan(plan)
-    places.make_folder(folder)
+    make_folder(folder)
     if not several:
         for leftover in folder.glob(f".{PLAN_FILE}.*.part"):
             leftover.unlink(missing_ok=True)

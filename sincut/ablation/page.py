@@ -1,6 +1,6 @@
 """What an ablation shows: its trials and how they stand, tables, a sheet of pictures, a page.
 
-Nothing here trains or writes; :mod:`sincut.ablation` does.
+Nothing here trains or writes; :mod:`sincut.ablation.ablate` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Figures of image files, beside anchors that need no learning."""
+"""Measure finished translations of one pair: figures, anchors, identity."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 from sincut.errors import SincutError
 from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64
 from sincut.evaluation.evaluate import Evaluation
-from sincut.files_ import check_free, write_atomically
+from sincut.files import check_free, write_atomically
 from sincut.images.writing.formats import check_output
 
 if TYPE_CHECKING:

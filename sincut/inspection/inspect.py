@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files_ import check_folder, make_folder, write_text
+from sincut.files import check_folder, make_folder, write_text
 from sincut.images.writing.png import write_png
 from sincut.inspection.findings import Inspection, Pixels, Point
 from sincut.inspection.similarity import OnProgress, inspected

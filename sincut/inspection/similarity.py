@@ -1,4 +1,15 @@
-"""What PatchNCE sees: similarities of patches, components of features, accuracy."""
+"""What PatchNCE sees: similarities of a point of the output to the input, principal components of
+the features, and how often the right place is recognised (the analyses of the CUT paper).
+
+x is the image, ŷ = G(x); E_l are the features of encoder layer l, H_l its projection head, and rows
+are L2-normalised. Everything is computed tile by tile, in two passes over both images: the first
+takes the features at the query points and at places sampled from the whole image, the second fills
+the maps. Projected features, hundreds of numbers for every place, are never held for a whole image.
+What is held: some 20 bytes a pixel of the image, and of each layer four maps of components and one
+per point, in float32 and reduced to the size of the pictures.
+
+A *place* of layer l is what one feature stands for: a square of ``stride`` pixels.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +31,7 @@ from sincut.compute.memory import out_of_memory
 from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files_ import file_digest
+from sincut.files import file_digest
 from sincut.images.reading.open import read_picture
 from sincut.inspection.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.models.generator import Generator

@@ -1,4 +1,4 @@
-"""Generator, discriminator and projection head of SinCUT: StyleGAN2's parts without modulation.
+"""Layers of G and D: StyleGAN2's parts without modulation.
 
 Numbers are the published code's unless a comment says otherwise. Images are (N, 3, H, W) of about
 [-1, 1]. Conventions shared by all layers:

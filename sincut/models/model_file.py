@@ -1,4 +1,8 @@
-"""Model files: networks with what they were made by, in safetensors."""
+"""Model files: networks with what they were made by.
+
+Everything is safetensors with JSON in its header, so that opening a file cannot run code. A digest
+of all of it stands beside; a file that was cut short or changed is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files_ import write_atomically
+from sincut.files import write_atomically
 from sincut.models.generator import Generator
 from sincut.models.projector import PatchProjector
 from sincut.version import __version__

@@ -24,7 +24,7 @@ from typing import Any
 
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.files_ import file_digest
+from sincut.files import file_digest
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"

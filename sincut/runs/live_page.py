@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
-from sincut.files_ import write_text
+from sincut.files import write_text
 from sincut.pages.shell import curves_library, curves_style, document, part, table
 from sincut.pages.viewer import escaped as text
 from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sincut.files_ import write_text
+from sincut.files import write_text
 from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
 from sincut.runs.folder import (
     BOARD,

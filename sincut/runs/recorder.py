@@ -20,7 +20,7 @@ from sincut.compute.devices import environment
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.files_ import write_text
+from sincut.files import write_text
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.models.generator import Generator

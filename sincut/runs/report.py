@@ -20,7 +20,7 @@ from sincut.errors import SincutError
 from sincut.evaluation.anchors import anchors as make_anchors
 from sincut.evaluation.evaluate import beyond_the_line, read_output
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison
-from sincut.files_ import check_file, check_free, write_atomically
+from sincut.files import check_file, check_free, write_atomically
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator

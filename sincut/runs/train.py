@@ -18,7 +18,7 @@ from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.files_ import check_folder, file_digest
+from sincut.files import check_folder, file_digest
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors

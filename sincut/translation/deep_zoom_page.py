@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sincut.files_ import check_free, write_text
+from sincut.files import check_free, write_text
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import Carried
 from sincut.images.reading.source import Source, in_srgb

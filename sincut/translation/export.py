@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
-from sincut.files_ import check_file, check_free, write_atomically
+from sincut.files import check_file, check_free, write_atomically
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, model_file
 from sincut.translation.tiles import translate_pixels

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sincut.errors import SincutError
-from sincut.files_ import check_free
+from sincut.files import check_free
 from sincut.images.writing.formats import OUTPUT_FORMATS
 
 # What is taken from a folder; a file that is named is opened whatever its ending is.

@@ -1,4 +1,4 @@
-"""Translating image files, one after the other."""
+"""Translate image files of any size: which files, one after the other, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sincut.compute.devices import chosen_device, limit_threads
 from sincut.compute.memory import keep_freed_memory
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
-from sincut.files_ import file_digest, make_folder
+from sincut.files import file_digest, make_folder
 from sincut.images.writing.part_file import begun
 from sincut.models.model_file import load_model, model_file
 from sincut.signals import stoppable

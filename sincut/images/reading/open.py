@@ -1,4 +1,9 @@
-"""Any image file, opened by the reader that it needs."""
+"""Any image file, opened by the reader that it needs. No torch.
+
+TIFF is decoded by tifffile while it is read, but for its rarer kinds. Of the other formats what is
+small is decoded at once (pillow.py), and larger and deeper files are decoded while they are read:
+binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files ↔ arrays of sRGB, with everything that has to survive on the way. No torch.
+"""Images that Pillow decodes whole, with everything that has to survive on the way. No torch.
 
 The network sees sRGB at 8 bits. An image with another ICC profile is converted when it is read and
 the output converted back into that profile, whose bytes are kept. What cannot be kept is refused
@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError
-from sincut.files_ import write_atomically
+from sincut.files import write_atomically
 from sincut.images.metadata import (
     BITS,
     DAMAGE,
@@ -37,7 +37,6 @@ from sincut.images.metadata import (
     upright_exif,
 )
 from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
-from sincut.images.reading.pillow import read_picture as read_whole
 from sincut.images.reading.rows import tiff_directory
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.source import (
@@ -65,7 +64,7 @@ def _decoded_source(
         others = "pip install 'sincut[big]', a TIFF copy, " if extra else "a TIFF copy, "
         size = (image.height, image.width)
         raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
-    picture = read_whole(path, limits.max_pixels, as_stored=True)
+    picture = read_picture(path, limits.max_pixels, as_stored=True)
     return Source(
         path,
         _PictureRows(picture),

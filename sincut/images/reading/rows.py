@@ -1,7 +1,7 @@
 """Rows of images as their files have them, from readers of one kind each. No torch.
 
-``Rows`` is what they have in common; a TIFF's is in tiff_source.py. Some wrap others: they mirror
-or turn what these read.
+``Rows`` is what they have in common; a TIFF's is in tiff.py, libvips' in vips.py. Some wrap others:
+they mirror or turn what these read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""Images of any size and depth, read by rows from top to bottom. No torch.
+"""A source: an image of any size and depth, read by rows from top to bottom. No torch.
 
-TIFF is decoded by tifffile while it is read, but for its rarer kinds. Of the other formats what is
-small is decoded at once (images.py), and larger and deeper files are decoded while they are read:
-binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package. What would take
-more memory than allowed is refused before it is decoded.
+What would take more memory than allowed is refused before it is decoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Deep Zoom pyramids from bands of rows."""
+"""Deep Zoom from bands of rows: the part file holds raw pixels, encoded at the end. No torch."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sincut.errors import SincutError
-from sincut.files_ import check_file
+from sincut.files import check_file
 from sincut.images.bit_depth import NAMES
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.layout import Layout, deflated_at_most

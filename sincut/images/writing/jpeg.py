@@ -1,4 +1,7 @@
-"""JPEG from bands of rows."""
+"""JPEG from bands of rows, joined by restart markers. No torch.
+
+What stands before the pixels is what Pillow writes for a small image.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""PNG, JPEG, WebP and deep-zoom files from bands of pixels. No torch.
+"""PNG from bands of rows. No torch.
 
-PNG and JPEG bands are encoded independently of each other, in any order, and joined: a PNG's
-deflate stream is flushed at the end of a band, a JPEG has restart markers. What stands before the
-pixels is what Pillow writes for a small image, so both say the same as any other output here.
-WebP and deep zoom cannot be joined: their part file holds raw pixels, encoded at the end.
+Bands are encoded independently of each other, in any order, and joined: the deflate stream is
+flushed at the end of a band. What stands before the pixels is what Pillow writes for a small image.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sincut.files_ import write_atomically
+from sincut.files import write_atomically
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.encoder import _WithOptions
 from sincut.images.writing.layout import Band, Encoded, Entry, Progress, compressor

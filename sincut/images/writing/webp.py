@@ -1,4 +1,4 @@
-"""WebP from bands of rows."""
+"""WebP from bands of rows: the part file holds raw pixels, encoded at the end. No torch."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from sincut.errors import SincutError
-from sincut.files_ import check_free
+from sincut.files import check_free
 from sincut.images.bit_depth import NAMES
 from sincut.images.metadata import Carried
 from sincut.images.writing.deep_zoom import DeepZoom, deep_zoom_folder

@@ -1,0 +1,94 @@
+"""The example pair: sizes, repeatability, and what makes it a useful pair to train on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from sincut.demo import render_content, render_style
+
+Picture = npt.NDArray[np.uint8]
+Render = Callable[[int, int], Picture]
+
+BLOCK = 32
+
+both = pytest.mark.parametrize("render", [render_content, render_style])
+
+
+@cache
+def rendered(render: Render, width: int = 160, height: int = 128) -> Picture:
+    """Return a picture that several tests look at."""
+    return render(width, height)
+
+
+def texture(picture: Picture) -> npt.NDArray[np.floating[Any]]:
+    """Return the standard deviation of grey in each block, a plane taken off: no mere gradients."""
+    rows, columns = (side // BLOCK for side in picture.shape[:2])
+    grey = picture[: rows * BLOCK, : columns * BLOCK].mean(-1)
+    blocks = grey.reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2).reshape(-1, BLOCK**2).T
+    row, column = np.indices((BLOCK, BLOCK)).reshape(2, -1)
+    plane = np.stack([np.ones(BLOCK**2), row, column], axis=1)
+    fitted = plane @ np.linalg.lstsq(plane, blocks, rcond=None)[0]
+    deviation: npt.NDArray[np.floating[Any]] = np.std(blocks - fitted, axis=0)
+    return deviation
+
+
+def palette(picture: Picture) -> npt.NDArray[np.floating[Any]]:
+    """Return the shares of the pixels in 8 x 8 x 8 classes of colour."""
+    classes = (picture.reshape(-1, 3) // 32).astype(np.int64) @ (64, 8, 1)
+    return np.bincount(classes, minlength=512) / len(classes)
+
+
+# (65, 97): odd, upright, and no multiple of a block.
+@both
+@pytest.mark.parametrize(("width", "height"), [(160, 128), (64, 64), (65, 97)])
+def test_any_size_gives_8_bit_rgb_of_that_size(render: Render, width: int, height: int) -> None:
+    picture = rendered(render, width, height)
+    assert picture.shape == (height, width, 3)
+    assert picture.dtype == np.uint8
+    assert np.ptp(picture) > 200  # measured: 215 or more
+
+
+@both
+def test_the_same_size_gives_the_same_picture(render: Render) -> None:
+    assert np.array_equal(render(64, 64), rendered(render, 64, 64))
+
+
+def test_another_process_makes_the_same_pair() -> None:
+    # The tables of random numbers live as long as the process, so one process does not test them.
+    code = (
+        "import sys; from sincut.demo import render_content, render_style; "
+        "sys.stdout.buffer.write(render_content(64, 64).tobytes() + render_style(64, 64).tobytes())"
+    )
+    pair = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    here = (rendered(render, 64, 64).tobytes() for render in (render_content, render_style))
+    assert pair == b"".join(here)
+
+
+@both
+@pytest.mark.parametrize(("width", "height"), [(160, 128), (64, 64), (65, 97)])
+def test_there_is_fine_detail_everywhere(render: Render, width: int, height: int) -> None:
+    assert texture(rendered(render, width, height)).min() > 7  # measured: 8.2 or more
+
+
+def test_the_pair_differs_in_palette() -> None:
+    content, style = rendered(render_content), rendered(render_style)
+    # Warm against cool: mean red less mean blue is about -17 and +15.
+    warmth = [float(np.subtract(*picture.mean((0, 1))[[0, 2]])) for picture in (content, style)]
+    assert warmth[0] < -8
+    assert warmth[1] > 8
+    # Measured: 0.38 for the pair, 0.68 and 0.70 for the left and right half of one picture.
+    assert np.minimum(palette(content), palette(style)).sum() < 0.5

@@ -1,0 +1,1055 @@
+"""Sources: what is read by rows is what is read whole, at every depth; refusals and notices."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from sincut.errors import SincutError
+from sincut.images.reading import source as sources
+from sincut.images.reading.open import open_source, read_picture
+from sincut.images.reading.pillow import read_picture as read_whole
+from sincut.images.reading.source import Picture, Source
+from tests.images.test_pillow import (
+    GEO,
+    GREY,
+    SRGB,
+    UPRIGHT,
+    WIDE,
+    Tags,
+    exif_block,
+    pixels,
+    png,
+    refusal,
+    saved,
+    table_profile,
+    tiff,
+    tiff_tags,
+)
+
+SHORT = 3
+
+
+def opened(path: Path, *, stream: bool = True, memory: int = 10**9) -> Source:
+    limit = 0 if stream else 10**9
+    return open_source(path, max_pixels=10**9, max_memory=memory, stream_above=limit)
+
+
+def everything(path: Path, chunks: int = 0, **options: Any) -> tuple[np.ndarray, Source]:
+    """All rows, in one call or in random chunks, and the source, closed."""
+    with opened(path, **options) as source:
+        cuts = np.random.default_rng(chunks).integers(0, source.height + 1, chunks)
+        edges = [0, *sorted(cuts.tolist()), source.height]
+        parts = [source.rows(a, b) for a, b in pairwise(edges)]
+        for part in parts:
+            assert part.dtype == source.dtype
+            assert part.flags.c_contiguous
+            assert part.shape[1:] == (source.width, source.channels)
+    return np.concatenate(parts), source
+
+
+def geo_of(source: Source) -> dict[int, Any] | None:
+    geo = source.carried.geo
+    return None if geo is None else {tag: (geo.tagtype[tag], geo[tag]) for tag in geo}
+
+
+def equal_to_whole(path: Path, tolerance: int = 0) -> Source:
+    """Streamed, in chunks too, it is what Pillow reads: pixels, colours, metadata, notices."""
+    with sources._decoded_source(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
+        whole = first.rows(0, first.height)
+    for chunks in (0, 5):
+        rows, second = everything(path, chunks)
+        assert not second.decoded, "not streamed"
+        assert rows.shape == whole.shape
+        assert np.abs(rows.astype(int) - whole).max() <= tolerance
+        for name in ("profile", "exif", "dpi"):
+            assert getattr(second.carried, name) == getattr(first.carried, name), name
+        assert geo_of(second) == geo_of(first)
+        assert second.colours == first.colours
+        assert second.notices == first.notices
+    return second
+
+
+# ------------------------------------------------------------------- 8 bits against Pillow
+
+
+EIGHT_BITS: dict[str, tuple[Tags, np.ndarray]] = {
+    "rgb": (tiff_tags(10, 6, 8, 8, 8), pixels()),
+    "grey": (tiff_tags(10, 6, 8, photometric=1), pixels(channels=1)),
+    "white is zero": (tiff_tags(10, 6, 8, photometric=0), pixels(channels=1)),
+    "alpha": (tiff_tags(10, 6, 8, 8, 8, 8, t338=(SHORT, 2)), pixels(channels=4)),
+    "alpha untold": (tiff_tags(10, 6, 8, 8, 8, 8), pixels(channels=4)),
+    "grey alpha": (tiff_tags(10, 6, 8, 8, photometric=1, t338=(SHORT, 2)), pixels(channels=2)),
+    "premultiplied": (tiff_tags(10, 6, 8, 8, 8, 8, t338=(SHORT, 1)), pixels(channels=4)),
+    "grey premultiplied": (
+        tiff_tags(10, 6, 8, 8, photometric=1, t338=(SHORT, 1)),
+        pixels(channels=2),
+    ),
+    "infrared": (tiff_tags(10, 6, 8, 8, 8, 8, t338=(SHORT, 0)), pixels(channels=4)),
+    "alpha and more": (
+        tiff_tags(10, 6, *(8,) * 5, t338=(SHORT, (2, 0))),
+        pixels(channels=5),
+    ),
+    "inch": (
+        tiff_tags(10, 6, 8, 8, 8, t282=(5, (300, 1)), t283=(5, (150, 1)), t296=(SHORT, 2)),
+        pixels(),
+    ),
+    "centimetre": (
+        tiff_tags(10, 6, 8, 8, 8, t282=(5, (100, 1)), t283=(5, (100, 3)), t296=(SHORT, 3)),
+        pixels(),
+    ),
+    "no unit": (
+        tiff_tags(10, 6, 8, 8, 8, t282=(5, (300, 1)), t283=(5, (300, 1)), t296=(SHORT, 1)),
+        pixels(),
+    ),
+    "nonsense dpi": (tiff_tags(10, 6, 8, 8, 8, t282=(5, (0, 0)), t283=(5, (1, 0))), pixels()),
+    "geo": (tiff_tags(10, 6, 8, 8, 8, t271=(2, b"Make\0")) | GEO, pixels()),
+    "profile": (tiff_tags(10, 6, 8, 8, 8, t34675=(7, WIDE)), pixels()),
+    "sRGB": (tiff_tags(10, 6, 8, 8, 8, t34675=(7, SRGB)), pixels()),
+    "profile of numbers": (tiff_tags(10, 6, 8, 8, 8, t34675=(SHORT, 5)), pixels()),
+    "grey profile": (
+        tiff_tags(10, 6, 8, photometric=1, t34675=(7, GREY)),
+        pixels(channels=1),
+    ),
+    "grey of colour": (
+        tiff_tags(10, 6, 8, photometric=1, t34675=(7, WIDE)),
+        pixels(channels=1),
+    ),
+    "orientation in XMP": (
+        tiff_tags(10, 6, 8, 8, 8, t700=(1, b'<a tiff:Orientation="6"/>')),
+        pixels(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_a_tiff_by_rows_is_the_tiff_as_a_whole(tmp_path: Path, name: str) -> None:
+    tags, array = EIGHT_BITS[name]
+    source = equal_to_whole(tiff(tmp_path / "in.tif", dict(tags), array.tobytes()))
+    assert source.dtype == np.uint8
+    assert source.channels == (4 if "alpha" in name or "premul" in name else 3)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate", "packbits", "tiff_lzw"])
+@pytest.mark.parametrize("big_tiff", [False, True])
+def test_exif_and_resolution_of_a_tiff(tmp_path: Path, compression: str, big_tiff: bool) -> None:
+    if compression == "tiff_lzw":
+        pytest.importorskip("imagecodecs")
+    tags = Image.Exif()
+    tags[271], tags[0x8769] = "Make", {37510: b"ASCII\0\0\0hello"}
+    options: dict[str, Any] = {"compression": compression, "big_tiff": big_tiff}
+    if compression == "raw":
+        options["exif"] = tags.tobytes()
+    else:  # which Pillow writes without directories
+        options["tiffinfo"] = {271: "Make"}
+    path = saved(tmp_path / "in.tif", pixels(), dpi=(300, 150), **options)
+    source = equal_to_whole(path)
+    assert source.carried.exif is not None
+    assert source.carried.dpi == (300, 150)
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("compression", ["raw", "tiff_adobe_deflate"])
+def test_orientations_of_a_tiff(tmp_path: Path, orientation: int, compression: str) -> None:
+    array = pixels(33, 20)
+    path = saved(tmp_path / "in.tif", array, compression=compression, tiffinfo={274: orientation})
+    equal_to_whole(path)
+    np.testing.assert_array_equal(everything(path, 7)[0], UPRIGHT[orientation](array))
+
+
+def test_pages_are_told_and_smaller_copies_are_not(tmp_path: Path) -> None:
+    several, pyramid = tmp_path / "several.tif", tmp_path / "pyramid.tif"
+    for path, kind in ((several, 0), (pyramid, 1)):
+        with tifffile.TiffWriter(path) as writer:
+            for index in range(3):
+                writer.write(
+                    pixels(32 >> index, 48 >> index),
+                    photometric="rgb",
+                    subfiletype=kind if index else 0,
+                    metadata=None,
+                )
+    assert equal_to_whole(several).notices == ("it has 3 images; the first is used",)
+    assert equal_to_whole(pyramid).notices == ()
+    with tifffile.TiffWriter(pyramid) as writer:
+        writer.write(pixels(32, 48), photometric="rgb", subifds=1, metadata=None)
+        writer.write(pixels(16, 24), photometric="rgb", subfiletype=1, metadata=None)
+    assert equal_to_whole(pyramid).notices == ()
+
+
+@pytest.mark.parametrize("name", ["palette", "one bit", "inks", "four bits", "ycbcr"])
+def test_other_kinds_of_tiff_are_decoded_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in.tif"
+    if name == "palette":
+        saved(path, Image.fromarray(pixels()).quantize(8))
+    elif name == "one bit":
+        saved(path, Image.fromarray(np.eye(9, dtype=bool)))
+    elif name == "inks":
+        saved(path, Image.fromarray(pixels()).convert("CMYK"))
+    elif name == "ycbcr":
+        tiff(path, tiff_tags(2, 2, 8, 8, 8, photometric=6), bytes(12))
+    else:
+        tiff(path, tiff_tags(2, 2, 4, photometric=1), b"\x12\x34")
+    rows, source = everything(path)
+    assert source.decoded
+    np.testing.assert_array_equal(rows, read_whole(path).rgb)
+    message = refusal(opened, path, memory=10)
+    assert message.startswith(f"{path} has {source.width}×{source.height} pixels, which takes 0.1 ")
+    assert (
+        message.endswith(
+            " MB of memory to decode, allowed are 0.1 MB; try a TIFF copy, --max-memory 0.1MB"
+        )
+        or "RGB" in message
+    )
+
+
+# --------------------------------------------------------------------- all kinds of segments
+
+
+def values(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    rng = np.random.default_rng(3)
+    if dtype.startswith("u"):
+        return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+    return rng.random(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("layout", ["strips", "strip", "tiles"])
+@pytest.mark.parametrize("compression", ["none", "deflate", "predictor", "lzw", "zstd"])
+def test_segments_of_every_kind(
+    tmp_path: Path, dtype: str, planar: str, layout: str, compression: str
+) -> None:
+    if compression in ("lzw", "zstd") or (compression == "predictor" and dtype == "float32"):
+        pytest.importorskip("imagecodecs")
+    array = values((3, 61, 45) if planar == "separate" else (61, 45, 3), dtype)
+    options: dict[str, Any] = {"strips": {"rowsperstrip": 7}, "strip": {"rowsperstrip": 61}}.get(
+        layout, {"tile": (16, 32)}
+    )
+    if compression != "none":
+        options["compression"] = "deflate" if compression == "predictor" else compression
+        options["predictor"] = compression == "predictor"
+    expected = array.transpose(1, 2, 0) if planar == "separate" else array
+    for big, order in ((False, "<"), (True, ">")):
+        path = tmp_path / f"in{big}.tif"
+        tifffile.imwrite(
+            path, array, photometric="rgb", planarconfig=planar, bigtiff=big, byteorder=order,
+            metadata=None, **options,
+        )  # fmt: skip
+        for chunks in (0, 1, 9):
+            rows, source = everything(path, chunks)
+            assert not source.decoded
+            assert rows.dtype == dtype
+            np.testing.assert_array_equal(rows, expected)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_chunks_give_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """With small bands, so that chunks lie within, across and at their edges."""
+    monkeypatch.setattr("sincut.images.reading.tiff._BAND_BYTES", 1000)
+    rng = np.random.default_rng(seed)
+    array = values((int(rng.integers(1, 90)), int(rng.integers(1, 70)), 3), "uint16")
+    options = {"rowsperstrip": int(rng.integers(1, 30))} if seed % 2 else {"tile": (16, 16)}
+    path = tmp_path / "in.tif"
+    for orientation in (1, 2, 3, 4, 6):
+        tags = [(274, "H", 1, orientation, True)]
+        tifffile.imwrite(
+            path, array, photometric="rgb", compression="deflate", extratags=tags, **options
+        )
+        np.testing.assert_array_equal(everything(path, seed)[0], UPRIGHT[orientation](array))
+
+
+@pytest.mark.parametrize("chunk", [3, 17, 64])
+def test_every_segment_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("sincut.images.reading.tiff._BAND_BYTES", 1000)
+    for orientation in (1, 4):
+        path = tmp_path / "in.tif"
+        tifffile.imwrite(
+            path, pixels(64, 48), photometric="rgb", compression="deflate", rowsperstrip=5,
+            extratags=[(274, "H", 1, orientation, True)],
+        )  # fmt: skip
+        with opened(path) as source:
+            tiff_rows = source._rows if orientation == 1 else source._rows._rows  # type: ignore
+            bands = tiff_rows._rows
+            decoded = []
+            decode = bands._page.decode
+            bands._page.__dict__["decode"] = lambda data, index, decode=decode, seen=decoded: (
+                seen.append(index) or decode(data, index)
+            )
+            for start in range(0, 64, chunk):
+                source.rows(start, min(start + chunk, 64))
+        assert sorted(decoded) == list(range(13))
+
+
+def test_a_resumed_reading_decodes_only_what_it_needs(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    array = pixels(64, 16)
+    tifffile.imwrite(path, array, photometric="rgb", compression="deflate", tile=(16, 16))
+    with tifffile.TiffFile(path) as file:
+        offsets = file.pages.first.dataoffsets
+    data = bytearray(path.read_bytes())
+    data[offsets[0] : offsets[0] + 30] = bytes(30)  # the first tile is damaged
+    path.write_bytes(data)
+    with opened(path) as source:
+        np.testing.assert_array_equal(source.rows(40, 64), array[40:])
+    with opened(path) as source:
+        message = refusal(source.rows, 0, 10)
+    assert message.startswith(f"{path} is broken or cut short (")
+    assert message.endswith("); try another copy of the file")
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+def test_segments_that_are_left_out_are_empty(tmp_path: Path, nodata: int | None) -> None:
+    path = tmp_path / "in.tif"
+    array = pixels(32, 32)
+    tags = [] if nodata is None else [(42113, "s", 0, str(nodata), True)]
+    for options in ({"tile": (16, 16), "compression": "deflate"}, {"rowsperstrip": 16}):
+        tifffile.imwrite(path, array, photometric="rgb", extratags=tags, **options)
+        with tifffile.TiffFile(path, mode="r+") as file:
+            page = file.pages.first
+            for tag in ("TileOffsets", "TileByteCounts", "StripOffsets", "StripByteCounts"):
+                if tag in page.tags:
+                    page.tags[tag].overwrite([0, *page.tags[tag].value[1:]])
+        rows, _ = everything(path)
+        assert (rows[:16, :16] == (nodata or 0)).all()
+        np.testing.assert_array_equal(rows[16:], array[16:])
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])
+def test_deep_grey_becomes_rgb(tmp_path: Path, dtype: str, kind: str) -> None:
+    array = values((20, 30), dtype)
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, array, photometric=kind)
+    rows, source = everything(path, 3)
+    expected = array if dtype == "uint16" else array.astype(np.float32)
+    if kind == "miniswhite":
+        expected = 65535 - expected if dtype == "uint16" else 1 - expected
+    np.testing.assert_array_equal(rows, np.repeat(expected[..., None], 3, axis=-1))
+    wide = dtype == "float64"
+    assert source.notices == (("its values of 64 bits are read as 32 bits",) if wide else ())
+
+
+def test_deep_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    for dtype, top in (("uint16", 65535), ("float32", 1)):
+        array = values((20, 30, 4), dtype)
+        array[0, 0, 3] = 0
+        tifffile.imwrite(path, array, photometric="rgb", extrasamples=["unassalpha"])
+        np.testing.assert_array_equal(everything(path)[0], array)
+        premultiplied = array.copy()
+        premultiplied[..., :3] = (array[..., :3] * (array[..., 3:] / top)).astype(dtype)
+        tifffile.imwrite(path, premultiplied, photometric="rgb", extrasamples=["assocalpha"])
+        rows, source = everything(path)
+        assert source.channels == 4
+        np.testing.assert_array_equal(rows[..., 3], array[..., 3])
+        np.testing.assert_array_equal(rows[0, 0, :3], premultiplied[0, 0, :3])
+        seen = array[..., 3] > 0.5 * top
+        np.testing.assert_allclose(rows[seen].astype(float), array[seen], atol=5e-5 * top)
+
+
+def test_jpeg_in_a_tiff(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    path = tmp_path / "in.tif"
+    array = np.kron(pixels(4, 4), np.ones((16, 16, 1), np.uint8))
+    tifffile.imwrite(
+        path, array, photometric="ycbcr", compression="jpeg", subsampling=(1, 1), tile=(32, 32)
+    )
+    equal_to_whole(path, tolerance=2)
+
+
+def test_what_a_big_endian_bigtiff_says_is_told_to_be_lost(tmp_path: Path) -> None:
+    """Pillow cannot read such files at all; their pixels, profile and resolution are."""
+    path = tmp_path / "in.tif"
+    array = values((9, 8, 3), "uint16")
+    told = ("its EXIF is not kept: it is a BigTIFF in big-endian order",)
+    for software, notices in ((False, ()), ("camera", told)):
+        tifffile.imwrite(
+            path, array, photometric="rgb", bigtiff=True, byteorder=">", software=software,
+            metadata=None, resolution=(300, 150), resolutionunit=2, iccprofile=SRGB,
+        )  # fmt: skip
+        rows, source = everything(path)
+        np.testing.assert_array_equal(rows, array)
+        assert source.notices == notices
+        assert source.carried.profile == SRGB
+        assert source.carried.dpi == (300, 150)
+
+
+# ------------------------------------------------------------------------------- profiles
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_a_deep_profile(tmp_path: Path, dtype: str) -> None:
+    pytest.importorskip("imagecodecs")
+    top = 65535 if dtype == "uint16" else 1
+    array = np.full((10, 10, 3), 0.5 * top).astype(dtype)
+    array[:2] = (0, top, 0)
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, array, photometric="rgb", iccprofile=WIDE)
+    rows, source = everything(path, 4)
+    np.testing.assert_array_equal(rows, array)
+    assert source.colours.converted
+    assert source.carried.profile == source.colours.profile == WIDE
+    assert source.notices == ("20.0% of its pixels lie outside sRGB and were clipped",)
+    back = source.colours.from_srgb(source.colours.to_srgb(rows))
+    np.testing.assert_allclose(back[2:].astype(float), array[2:], atol=1e-4 * top)
+
+
+def test_a_deep_grey_profile_is_used_but_not_kept(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    path = tmp_path / "in.tif"
+    grey = np.full((4, 4), 55 * 257, np.uint16)
+    tifffile.imwrite(path, grey, photometric="minisblack", iccprofile=GREY)
+    rows, source = everything(path)
+    assert source.notices == ("greyscale becomes sRGB; its grey profile is not kept",)
+    assert source.carried.profile is None
+    np.testing.assert_allclose(rows / 257, 128, atol=1)
+
+
+def test_a_deep_profile_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, values((5, 5, 3), "uint16"), photometric="rgb", iccprofile=WIDE)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    assert refusal(opened, path) == (
+        f"{path} has 16 bits per channel and an ICC profile other than sRGB, which takes an "
+        "extra package; try pip install 'sincut[big]' or a copy converted to sRGB"
+    )
+    tifffile.imwrite(path, values((5, 5, 3), "uint16"), photometric="rgb", iccprofile=SRGB)
+    assert not everything(path)[1].colours.converted
+
+
+def test_a_profile_without_a_way_back(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    scanner = table_profile(b"scnr", b"RGB ", 3)
+    tifffile.imwrite(path, pixels(), photometric="rgb", iccprofile=scanner)
+    assert refusal(opened, path) == refusal(opened, path, stream=False)
+
+
+# ------------------------------------------------------------------------------ float values
+
+
+def float_tiff(path: Path, array: np.ndarray) -> Path:
+    tifffile.imwrite(path, array.astype(np.float32), photometric="rgb")
+    return path
+
+
+def test_float_values_stay_as_they_are_and_are_told(tmp_path: Path) -> None:
+    array = np.full((10, 100, 3), 0.5, np.float32)
+    array[0, :10, 0] = (-1, 2, np.inf, -np.inf, 1.5, -0.1, 3, 4, 5, 6)
+    array[5, :5, 1] = np.nan
+    path = float_tiff(tmp_path / "in.tif", array)
+    rows, source = everything(path, 3)
+    np.testing.assert_array_equal(rows, array)
+    assert source.notices == (
+        "0.3% of its values lie outside 0…1 and were clipped",
+        "0.5% of its pixels are not numbers and stay so",
+    )
+    picture = read_picture(path)
+    assert picture.rgb[0, :4, 0].tolist() == [0, 255, 255, 0]
+    assert picture.rgb[5, 0].tolist() == [128, 0, 128]
+    assert picture.notices[1] == "0.5% of its pixels are not numbers and become black"
+    array[:] = 0.5
+    array[0, 0, 0] = np.nan
+    array = np.tile(array, (3, 1, 1))
+    array[1:, 0, 0] = 0.5
+    found = everything(float_tiff(path, array))[1].notices
+    assert found == ("less than 0.1% of its pixels are not numbers and stay so",)
+
+
+def test_float_values_of_another_range_are_refused(tmp_path: Path) -> None:
+    array = np.linspace(-5, 9000, 300).reshape(10, 10, 3)
+    path = float_tiff(tmp_path / "in.tif", array)
+    with opened(path) as source:
+        assert refusal(source.rows, 0, 10) == (
+            f"{path} has float values from -5 to 9000; allowed are 0 (black) to 1 (white); "
+            "try a copy scaled to that range"
+        )
+    array[0] = np.nan  # says nothing yet
+    with opened(float_tiff(path, array)) as source:
+        source.rows(0, 1)
+        assert "allowed are 0 (black)" in refusal(source.rows, 1, 10)
+
+
+# ------------------------------------------------------------------------------ other formats
+
+
+@pytest.mark.parametrize("kind", ["P5", "P6"])
+@pytest.mark.parametrize("highest", [255, 256, 1023, 65535])
+def test_binary_ppm_needs_no_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, highest: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    bands = 1 if kind == "P5" else 3
+    array = np.random.default_rng(0).integers(0, highest + 1, (7, 5, bands))
+    stored = array.astype(np.uint8 if highest == 255 else ">u2").tobytes()
+    path = tmp_path / "in.ppm"
+    path.write_bytes(f"{kind}\n# a comment\n5 7\n{highest}\n".encode() + stored)
+    rows, source = everything(path, 4)
+    expected = np.rint(array * (1 if highest == 255 else 65535 / highest))
+    np.testing.assert_array_equal(rows, np.broadcast_to(expected, (7, 5, 3)))
+    assert source.dtype == (np.uint8 if highest == 255 else np.uint16)
+    if highest == 255:
+        equal_to_whole(path)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert refusal(opened, path) == (
+        f"{path} is broken or cut short (3 bytes of its pixels are missing); "
+        "try another copy of the file"
+    )
+
+
+@pytest.mark.parametrize("header", [b"P2 2 2 65535 ", b"P3 2 2 256 ", b"Pf 2 2 -1.0 "])
+def test_other_deep_ppm_is_refused(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "in.ppm"
+    path.write_bytes(header + b"0 " * 24)
+    assert refusal(opened, path) == (
+        f"{path} has more than 8 bits per channel in a kind of PPM that is not supported; "
+        "allowed: binary PPM and PGM of 16 bits; try a TIFF copy"
+    )
+
+
+def streamed_options(ending: str) -> dict[str, Any]:
+    return {"quality": 95} if ending == ".jpg" else {}
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"exif": exif_block(orientation=1)},
+        {"exif": exif_block(orientation=2)},
+        {"exif": exif_block(orientation=6)},
+        {"exif": exif_block(orientation=3)},
+        {"exif": b"Exif\0\0" + b"garbage" * 9},
+        {"icc_profile": WIDE},
+        {"icc_profile": SRGB},
+        {"icc_profile": b"nonsense" * 30},
+        {"dpi": (300, 150)},
+    ],
+    ids=["plain", "exif", "mirrored", "turned", "on its head", "damaged", "wide", "sRGB",
+         "nonsense", "dpi"],
+)  # fmt: skip
+def test_other_formats_by_rows(tmp_path: Path, ending: str, options: dict[str, Any]) -> None:
+    pytest.importorskip("pyvips")
+    array = np.kron(pixels(10, 14, low=30), np.ones((8, 8, 1), np.uint8))
+    path = saved(tmp_path / f"in{ending}", array, **streamed_options(ending), **options)
+    equal_to_whole(path, tolerance=1 if ending == ".jpg" else 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("ending", [".png", ".jpg"])
+def test_other_modes_by_rows(tmp_path: Path, mode: str, ending: str) -> None:
+    pytest.importorskip("pyvips")
+    image = Image.fromarray(pixels(40, 30, 4))
+    if mode == "P":
+        image = image.convert("RGB").quantize(9)
+    image = image.convert(mode)
+    if mode in (("LA", "RGBA", "P", "1") if ending == ".jpg" else ("CMYK",)):
+        return
+    profile = {"icc_profile": table_profile(b"prtr", b"CMYK", 4)} if mode == "CMYK" else {}
+    for options in ({}, profile):
+        path = saved(tmp_path / f"in{ending}", image, **streamed_options(ending), **options)
+        equal_to_whole(path, tolerance=1 if ending == ".jpg" else 0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "transparent"),
+    [
+        (8, 0, b"\0\5\6", b"\0\5"),
+        (1, 0, b"\x40", b"\0\1"),
+        (2, 0, b"\x1b", b"\0\2"),
+        (4, 0, b"\x05\xf0", b"\0\5"),
+        (8, 2, b"\1\1\1\2\2\2\3\3\3", b"\0\2\0\2\0\2"),
+        (8, 3, b"\0\1\2", b"\x80\xff\0"),
+    ],
+)
+def test_a_transparent_colour_by_rows(
+    tmp_path: Path, depth: int, kind: int, row: bytes, transparent: bytes
+) -> None:
+    pytest.importorskip("pyvips")
+    more = {"PLTE": b"\7\7\7\x08\x08\x08\t\t\t"} if kind == 3 else {}
+    path = png(tmp_path / "in.png", 3, 1, depth, kind, [row], **more, tRNS=transparent)
+    equal_to_whole(path)
+
+
+def test_what_stands_behind_the_pixels_of_a_png(tmp_path: Path) -> None:
+    pytest.importorskip("pyvips")
+    path = saved(tmp_path / "in.png", pixels(30, 20))
+    data = path.read_bytes()
+    end = data.rindex(b"IEND") - 4
+    block = exif_block(orientation=6)[6:]
+    chunk = struct.pack(">I4s", len(block), b"eXIf") + block
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + block))
+    path.write_bytes(data[:end] + chunk + data[end:])
+    source = equal_to_whole(path)
+    assert source.height == 20
+    assert source.carried.exif is not None
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_png_of_16_bits(tmp_path: Path, kind: int, bands: int) -> None:
+    pytest.importorskip("pyvips")
+    array = values((9, 7, bands), "uint16")
+    path = png(tmp_path / "in.png", 7, 9, 16, kind, [row.astype(">u2").tobytes() for row in array])
+    rows, source = everything(path, 3, stream=False)
+    colour = array[..., :1].repeat(3, axis=-1) if bands < 3 else array[..., :3]
+    np.testing.assert_array_equal(rows[..., :3], colour)
+    if bands in (2, 4):
+        np.testing.assert_array_equal(rows[..., 3], array[..., -1])
+    assert source.dtype == np.uint16
+    picture = read_picture(path)
+    np.testing.assert_array_equal(picture.rgb, np.rint(colour * 255.0 / 65535).astype(np.uint8))
+
+
+def test_png_of_16_bits_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    path = png(tmp_path / "in.png", 2, 2, 16, 2, [bytes(12)] * 2)
+    assert refusal(opened, path) == (
+        f"{path} has 16 bits per channel, which as PNG takes an extra package; "
+        "try pip install 'sincut[big]' or a TIFF copy"
+    )
+
+
+def test_without_the_extra_it_is_decoded_whole_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    path = saved(tmp_path / "in.png", np.zeros((1000, 2000, 3), np.uint8))
+    _, source = everything(path)
+    assert source.decoded
+    assert refusal(opened, path, memory=10_000_000) == (
+        f"{path} has 2000×1000 pixels, which takes 24.0 MB of memory to decode, allowed are "
+        "10.0 MB; try pip install 'sincut[big]', a TIFF copy, --max-memory 24.0MB"
+    )
+
+
+# --------------------------------------------------------------------------------- refusals
+
+
+def test_absent_files_folders_and_no_images_as_ever(tmp_path: Path) -> None:
+    text = tmp_path / "text.png"
+    text.write_bytes(b"hello")
+    short = tmp_path / "short.tif"
+    short.write_bytes(b"II*\0")
+    for path in (tmp_path / "missing.png", tmp_path, text, short, text / "b.png"):
+        assert refusal(opened, path) == refusal(read_whole, path) == refusal(read_picture, path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [("int8", "int8"), ("int16", "int16"), ("uint32", "uint32"), ("complex64", "complex64")],
+)
+def test_samples_of_other_kinds_are_refused(tmp_path: Path, dtype: str, name: str) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, np.zeros((4, 4), dtype), photometric="minisblack")
+    assert refusal(opened, path, stream=False) == (
+        f"{path} has samples of the kind {name}, which is not supported; allowed: uint8, uint16, "
+        "float16, float32, float64; try a copy of 16 bits per channel"
+    )
+
+
+def test_the_size_is_compared_before_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, values((5, 7, 3), "uint16"), photometric="rgb")
+    assert refusal(open_source, path, max_pixels=34, max_memory=10**9) == (
+        f"{path} has 7×5 = 35 pixels, allowed are 34; try --max-pixels 35"
+    )
+    assert refusal(read_picture, path, 34) == (
+        f"{path} has 7×5 = 35 pixels, allowed are 34; try --max-pixels 35"
+    )
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_turned_tiff_larger_than_memory_is_refused(tmp_path: Path, orientation: int) -> None:
+    path = tmp_path / "in.tif"
+    tags = [(274, "H", 1, orientation, True)]
+    tifffile.imwrite(path, np.zeros((1000, 500, 3), np.uint16), photometric="rgb", extratags=tags)
+    assert refusal(opened, path, memory=2_000_000) == (
+        f"{path} is turned by its orientation {orientation}: its 500×1000 pixels take 3.0 MB of "
+        "memory to turn, allowed are 2.0 MB; try a copy turned upright or --max-memory 3.0MB"
+    )
+
+
+def test_a_tiff_in_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "in.tif"
+    array = values((300, 200, 3), "uint16")
+    tifffile.imwrite(path, array, photometric="rgb", compression="deflate", rowsperstrip=300)
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    monkeypatch.setattr("sincut.images.reading.tiff._LARGEST_PIECE", 1000)
+    message = refusal(opened, path, memory=100_000)
+    assert message.startswith(f"{path} has 200×300 pixels, which takes ")
+    assert ("; try pip install 'sincut[big]', a copy in tiles, --max-memory ") in message
+    np.testing.assert_array_equal(everything(path, 3)[0], array)
+    monkeypatch.undo()
+    monkeypatch.setattr("sincut.images.reading.tiff._LARGEST_PIECE", 1000)
+    pytest.importorskip("pyvips")
+    rows, source = everything(path, 3, memory=0)
+    assert type(source._rows).__name__ == "VipsRows"
+    np.testing.assert_array_equal(rows, array)
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate"])
+@pytest.mark.parametrize("layout", [{"tile": (32, 32)}, {"rowsperstrip": 9}])
+def test_a_tiff_cut_short_is_refused_when_it_is_opened(
+    tmp_path: Path, compression: str, layout: dict[str, Any]
+) -> None:
+    path = tmp_path / "in.tif"
+    array = values((70, 50, 3), "uint16")
+    tifffile.imwrite(path, array, photometric="rgb", compression=compression, **layout)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    message = refusal(opened, path)
+    assert message.startswith(f"{path} is broken or cut short (")
+    assert message.endswith(" bytes of its pixels are missing); try another copy of the file")
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
+def test_other_files_cut_short(tmp_path: Path, ending: str) -> None:
+    pytest.importorskip("pyvips")
+    path = saved(tmp_path / f"in{ending}", pixels(200, 100), **streamed_options(ending))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(0.6 * len(data))])
+    message = refusal(everything, path)
+    assert message.startswith(f"{path} is broken or cut short (")
+    assert message.endswith("); try another copy of the file")
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate", "lzw"])
+def test_changed_bytes_end_in_rows_or_one_line(tmp_path: Path, compression: str) -> None:
+    if compression == "lzw":
+        pytest.importorskip("imagecodecs")
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(
+        path, values((40, 30, 3), "uint16"), photometric="rgb", compression=compression,
+        rowsperstrip=8, iccprofile=SRGB,
+    )  # fmt: skip
+    data = path.read_bytes()
+    rng = np.random.default_rng(2)
+    lines = []
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in rng.integers(0, 400, 3):
+            damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            open_source(path, max_pixels=10_000, max_memory=10**8).close()
+            with open_source(path, max_pixels=10_000, max_memory=10**8) as source:
+                source.rows(0, source.height)
+        except SincutError as error:
+            lines.append(str(error))
+    assert len(lines) > 5
+    assert not any("\n" in line for line in lines)
+
+
+def test_rows_are_asked_for_from_top_to_bottom(tmp_path: Path) -> None:
+    with opened(saved(tmp_path / "in.tif", pixels(9, 9))) as source:
+        source.rows(2, 5)
+        for start, stop in ((4, 6), (5, 10), (7, 6)):
+            with pytest.raises(ValueError, match="after row 5"):
+                source.rows(start, stop)
+        assert source.rows(5, 5).shape == (0, 9, 3)
+        assert source.rows(9, 9).shape == (0, 9, 3)
+
+
+def test_without_codecs_the_extra_is_named(tmp_path: Path) -> None:
+    """In a fresh interpreter: tifffile looks for its codecs when it is loaded."""
+    deep, eight = tmp_path / "deep.tif", tmp_path / "eight.tif"
+    Image.fromarray(values((50, 50), "uint16")).save(deep, compression="tiff_lzw")
+    saved(eight, pixels(50, 50), compression="tiff_lzw")
+    code = f"""
+import sys
+from pathlib import Path
+sys.modules["imagecodecs"] = sys.modules["pyvips"] = None
+from sincut.files.sources import open_source
+for name, memory in (({str(deep)!r}, 10**9), ({str(eight)!r}, 0), ({str(eight)!r}, 10**9)):
+    try:
+        source = open_source(Path(name), max_pixels=9999, max_memory=memory, stream_above=0)
+        print(source.rows(0, 50).shape)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told = (
+        "has the compression LZW, which takes an extra package; "
+        "try pip install 'sincut[big]' or a copy with Deflate compression"
+    )
+    assert done.stdout.splitlines() == [
+        f"SincutError {deep} {told}",
+        f"SincutError {eight} {told}",
+        "(50, 50, 3)",
+    ]
+    assert done.stderr == ""
+
+
+def test_nothing_is_said_on_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyvips")
+    path = saved(tmp_path / "in.png", pixels(100, 100), icc_profile=b"nonsense" * 30)
+    everything(path)
+    path = saved(tmp_path / "in.jpg", pixels(100, 100))
+    path.write_bytes(path.read_bytes()[:900])
+    refusal(everything, path)
+    assert capfd.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("name", ["tiles", "strips", "plain"])
+def test_reading_holds_what_it_says(tmp_path: Path, name: str) -> None:
+    """Of 48 MB, in chunks of 0.4 MB."""
+    path = tmp_path / "in.tif"
+    array = np.zeros((4000, 2000, 3), np.uint16)
+    options: dict[str, Any] = {
+        "tiles": {"tile": (256, 256), "compression": "deflate"},
+        "strips": {"rowsperstrip": 64, "compression": "deflate"},
+        "plain": {"rowsperstrip": 4000},
+    }[name]
+    tifffile.imwrite(path, array, photometric="rgb", **options)
+    del array
+    with opened(path) as source:
+        tracemalloc.start()
+        for start in range(0, 4000, 32):
+            source.rows(start, start + 32)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        rows = 32 * 2000 * 6
+        assert peak < source.resident_bytes + 4 * rows + 2_000_000
+        assert source.resident_bytes < 45_000_000
+        if name != "plain":
+            assert peak > 0.2 * source.resident_bytes
+
+
+# ------------------------------------------------------------------------------ whole pictures
+
+
+def same_pictures(a: Picture, b: Picture) -> None:
+    np.testing.assert_array_equal(a.rgb, b.rgb)
+    assert (a.alpha is None) == (b.alpha is None)
+    if a.alpha is not None and b.alpha is not None:
+        np.testing.assert_array_equal(a.alpha, b.alpha)
+    for name in ("profile", "converted", "exif", "dpi", "notices"):
+        assert getattr(a, name) == getattr(b, name)
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".webp"])
+def test_a_picture_of_8_bits_is_that_of_images(tmp_path: Path, ending: str) -> None:
+    channels = 3 if ending == ".jpg" else 4
+    path = saved(tmp_path / f"in{ending}", pixels(channels=channels), icc_profile=WIDE)
+    same_pictures(read_picture(path), read_whole(path))
+
+
+def test_a_streamed_picture_of_8_bits_is_that_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "in.tif", pixels(channels=4), icc_profile=WIDE, dpi=(300, 300))
+    whole = read_whole(path)
+    monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
+    monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
+    same_pictures(read_picture(path), whole)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float64"])
+def test_a_deep_picture_is_rounded(tmp_path: Path, dtype: str) -> None:
+    top = 65535 if dtype == "uint16" else 1
+    array = values((30, 20, 4), dtype)
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, array, photometric="rgb", extrasamples=["unassalpha"])
+    picture = read_picture(path)
+    expected = np.rint(array.astype(np.float64) * (255 / top)).astype(np.uint8)
+    np.testing.assert_array_equal(picture.rgb, expected[..., :3])
+    np.testing.assert_array_equal(picture.alpha, expected[..., 3])
+
+
+def test_every_value_of_16_bits_is_rounded_to_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    tifffile.imwrite(path, ramp, photometric="minisblack")
+    picture = read_picture(path)
+    np.testing.assert_array_equal(picture.rgb[..., 1], np.rint(ramp.astype(float) * 255 / 65535))
+
+
+def test_a_picture_that_takes_too_much_memory(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, np.zeros((1000, 1000, 3), np.uint16), photometric="rgb")
+    assert refusal(read_picture, path, max_memory=2_000_000) == (
+        f"{path} has 1000×1000 pixels, which takes 3.0 MB of memory to decode, allowed are "
+        "2.0 MB; try --max-memory 3.0MB"
+    )
+    assert read_picture(path, max_memory=3_000_000).rgb.shape == (1000, 1000, 3)
+
+
+# ------------------------------------------------- small files that only the own reader can read
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_sparse_file_is_black_where_it_is_empty(
+    tmp_path: Path, compression: str | None, stream: bool
+) -> None:
+    """GDAL leaves out what is empty: offset and length are 0, where the file's header lies."""
+    path = tmp_path / "in.tif"
+    array = np.full((32, 20, 3), 200, np.uint8)
+    tifffile.imwrite(path, array, photometric="rgb", rowsperstrip=8, compression=compression)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        for tag in (273, 279):
+            found = file.pages.first.tags[tag]
+            struct.pack_into("<H" if found.dtype == 3 else "<I", data, found.valueoffset, 0)
+    path.write_bytes(data)
+    rows, source = everything(path, stream=stream)
+    array[:8] = 0
+    assert np.array_equal(rows, array)
+    assert source.notices == ()
+
+
+@pytest.mark.parametrize(
+    ("samples", "options", "channels"),
+    [
+        (5, {"photometric": "minisblack", "planarconfig": "contig"}, 3),
+        (3, {"photometric": "minisblack", "planarconfig": "contig"}, 3),
+        (8, {"photometric": "rgb"}, 3),
+        (6, {"photometric": "rgb", "planarconfig": "separate"}, 3),
+        (3, {"photometric": "rgb", "bigtiff": True, "byteorder": ">"}, 3),
+        (2, {"photometric": "minisblack", "planarconfig": "separate", "extrasamples": [2]}, 4),
+    ],
+    ids=["5 bands", "3 bands", "8 bands", "planes", "big-endian", "grey alpha"],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_small_files_of_many_bands(
+    tmp_path: Path, samples: int, options: dict[str, Any], channels: int, dtype: Any
+) -> None:
+    random = np.random.default_rng(0)
+    array = random.integers(0, np.iinfo(dtype).max, (9, 14, samples), dtype=dtype)
+    stored = np.moveaxis(array, 2, 0) if options.get("planarconfig") == "separate" else array
+    tifffile.imwrite(tmp_path / "in.tif", stored, **options)
+    rows, source = everything(tmp_path / "in.tif", 3, stream=False)
+    assert source.channels == channels
+    grey = options["photometric"] == "minisblack"
+    expected = np.repeat(array[..., :1], 3, axis=2) if grey else array[..., :3]
+    assert np.array_equal(rows[..., :3], expected)
+    if channels == 4:
+        assert np.array_equal(rows[..., 3], array[..., 1])
+
+
+def test_of_several_untold_channels_none_is_alpha(tmp_path: Path) -> None:
+    tags, array = tiff_tags(10, 6, *(8,) * 5), pixels(channels=5)
+    path = tmp_path / "in.tif"
+    tiff(path, tags, array.tobytes())
+    rows, source = everything(path)
+    assert np.array_equal(rows, array[..., :3])
+    assert source.notices == ("its channels beyond colour and alpha are not kept",)
+
+
+def test_a_thumbnail_as_the_first_page_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((5, 6, 3), np.uint8), photometric="rgb", subfiletype=1)
+        file.write(np.zeros((10, 12, 3), np.uint8), photometric="rgb")
+    assert everything(path)[1].notices == ("it has 2 images; the first is used",)
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((5, 6, 3), np.uint8), photometric="rgb", subfiletype=1, subifds=1)
+        file.write(np.zeros((10, 12, 3), np.uint8), photometric="rgb")
+    assert everything(path)[1].notices == ("it has 2 images; the first is used",)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif"])
+def test_metadata_that_is_not_carried_is_told(tmp_path: Path, ending: str) -> None:
+    path, xmp = tmp_path / f"in{ending}", b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
+    image = Image.fromarray(pixels())
+    if ending == ".png":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        image.save(path, pnginfo=info)
+    elif ending == ".tif":
+        image.save(path, tiffinfo={700: xmp, 33723: b"\x1c\x02\x74\x00\x01X"})
+    else:
+        image.save(path, xmp=xmp)
+    told = ("its XMP is not kept", "its IPTC is not kept")
+    with opened(path, stream=False) as source:
+        assert source.notices == (told if ending == ".tif" else told[:1])
+
+
+def test_iptc_of_a_jpeg_is_told(tmp_path: Path) -> None:
+    block = b"8BIM\x04\x04\0\0" + struct.pack(">I", 6) + b"\x1c\x02\x74\x00\x01X"
+    segment = b"Photoshop 3.0\0" + block
+    Image.fromarray(pixels()).save(tmp_path / "plain.jpg")
+    plain = (tmp_path / "plain.jpg").read_bytes()
+    path = tmp_path / "in.jpg"
+    segment = b"\xff\xed" + struct.pack(">H", 2 + len(segment)) + segment
+    path.write_bytes(plain[:2] + segment + plain[2:])
+    with opened(path, stream=False) as source:
+        assert source.notices == ("its IPTC is not kept",)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_resolutions_are_turned_with_the_image(tmp_path: Path, stream: bool) -> None:
+    image = Image.fromarray(pixels())
+    exif = Image.Exif()
+    for orientation, dpi in ((1, (300, 150)), (3, (300, 150)), (6, (150, 300))):
+        exif[0x0112] = orientation
+        path = tmp_path / "in.png"
+        image.save(path, exif=exif, dpi=(300, 150))
+        with opened(path, stream=False) as source:
+            assert source.carried.dpi == pytest.approx(dpi, abs=0.1)
+        path = tmp_path / "in.tif"
+        image.save(path, tiffinfo={0x0112: orientation}, dpi=(300, 150))
+        with opened(path, stream=stream) as source:
+            assert source.carried.dpi == pytest.approx(dpi)
+
+
+def with_nodata(path: Path, array: np.ndarray, value: str) -> Path:
+    tags = [(42113, "s", 0, value, True)]
+    tifffile.imwrite(path, array, photometric="rgb", extratags=tags, rowsperstrip=4)
+    return path
+
+
+def test_where_nothing_is_known_values_are_not_looked_at(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((40, 20, 3), np.float32)
+    array[:30] = -9999
+    path = with_nodata(tmp_path / "in.tif", array, "-9999")
+    rows, source = everything(path, 5)
+    assert source.nodata == -9999
+    assert source.notices == ()
+    assert np.array_equal(rows, array)
+    array[0, 0] = (2, 2, 2)
+    assert everything(with_nodata(path, array, "-9999"))[1].notices == (
+        "0.5% of its values lie outside 0…1 and were clipped",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "found"),
+    [
+        ("0", np.uint8, 0),
+        ("255 ", np.uint8, 255),
+        ("256", np.uint8, None),
+        ("-9999", np.uint16, None),
+        ("0.5", np.uint16, None),
+        ("65535", np.uint16, 65535),
+        ("nan", np.float32, None),
+        ("-3.4028234663852886e+38", np.float32, -3.4028234663852886e38),
+        ("1e300", np.float32, None),
+        ("none", np.float32, None),
+    ],
+)
+def test_the_value_for_nothing_known(
+    tmp_path: Path, value: str, dtype: Any, found: float | None
+) -> None:
+    path = with_nodata(tmp_path / "in.tif", np.zeros((8, 8, 3), dtype), value)
+    with opened(path) as source:
+        assert source.nodata == found

@@ -1,0 +1,54 @@
+"""Every shipped kernel configuration, compiled for the GPUs it is meant for, without a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Made by the documented command, in a process where Triton does not interpret."""
+    path = tmp_path_factory.mktemp("aot") / "aot.json"
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks", "aot", "--json", str(path)]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
+    rows: list[dict[str, Any]] = json.loads(path.read_text())
+    return rows
+
+
+def test_every_configuration_is_there(table: list[dict[str, Any]]) -> None:
+    from sincut.kernels.patch_nce import CONFIGURATIONS
+
+    per_target = {"sm_90a": 90, "sm_80": 80, "sm_89": 80, "sm_100a": 80, "sm_120a": 80}
+    for target, capability in per_target.items():
+        names = [row["kernel"] for row in table if row["target"] == target]
+        for chosen in CONFIGURATIONS[capability]:
+            for mode in ("static", "online", "key"):
+                name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}"
+                assert {name, f"{name} even"} <= set(names)
+        assert {"prepare", "finish_query", "finish_key", "gather crops"} <= set(names)
+
+
+def test_nothing_spills(table: list[dict[str, Any]]) -> None:
+    assert {row["kernel"]: row["spill_bytes"] for row in table if row["spill_bytes"]} == {}
+
+
+def test_shared_memory_fits(table: list[dict[str, Any]]) -> None:
+    for row in table:
+        assert row["shared_bytes"] <= row["shared_limit"], row
+
+
+def test_matrices_are_multiplied_by_matrix_units(table: list[dict[str, Any]]) -> None:
+    for row in table:
+        assert (row["tensor_core_instructions"] > 0) == row["multiplies_matrices"], row

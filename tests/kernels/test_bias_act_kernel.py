@@ -1,0 +1,104 @@
+"""Gain, bias, noise and activation against float64: on CUDA, else interpreted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sincut.kernels.bias_act import bias_act_reference, bias_act_triton
+
+pytest.importorskip("triton")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
+ROUNDING = {torch.float32: 1e-6, torch.float16: 2**-11, torch.bfloat16: 2**-8}
+NOISES = ["none", "of each image", "of all images"]
+
+
+def arguments(channels: int, sides: tuple[int, int], noise: str, dtype: torch.dtype) -> Any:
+    random = torch.Generator().manual_seed(channels)
+    image = torch.randn(2, channels, *sides, generator=random).to(dtype).to(DEVICE)
+    image = image.contiguous(memory_format=torch.channels_last)
+    bias = torch.randn(channels, generator=random).to(DEVICE)
+    if noise == "none":
+        return image, bias, 0.3, 1.4, None, None
+    numbers = torch.randn(2 if "each" in noise else 1, 1, *sides, generator=random).to(DEVICE)
+    return image, bias, 0.3, 1.4, numbers, torch.tensor(0.7, device=DEVICE)
+
+
+def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
+    """Output; first derivatives; and R1's: of the squared gradient with respect to the image.
+
+    In float64 where ``dtype`` says so.
+    """
+    image, bias, scale, bias_scale, noise, strength = given
+    image = image.to(dtype).requires_grad_()
+    leaves = [image]
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    bias, strength = (
+        None if each is None else each.to(wide).requires_grad_() for each in (bias, strength)
+    )
+    leaves += [each for each in (bias, strength) if each is not None]
+    out = function(image * 1, bias, scale, bias_scale, noise, strength)
+    weight = torch.linspace(-1, 2, out.numel(), device=DEVICE).view_as(out)
+    slopes = torch.autograd.grad((weight * out.to(wide) ** 2).sum(), leaves, create_graph=True)
+    curves = torch.autograd.grad(slopes[0].to(wide).square().sum(), leaves)
+    return [each.detach().double() for each in (out, *slopes, *curves)]
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize(("channels", "sides"), [(3, (5, 7)), (40, (9, 6)), (33, (64, 40))])
+def test_derivatives_are_those_of_the_formula(
+    channels: int, sides: tuple[int, int], noise: str
+) -> None:
+    given = arguments(channels, sides, noise, torch.float32)
+    exact = derivatives(bias_act_reference, given, torch.float64)
+    eager = derivatives(bias_act_reference, given, torch.float32)
+    fused = derivatives(bias_act_triton, given, torch.float32)
+    for want, own, got in zip(exact, eager, fused, strict=True):
+        assert got.shape == want.shape
+        # What float32 loses anyway, and a margin for sums in another order.
+        assert (got - want).norm() <= 2 * (own - want).norm() + 2e-6 * want.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_short_types_are_rounded_once(dtype: torch.dtype) -> None:
+    given = arguments(24, (6, 11), "of each image", dtype)
+    exact = bias_act_reference(given[0].double(), *given[1:])
+    out = bias_act_triton(given[0].clone(), *given[1:])
+    assert out.dtype == dtype
+    assert ((out.double() - exact).abs() <= ROUNDING[dtype] * exact.abs() + 1e-6).all()
+    slopes = derivatives(bias_act_triton, given, dtype)
+    wanted = derivatives(bias_act_reference, given, torch.float64)
+    for want, got in zip(wanted[1:4], slopes[1:4], strict=True):
+        assert (got - want).norm() <= 4 * ROUNDING[dtype] * want.norm()
+
+
+def test_it_is_done_in_place_and_two_runs_agree() -> None:
+    results = []
+    for _ in range(2):
+        image, *rest = arguments(40, (33, 21), "of all images", torch.float32)
+        out = bias_act_triton(image, *rest)
+        assert out.data_ptr() == image.data_ptr()
+        results.append(derivatives(bias_act_triton, (image, *rest), torch.float32))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_gradient_of_the_biass_gradient() -> None:
+    given = arguments(5, (4, 6), "of each image", torch.float32)
+    curves = []
+    for function, dtype in (
+        (bias_act_reference, torch.float64),
+        (bias_act_triton, torch.float32),
+    ):
+        image, bias = (each.to(dtype, copy=True).requires_grad_() for each in given[:2])
+        strength = given[5].to(dtype, copy=True).requires_grad_()
+        out = function(image * 1, bias, 0.3, 1.4, given[4], strength)
+        slopes = torch.autograd.grad(out.pow(2).sum(), (bias, strength), create_graph=True)
+        total = sum(slope.square().sum() for slope in slopes)
+        curves.append(torch.autograd.grad(total, (image, bias, strength)))
+    for want, got in zip(*curves, strict=True):
+        assert (got.double() - want).norm() <= 1e-5 * want.norm()
