@@ -32,7 +32,6 @@ from benchmarks.literal import (
     literal_step,
     pillow_crops,
 )
-from sincut import training
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
@@ -43,6 +42,7 @@ from sincut.demo import render_content, render_style
 from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.training import losses
+from sincut.training import step as training
 from sincut.training.loop import Record, train
 from sincut.training.state import State, initial_state, new_state
 

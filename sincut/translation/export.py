@@ -4,8 +4,8 @@ The graph does in one piece what ``sincut translate`` does in tiles::
 
     image       (batch, 3, height, width) float32, sRGB, 0 … 1; any batch, any size from 1×1 (with
                 the border ``zero`` from one more than ``alignment``)
-      →         extended as sincut.tiling says: by ``halo`` mirrored pixels on every side, and at
-                the bottom and on the right up to a multiple of ``alignment``
+      →         extended as tiling.py says: by ``halo`` mirrored pixels on every side, and at the
+                bottom and on the right up to a multiple of ``alignment``
       →         [-1, 1], the generator, back to 0 … 1, cropped, clamped
     translated  the same shape and range
 

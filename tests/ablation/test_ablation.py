@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sincut
-from sincut import ablation
+from sincut.ablation import ablate as ablation
 from sincut.ablation import page as ablation_page
 from sincut.ablation.ablate import Ablation, ablate
 from sincut.ablation.folder import outcomes_of, read_plan
@@ -799,9 +799,10 @@ def test_what_may_differ_when_resumed(
 ) -> None:
     """The default preset of another machine, a precision that is to be measured, the version."""
     shutil.copytree(made.folder, tmp_path / "a")
-    for module in ("trials", "ablation_folder"):
+    for module in ("trials", "folder"):
         monkeypatch.setattr(
-            f"sincut.{module}.chosen_device", lambda name: "cpu" if name == "cpu" else "cuda"
+            f"sincut.ablation.{module}.chosen_device",
+            lambda name: "cpu" if name == "cpu" else "cuda",
         )
     monkeypatch.setattr(ablation, "__version__", "9")
     given = {name: value for name, value in SMALL.items() if name not in ("preset", "precision")}
@@ -947,9 +948,10 @@ def test_two_processes_share_the_trials(
 ) -> None:
     place = tmp_path / "a"
     code = (
-        "import sys; from sincut import quality, run; quality._FLOOR_SPLITS = 1\n"
-        "quality._PATCHES = 512\n"
-        "from sincut.pace import Pace; run.measure = lambda *_: Pace(1, 0, 1, 1, 0, 0, 0, 10**9)\n"
+        "import sys; from sincut.evaluation import figures; from sincut.runs import train\n"
+        "figures._FLOOR_SPLITS, figures._PATCHES = 1, 512\n"
+        "from sincut.runs.estimate import Pace\n"
+        "train.measure = lambda *_: Pace(1, 0, 1, 1, 0, 0, 0, 10**9)\n"
         "from sincut.cli import main; main(sys.argv[1:])"
     )
     words = ["ablate", *images, "-o", place, "--over=patches=16,8", *options()]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sincut import pages
+from sincut.pages import shell as pages
 from tests.browser.chromium import DESKTOP, PHONE, Browser
 
 HOSTILE = "</script><img src=http://far.example/x>'\"&amp;"

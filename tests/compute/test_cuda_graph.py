@@ -145,7 +145,7 @@ def test_a_recording_that_fails_is_an_error_where_nobody_is_told(
 @pytest.mark.gpu
 def test_training_goes_on_where_a_step_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that waits for the GPU ends the recording; the networks are those of eager steps."""
-    import sincut.training as module
+    import sincut.training.step as module
 
     told: list[str] = []
     cut_tiles = module.cut_tiles

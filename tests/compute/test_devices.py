@@ -88,7 +88,7 @@ def test_freed_memory_is_kept_for_the_next_tile() -> None:
     """Large blocks come from the heap and stay in it, instead of going back to the system."""
     code = """
 import ctypes, sys, torch
-from sincut.devices import keep_freed_memory
+from sincut.compute.memory import keep_freed_memory
 
 class Heap(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (

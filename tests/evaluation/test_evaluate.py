@@ -13,11 +13,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 import sincut
-from sincut import evaluation
 from sincut.config.translating import TranslateConfig
 from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
+from sincut.evaluation import evaluate as evaluation
 from sincut.evaluation import figures as quality
+from sincut.evaluation import plot
 from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
 from sincut.evaluation.evaluate import Evaluation, Identity, beyond_the_line, evaluate
 from sincut.evaluation.figures import Comparison, Figures
@@ -197,13 +198,13 @@ def test_the_plane_is_drawn(tmp_path: Path) -> None:
 
 def test_what_stands_in_the_plane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     figures = []
-    of_matplotlib = evaluation._figure_class()
+    of_matplotlib = plot._figure_class()
 
     def recording(**options: Any) -> Any:
         figures.append(of_matplotlib(**options))
         return figures[-1]
 
-    monkeypatch.setattr(evaluation, "_figure_class", lambda: recording)
+    monkeypatch.setattr(plot, "_figure_class", lambda: recording)
     outputs = {"a/it.png": at(0.5, 0.6), "b/it.png": at(0.6, 0.7), "c/$x$.png": at(0.7, 1)}
     draw_plane(Evaluation(outputs, LINE), tmp_path / "plane.png")
     axes = figures[0].axes[0]

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sincut.images.metadata import Carried
+from sincut.images.vips import loaded_vips
 from sincut.images.writing import png as encoders
 from sincut.images.writing.layout import compressor, deflated_at_most
+from sincut.images.writing.part_file import PartFile
 from sincut.images.writing.png import adler_joined
 from sincut.images.writing.writer import Writer
 from tests.images.test_pillow import WIDE, exif_block, only, refusal
@@ -153,7 +155,7 @@ def test_deep_zoom_goes_on_where_it_was_killed(
             add(writer, pixels)
             writer.finish()
 
-    monkeypatch.setattr(encoders.PartFile, "publish", killed)  # the folder is renamed by then
+    monkeypatch.setattr(PartFile, "publish", killed)  # the folder is renamed by then
     with pytest.raises(KeyboardInterrupt):
         run()
     monkeypatch.undo()
@@ -194,6 +196,6 @@ def test_without_pyvips_the_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    assert refusal(encoders.loaded_vips, tmp_path / "a.dzi") == (
+    assert refusal(loaded_vips, tmp_path / "a.dzi") == (
         f"{tmp_path / 'a.dzi'} needs pyvips, which is not installed; try pip install 'sincut[big]'"
     )

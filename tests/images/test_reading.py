@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sincut.errors import SincutError
+from sincut.images.reading import pillow
 from sincut.images.reading import source as sources
 from sincut.images.reading.open import open_source, read_picture
 from sincut.images.reading.pillow import read_picture as read_whole
@@ -67,7 +68,7 @@ def geo_of(source: Source) -> dict[int, Any] | None:
 
 def equal_to_whole(path: Path, tolerance: int = 0) -> Source:
     """Streamed, in chunks too, it is what Pillow reads: pixels, colours, metadata, notices."""
-    with sources._decoded_source(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
+    with pillow._decoded_source(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
         whole = first.rows(0, first.height)
     for chunks in (0, 5):
         rows, second = everything(path, chunks)
@@ -775,7 +776,7 @@ def test_without_codecs_the_extra_is_named(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 sys.modules["imagecodecs"] = sys.modules["pyvips"] = None
-from sincut.files.sources import open_source
+from sincut.images.reading.open import open_source
 for name, memory in (({str(deep)!r}, 10**9), ({str(eight)!r}, 0), ({str(eight)!r}, 10**9)):
     try:
         source = open_source(Path(name), max_pixels=9999, max_memory=memory, stream_above=0)

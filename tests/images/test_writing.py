@@ -293,8 +293,8 @@ def test_an_interrupted_file_becomes_the_same(tmp_path: Path, ending: str) -> No
 KILLED = """
 import os, pickle, random, signal, sys
 from pathlib import Path
-from sincut.files import partfile, tiffs
-from sincut.files.outputs import Writer
+from sincut.images.writing import part_file as partfile, tiff as tiffs
+from sincut.images.writing.writer import Writer
 folder, name, options = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 pixels, layout, carried = pickle.loads((folder / "in.pickle").read_bytes())
 rng, real, kills, resumed = random.Random(name), partfile._write_all, 0, []
@@ -370,8 +370,8 @@ def test_killed_from_outside_it_becomes_the_same(tmp_path: Path) -> None:
     code = (
         "import sys, time, numpy as np\n"
         "from pathlib import Path\n"
-        "from sincut.files.outputs import Layout, Writer\n"
-        "from sincut.files.metadata import Carried\n"
+        "from sincut.images.writing.writer import Layout, Writer\n"
+        "from sincut.images.metadata import Carried\n"
         "folder = Path(sys.argv[1]); pixels = np.load(folder / 'in.npy')\n"
         "writer = Writer.open(folder / 'a.png', Layout(*pixels.shape, dtype=pixels.dtype),\n"
         "    Carried(), band_rows=256, identity={'model': 'abc'})\n"
@@ -539,8 +539,8 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from sincut.errors import SincutError
-from sincut.files.metadata import Carried
-from sincut.files.outputs import Layout, Writer
+from sincut.images.metadata import Carried
+from sincut.images.writing.writer import Layout, Writer
 pixels = np.random.default_rng(0).integers(0, 256, (1024, 100, 3), dtype=np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:

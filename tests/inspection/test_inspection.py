@@ -18,12 +18,13 @@ from click.testing import CliRunner
 from PIL import Image, ImageFont
 from torch import nn
 
-from sincut import inspection
 from sincut.cli import main
 from sincut.config.training import TrainConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.inspection import inspect as inspect_page
+from sincut.inspection import similarity as inspection
+from sincut.inspection import similarity_page
 from sincut.inspection.findings import Inspection, LayerFindings, Match
 from sincut.inspection.inspect import inspect, sheet
 from sincut.inspection.similarity import Axes, accuracies, findings, stride_of
@@ -680,7 +681,7 @@ def test_the_page_stays_small(
     made: tuple[Inspection, Path, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = page(made[0])
-    monkeypatch.setattr(inspect_page, "_MOST_BYTES", len(usual) // 3)
+    monkeypatch.setattr(similarity_page, "_MOST_BYTES", len(usual) // 3)
     small = page(made[0])
     assert small.count("<img ") == usual.count("<img ")
     assert len("".join(re.findall(r"data:image[^\"]*", small))) <= len(usual) / 3

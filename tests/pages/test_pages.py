@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sincut import pages
 from sincut.config.presets import train_config
+from sincut.pages import shell as pages
 from sincut.pages import viewer
 from sincut.runs import model_card as card
 from sincut.runs.curves import charts
@@ -155,7 +155,7 @@ def test_libraries_are_inlined_unchanged_with_their_licences() -> None:
     assert hashlib.sha256(pages.UPLOT_STYLE.read_bytes()).hexdigest() == UPLOT_STYLE_DIGEST
     for library, licence, first in (
         (pages.curves_library(), pages.UPLOT_LICENCE, pages.UPLOT),
-        (pages.zoom_library(), viewer.LICENCE, viewer.LIBRARY),
+        (viewer.library(), viewer.LICENCE, viewer.LIBRARY),
     ):
         terms = licence.read_text(encoding="utf-8")
         assert library.startswith(f"/*!\n{terms}*/\n{first.read_text(encoding='utf-8')}")

@@ -56,17 +56,17 @@ class Machine:
             self.work(PACE.with_r1 if kind.with_r1 else PACE.plain)
             return term
 
-        monkeypatch.setattr("sincut.training.step.warm_step", warm_step)
-        monkeypatch.setattr("sincut.training.step.sincut_step", sincut_step)
+        monkeypatch.setattr("sincut.training.loop.warm_step", warm_step)
+        monkeypatch.setattr("sincut.training.loop.sincut_step", sincut_step)
 
         def translate(generator: Any, pixels: np.ndarray, config: Any) -> np.ndarray:
             self.work(PACE.preview)
             return pixels
 
         monkeypatch.setattr("sincut.runs.final_colours.translate_pixels", translate)
-        for module in ("pace", "recorder"):
+        for module in ("estimate", "recorder"):
             monkeypatch.setattr(
-                f"sincut.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
+                f"sincut.runs.{module}.save_state", lambda *_: self.work(PACE.save / 1.2)
             )
         monkeypatch.setattr("sincut.runs.recorder.save_model", lambda *_: self.work(PACE.save / 6))
 
@@ -136,7 +136,7 @@ def test_both_halves_of_flip_equivariance_are_timed(
         machine.work(50 if seen[kind] == 1 else 2 + 4 * kind.with_r1 + 2 * kind.mirrored)
         return {"G": torch.zeros(())}
 
-    monkeypatch.setattr("sincut.training.step.sincut_step", sincut_step)
+    monkeypatch.setattr("sincut.training.loop.sincut_step", sincut_step)
     images = [read_picture(path).rgb for path in pair]
     pace = measure(*images, config(flip_equivariance=True, warm_steps=0), None)
     assert len(seen) == 4

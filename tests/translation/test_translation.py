@@ -801,8 +801,8 @@ def test_killed_at_random_moments_and_resumed_the_bytes_are_the_same(
     """With SIGKILL, through the command line."""
     source = tiff(tmp_path / "in.tif", sample(2600, 700, np.uint8))
     streaming = (
-        "import sincut.plan, sincut.files.sources; sincut.files.sources.STREAM_ABOVE = 0; "
-        "sincut.plan._BAND_BYTES = 1; import sincut.cli; sincut.cli.main()"
+        "from sincut.images.reading import open; from sincut.translation import plan; "
+        "open.STREAM_ABOVE = 0; plan._BAND_BYTES = 1; from sincut.cli import main; main()"
     )
     command = [sys.executable, "-c", streaming, "translate", str(noisy_model), str(source)]
     command += ["--tile", "128", "--pyramid", "-o"]
