@@ -10,14 +10,15 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/sincut demo -o demo --force
 
+# Processes side by side, with one thread each: threads that wait for each other spin.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo

@@ -29,8 +29,8 @@ from sincut.units import duration
     "--over",
     multiple=True,
     metavar="NAME=V1,V2,…",
-    help="Vary a field of the configuration (sincut info lists them), preset or method; several "
-    "are combined. Layers are joined by +, as in layers=0+2+4,4.",
+    help="Vary a field of the configuration (sincut info --settings lists them), preset or method; "
+    "several are combined. Layers are joined by +, as in layers=0+2+4,4.",
 )
 @click.option(
     "--paper",

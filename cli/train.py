@@ -46,7 +46,7 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.item
     "assignments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Set any field of the configuration (sincut info lists them); repeatable.",
+    help="Set any field of the configuration (sincut info --settings lists them); repeatable.",
 )
 @click.option(
     "--resume",

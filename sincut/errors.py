@@ -1,4 +1,4 @@
-"""The one exception for what the user can mend."""
+"""The exception for what the user can mend, and the one for being stopped."""
 
 from __future__ import annotations
 

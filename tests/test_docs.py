@@ -1,27 +1,55 @@
-"""The README's commands and options exist, and what it shows of the API runs."""
+"""The pages say what is true: commands, options, settings, files and links of theirs exist."""
 
 from __future__ import annotations
 
+import pkgutil
 import re
-from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import sincut
 from sincut.cli import main
+from sincut.config.fields import field_of
 from sincut.config.presets import PRESETS
+from sincut.config.training import TrainConfig
+from tests.test_architecture import ROOT, WINGS
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+WITH_RULES = {**PAGES, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()}
+TEXT = "\n".join(PAGES.values())
+MAKE_SETTINGS_ANEW = "sincut info --settings > docs/settings.md"
 
 
 def shell_lines() -> list[str]:
-    """Every `sincut …` command of the README's shell blocks, continuation lines joined."""
-    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", README, flags=re.DOTALL)
-    text = "\n".join(blocks).replace("\\\n", " ")
-    return [line.split("#")[0].strip() for line in text.splitlines() if line.startswith("sincut ")]
+    """Every `sincut …` command of the shell blocks, continuation lines joined."""
+    found = []
+    for page in PAGES.values():
+        blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", page, flags=re.DOTALL)
+        text = "\n".join(blocks).replace("\\\n", " ")
+        lines = [line.split("#")[0].strip() for line in text.splitlines()]
+        found += [line for line in lines if line.startswith("sincut ")]
+    return list(dict.fromkeys(found))
+
+
+def python_names() -> list[str]:
+    """Every `sincut.NAME` of the page on Python."""
+    page = PAGES["docs/python.md"]
+    return sorted(set(re.findall(r"\bsincut(?:\.[A-Za-z]\w*)+", page)))
+
+
+def heading_anchors(page: str) -> set[str]:
+    """What links to headings of a page end with, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", page, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_there_are_commands() -> None:
-    assert {line.split()[1] for line in shell_lines()} >= {"train", "translate", "info", "import"}
+    assert {line.split()[1] for line in shell_lines()} == set(main.commands)
 
 
 @pytest.mark.parametrize("line", shell_lines())
@@ -35,35 +63,108 @@ def test_commands_and_options_exist(line: str) -> None:
             assert word.split("=")[0] in options, word
 
 
-def test_every_command_and_preset_is_documented() -> None:
+def test_settings_in_the_pages_are_fields() -> None:
+    names = set(re.findall(r"--set\s+(\w+)=", TEXT))
+    assert names
+    for name in names - {"name"}:
+        field_of(TrainConfig, name)
+
+
+def test_the_readme_names_every_command_and_the_pages_every_preset() -> None:
     for name in main.commands:
         assert f"sincut {name}" in README
     for name in PRESETS:
-        assert f"`{name}`" in README
+        assert f"`{name}`" in TEXT
+
+
+def test_the_page_of_settings_is_what_the_command_prints() -> None:
+    printed = CliRunner().invoke(main, ["info", "--settings"]).output
+    assert PAGES["docs/settings.md"] == printed, f"write it anew: {MAKE_SETTINGS_ANEW}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "info takes a run folder, a model file or --settings, got none"),
+        (["run", "--settings"], "--settings stands alone, got run with it"),
+        (["--settings", "--json"], "--settings stands alone, got --json with it"),
+    ],
+)
+def test_info_takes_either_a_run_or_settings(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, ["info", *arguments])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"Error: {message}; try sincut info --settings\n"
 
 
 def test_the_make_targets_exist() -> None:
-    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for target in set(re.findall(r"`make (\w+)`|^make (\w+)$", README, flags=re.MULTILINE)):
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"`make (\w+)`|^make (\w+)\b", TEXT, flags=re.MULTILINE))
+    assert targets
+    for target in targets:
         assert f"\n{''.join(target)}:" in makefile
 
 
-def test_the_map_of_files_is_true() -> None:
-    root = Path(__file__).parents[1]
-    mapped = re.findall(r"^\| `([\w/]+\.py|[\w/]+/)` \|", README, flags=re.MULTILINE)
-    for path in mapped:
-        assert (root / path).exists(), path
-    for path in (
-        p for folder in ("sincut", "sincut/files", "kernels") for p in root.glob(f"{folder}/*.py")
-    ):
-        assert path.name == "__init__.py" or str(path.relative_to(root)) in mapped, path
+def test_the_readme_is_short() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 200
+    assert [line for line in lines if len(line) > 110] == []
 
 
-def test_pictures_and_pages_that_it_shows_exist() -> None:
-    root = Path(__file__).parents[1]
-    for path in re.findall(r"\]\(([\w/.-]+)\)", README):
-        assert (root / path).exists(), path
+def test_the_map_of_wings_is_true() -> None:
+    """The README's map has a row for every wing, in the order of the wings, from the top down."""
+    floors = {}
+    for floor, line in enumerate(WINGS):
+        for wing in line:
+            path = wing.replace(".", "/")
+            path = path.replace("sincut/kernels", "kernels").replace("sincut/cli", "cli")
+            floors[f"{path}/" if (ROOT / path).is_dir() else f"{path}.py"] = floor
+    rows = re.findall(r"^\| `([\w/]+/|[\w/]+\.py)` \|", README, flags=re.MULTILINE)
+    assert sorted(rows) == sorted(floors)
+    assert [floors[row] for row in rows] == sorted(floors.values())
+    folders = {p for p in (ROOT / "sincut").iterdir() if p.is_dir() and not p.is_symlink()}
+    packages = {f"sincut/{p.name}/" for p in folders if (p / "__init__.py").exists()}
+    assert packages | {"kernels/", "cli/", "benchmarks/", "tests/"} <= set(rows)
+
+
+def test_modules_in_the_rows_of_the_map_exist() -> None:
+    for wing, text in re.findall(r"^\| `([\w/]+/)` \| (.*) \|$", README, flags=re.MULTILINE):
+        for name in re.findall(r"`([\w/.-]+(?:\.py|/))`", text):
+            assert (ROOT / wing / name).exists() or (ROOT / name).exists(), f"{wing}{name}"
+
+
+@pytest.mark.parametrize("name", WITH_RULES)
+def test_paths_of_modules_exist(name: str) -> None:
+    folders = "sincut|kernels|cli|tests|benchmarks"
+    for path in re.findall(rf"(?<![\w/.-])((?:{folders})/[\w/.-]*\w/?)", WITH_RULES[name]):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("name", WITH_RULES)
+def test_links_and_pictures_exist(name: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", WITH_RULES[name]):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in heading_anchors(target.read_text()), link
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    for name in PAGES:
+        assert name == "README.md" or f"]({name})" in README, name
+
+
+@pytest.mark.parametrize("name", python_names())
+def test_what_the_page_on_python_names_exists(name: str) -> None:
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_the_page_on_python_names_everything_public() -> None:
+    assert {f"sincut.{name}" for name in sincut.__all__} <= set(python_names())
 
 
 def test_nothing_was_left_to_fill_in() -> None:
-    assert not re.findall(r"\b[A-Z]{3,}_[A-Z]+\b", README)
+    for name, page in WITH_RULES.items():
+        assert not re.findall(r"\b(?:TODO|FIXME|[A-Z]{3,}_[A-Z]+)\b", page), name

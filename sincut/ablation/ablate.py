@@ -114,8 +114,8 @@ def ablate(
         content, style: the pair, of sides from 128 pixels.
         output: the folder; made where it does not exist.
         over: for each field of :class:`sincut.config.training.TrainConfig` (``preset`` and
-            ``method`` too)
-            the values to try, as they are or as text; layers as text are joined by ``+``.
+            ``method`` too) the values to try, as they are or as text; layers as text are joined
+            by ``+``.
         seeds: trials per setting, with the seeds from ``changes["seed"]`` (0) on; 1 by default.
         paper: instead of ``over``, the paper's ablations: a base and one change in it each.
         preset, method, changes: of all trials, as for :func:`sincut.runs.train.train`.

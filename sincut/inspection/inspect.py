@@ -58,8 +58,7 @@ def inspect(
             32 points of the *output*, whose similarity to every place of the input is mapped.
         output: the folder to write; made where it does not exist.
         width, seed: as in :class:`sincut.config.translating.InspectConfig`, and its defaults. The
-        noise of the
-            translation is that of :func:`sincut.translate` by default.
+            noise of the translation is that of :func:`sincut.translate` by default.
         tile, device: as in :class:`sincut.config.translating.TranslateConfig`, and its defaults.
         force: write into a folder that holds an inspection. Its files are replaced one by one, and
             those that the new one does not have are removed at the end.

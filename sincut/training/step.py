@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from sincut.compute.devices import mixed_precision
 from sincut.config.training import TrainConfig
 from sincut.data.matching import recoloured
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, Draws
+from sincut.models.discriminator import Discriminator
 from sincut.models.projector import PatchProjector
 from sincut.training import losses
 from sincut.training.state import State
@@ -46,104 +48,194 @@ def sincut_step(
 
     Returns the terms of both objectives, unweighted, and the two sums ``D`` and ``G``.
     """
-    generator, discriminator, projector = state.generator, state.discriminator, state.projector
-    precision = mixed_precision(config.device, config.precision)
+    made = translated(state, x, y, config, draws, kind)
+    discriminator = state.discriminator
+    real, fake = (seen_by_d(discriminator, each, config) for each in (y, made.fake))
+    terms, d_loss = discriminator_terms(discriminator, real, fake, config, kind)
+    _update(d_loss, state.optimizers["discriminator"])
 
-    # ŷ = G(x) and, where it is used, G(y); with the encoder's features passed on the way.
+    # G and H: fool the updated D, stay recognisable, and leave the style image as it is.
+    weighted: list[Tensor] = []
+    for more in (
+        fooling_terms(discriminator, fake, config),
+        contrastive_terms(state, made, config, draws, kind),
+        identity_terms(made, y, config, kind),
+    ):
+        terms |= more.terms
+        weighted += more.weighted
+    g_loss = torch.stack(weighted).sum()
+    _update(g_loss, state.optimizers["generator"], state.optimizers["projector"])
+    return {name: term.detach() for name, term in {**terms, "D": d_loss, "G": g_loss}.items()}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What G made of a step's crops: ŷ = G(x) and, where it is used, G(y) behind it.
+
+    ``inputs`` are x, or x and y, as they were drawn; ``features`` those of the encoder for what G
+    saw, which may be their mirror images.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    features: list[Tensor]
+    count: int  # crops of x
+
+    @property
+    def fake(self) -> Tensor:
+        """ŷ = G(x)."""
+        return self.outputs[: self.count]
+
+    @property
+    def of_style(self) -> Tensor:
+        """G(y)."""
+        return self.outputs[self.count :]
+
+
+def translated(
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: Draws, kind: Kind
+) -> Made:
+    """G of the crops, with the encoder's features passed on the way."""
     with_identity = config.lambda_y > 0 or config.lambda_identity > 0
     inputs = torch.cat([x, y]) if with_identity else x
     seen = inputs.flip(3) if kind.mirrored else inputs
     noise = _noise(state, seen, draws)
-    with precision:
-        outputs, features = generator.generate(seen, noise, config.layers)
-    fake = outputs[: len(x)]
+    with mixed_precision(config.device, config.precision):
+        outputs, features = state.generator.generate(seen, noise, config.layers)
+    return Made(inputs, outputs, features, len(x))
 
-    # D: real tiles of the style against fake ones.
-    real_tiles, fake_tiles = (
-        cut_tiles(discriminator.view(each), config.tile) for each in (y, fake)
-    )
-    real_tiles.requires_grad_(kind.with_r1)
+
+class Seen(NamedTuple):
+    """What D is given of crops: tiles and, for the second discriminator, energies of textures."""
+
+    tiles: Tensor
+    energies: Tensor | None
+
+
+def seen_by_d(discriminator: Discriminator, crops: Tensor, config: TrainConfig) -> Seen:
+    """Tiles of the crops, whitened where the configuration says so, and their energies."""
+    tiles = cut_tiles(discriminator.view(crops), config.tile)
+    return Seen(tiles, discriminator.energies(crops) if config.lambda_texture > 0 else None)
+
+
+def discriminator_terms(
+    discriminator: Discriminator, real: Seen, fake: Seen, config: TrainConfig, kind: Kind
+) -> tuple[dict[str, Tensor], Tensor]:
+    """D's terms on real tiles of the style against fake ones, and their weighted sum."""
+    real.tiles.requires_grad_(kind.with_r1)
     # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
     with mixed_precision(config.device, "fp32" if kind.with_r1 else config.precision):
-        real_logits = discriminator(real_tiles)
-    with precision:
-        fake_logits = discriminator(fake_tiles.detach())
+        real_logits = discriminator(real.tiles)
+    with mixed_precision(config.device, config.precision):
+        fake_logits = discriminator(fake.tiles.detach())
     terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits)}
-    d_loss = terms["D_gan"]
+    loss = terms["D_gan"]
     if kind.with_r1 and config.lambda_r1 > 0:
-        terms["R1"] = losses.r1_penalty(real_logits, real_tiles)
+        terms["R1"] = losses.r1_penalty(real_logits, real.tiles)
         # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
-        d_loss = d_loss + config.lambda_r1 * config.r1_every * terms["R1"]
-    # A second discriminator sees nothing but how strong textures are, cell by cell.
-    if config.lambda_texture > 0:
-        real_energies, fake_energies = (discriminator.energies(each) for each in (y, fake))
-        real_energies.requires_grad_(kind.with_r1)
-        real_logits = discriminator.judge_energies(real_energies)
-        fake_logits = discriminator.judge_energies(fake_energies.detach())
-        terms["D_texture"] = losses.adversarial_discriminator(real_logits, fake_logits)
-        d_loss = d_loss + terms["D_texture"]
-        if kind.with_r1 and config.lambda_texture_r1 > 0:
-            terms["R1_texture"] = losses.r1_penalty(real_logits, real_energies)
-            d_loss = d_loss + config.lambda_texture_r1 * config.r1_every * terms["R1_texture"]
-    _update(d_loss, state.optimizers["discriminator"])
+        loss = loss + config.lambda_r1 * config.r1_every * terms["R1"]
+    if real.energies is not None and fake.energies is not None:
+        more = _texture_terms(discriminator, real.energies, fake.energies, config, kind)
+        terms |= more.terms
+        for term in more.weighted:
+            loss = loss + term
+    return terms, loss
 
-    # G and H: fool the updated D, …
-    g_terms: list[Tensor] = []
+
+class Terms(NamedTuple):
+    """Terms of an objective by name, and weighted, as they are summed."""
+
+    terms: dict[str, Tensor]
+    weighted: list[Tensor]
+
+
+def _texture_terms(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, config: TrainConfig, kind: Kind
+) -> Terms:
+    """Those of the second discriminator, which sees only how strong textures are (ours)."""
+    real.requires_grad_(kind.with_r1)
+    real_logits = discriminator.judge_energies(real)
+    fake_logits = discriminator.judge_energies(fake.detach())
+    terms = {"D_texture": losses.adversarial_discriminator(real_logits, fake_logits)}
+    weighted = [terms["D_texture"]]
+    if kind.with_r1 and config.lambda_texture_r1 > 0:
+        terms["R1_texture"] = losses.r1_penalty(real_logits, real)
+        weighted.append(config.lambda_texture_r1 * config.r1_every * terms["R1_texture"])
+    return Terms(terms, weighted)
+
+
+def fooling_terms(discriminator: Discriminator, fake: Seen, config: TrainConfig) -> Terms:
+    """G's adversarial terms; D's weights get no gradient."""
+    found = Terms({}, [])
     discriminator.requires_grad_(False)
     if config.lambda_gan > 0:
-        with precision:
-            terms["G_gan"] = losses.adversarial_generator(discriminator(fake_tiles))
-        g_terms.append(config.lambda_gan * terms["G_gan"])
-    if config.lambda_texture > 0:
-        fooled = discriminator.judge_energies(fake_energies)
-        terms["G_texture"] = losses.adversarial_generator(fooled)
-        g_terms.append(config.lambda_texture * terms["G_texture"])
+        with mixed_precision(config.device, config.precision):
+            logits = discriminator(fake.tiles)
+            found.terms["G_gan"] = losses.adversarial_generator(logits)
+        found.weighted.append(config.lambda_gan * found.terms["G_gan"])
+    if fake.energies is not None:
+        logits = discriminator.judge_energies(fake.energies)
+        found.terms["G_texture"] = losses.adversarial_generator(logits)
+        found.weighted.append(config.lambda_texture * found.terms["G_texture"])
     discriminator.requires_grad_(True)
+    return found
 
-    # … stay recognisable, patch by patch, among the patches of the input …
-    weights = [config.lambda_x, config.lambda_y]
-    if any(weights):
-        # The encoder's features of G's inputs are the keys, unless G saw them mirrored.
-        with precision:
-            queries = generator.encode(outputs, config.layers)
-            if kind.mirrored:
-                queries = [feature.flip(3) for feature in queries]
-                with torch.no_grad():
-                    features = generator.encode(inputs, config.layers)
-            keys = [feature.detach() for feature in features]
-        # Positions are drawn per layer, for x and for y.
-        positions = [
-            draws.positions(config.patches, feature[0, 0].numel(), POSITIONS + layer, sets=2)
-            for layer, feature in enumerate(keys)
-        ]
-        nce = {}
-        for batch, (name, weight, part) in enumerate(
-            (
-                ("NCE_x", config.lambda_x, slice(len(x))),
-                ("NCE_y", config.lambda_y, slice(len(x), None)),
+
+def contrastive_terms(
+    state: State, made: Made, config: TrainConfig, draws: Draws, kind: Kind
+) -> Terms:
+    """PatchNCE of x against ŷ and of y against G(y): recognisable patch by patch."""
+    found = Terms({}, [])
+    if not (config.lambda_x or config.lambda_y):
+        return found
+    queries, keys = _queries_and_keys(state, made, config, kind)
+    # Positions are drawn per layer, for x and for y.
+    positions = [
+        draws.positions(config.patches, feature[0, 0].numel(), POSITIONS + layer, sets=2)
+        for layer, feature in enumerate(keys)
+    ]
+    nce = []
+    for batch, (name, weight, part) in enumerate(
+        (
+            ("NCE_x", config.lambda_x, slice(made.count)),
+            ("NCE_y", config.lambda_y, slice(made.count, None)),
+        )
+    ):
+        if weight > 0:
+            found.terms[name] = _patch_nce(
+                [feature[part] for feature in queries],
+                [feature[part] for feature in keys],
+                [where[batch] for where in positions],
+                state.projector,
+                config,
             )
-        ):
-            if weight > 0:
-                terms[name] = _patch_nce(
-                    [feature[part] for feature in queries],
-                    [feature[part] for feature in keys],
-                    [where[batch] for where in positions],
-                    projector,
-                    config,
-                )
-                nce[name] = weight * terms[name]
-        # Two terms are averaged; a single one is not halved.
-        g_terms.append(torch.stack(list(nce.values())).mean())
+            nce.append(weight * found.terms[name])
+    # Two terms are averaged; a single one is not halved.
+    found.weighted.append(torch.stack(nce).mean())
+    return found
 
-    # … and leave the style image as it is.
-    if config.lambda_identity > 0:
-        target = y.flip(3) if kind.mirrored else y
-        terms["identity"] = losses.pixel_identity(outputs[len(x) :], target)
-        g_terms.append(config.lambda_identity * terms["identity"])
-    g_loss = torch.stack(g_terms).sum()
-    _update(g_loss, state.optimizers["generator"], state.optimizers["projector"])
 
-    return {name: term.detach() for name, term in {**terms, "D": d_loss, "G": g_loss}.items()}
+def _queries_and_keys(
+    state: State, made: Made, config: TrainConfig, kind: Kind
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Features of G's outputs, and those of its inputs, unless G saw them mirrored."""
+    keys = made.features
+    with mixed_precision(config.device, config.precision):
+        queries = state.generator.encode(made.outputs, config.layers)
+        if kind.mirrored:
+            queries = [feature.flip(3) for feature in queries]
+            with torch.no_grad():
+                keys = state.generator.encode(made.inputs, config.layers)
+    return queries, [feature.detach() for feature in keys]
+
+
+def identity_terms(made: Made, y: Tensor, config: TrainConfig, kind: Kind) -> Terms:
+    """G leaves the style image as it is."""
+    if not config.lambda_identity > 0:
+        return Terms({}, [])
+    target = y.flip(3) if kind.mirrored else y
+    term = losses.pixel_identity(made.of_style, target)
+    return Terms({"identity": term}, [config.lambda_identity * term])
 
 
 def warm_step(
