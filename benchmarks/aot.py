@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import triton
@@ -16,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from sincut.kernels import bias_act, blur
 from sincut.kernels.crops import BLOCK_COLUMNS, BLOCK_ROWS, gather
 from sincut.kernels.patch_nce import (
     CONFIGURATIONS,
@@ -42,6 +45,8 @@ _TYPES = {
     "planes_ptr": "*u8",
     **dict.fromkeys(("copies_ptr", "places_ptr"), "*i64"),
     "scales_ptr": "*fp64",
+    **dict.fromkeys(("height", "width", "out_height", "out_width", "padding"), "i32"),
+    **dict.fromkeys(("pixels", "noise_pixels", "units", "rounds"), "i32"),
     **dict.fromkeys(("words_ptr", "first_row_ptr"), "*i64"),
     **dict.fromkeys(("columns", "first_column", "stream", "salt", "low_key", "high_key"), "i32"),
 }
@@ -66,6 +71,7 @@ def table() -> list[dict[str, Any]]:
         rows.append(compiled("gather crops", gather, blocks, target))
         words = {"SIZE": BLOCK, "ROUNDS": ROUNDS}
         rows.append(compiled("random words", generate, words, target))
+        rows += of_layers(target)
     return rows
 
 
@@ -86,6 +92,26 @@ def of_configuration(chosen: Configuration, mode: str, even: bool, target: int) 
     }
     name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}{' even' * even}"
     return compiled(name, attend, constants, target, warps=chosen.warps, stages=chosen.stages)
+
+
+def of_layers(target: int) -> list[dict[str, Any]]:
+    """What goes with the convolutions: the blur, and gain, bias, noise and activation."""
+    rows = []
+    for image in ("*bf16", "*fp32"):
+        types = dict.fromkeys(("image_ptr", "out_ptr", "slope_ptr", "output_ptr"), image)
+        types["result_ptr"] = image
+        for how, stride, up in (("", 1, False), (" stride 2", 2, False), (" transposed", 2, True)):
+            constants = {"UNIT": 8, "STRIDE": stride, "UP": up, "BLOCK": blur.BLOCK}
+            name = f"blur{how} {image[1:]}"
+            rows.append(compiled(name, blur.filter_rows, constants, target, types=types))
+        for kernel in (bias_act.add_and_activate, bias_act.mask_and_sum):
+            constants = {
+                "UNIT": 8, "WITH_NOISE": True, "SLOPE": bias_act.SLOPE, "ROWS": bias_act.ROWS,
+                "WIDTH": bias_act.WIDTH, "INTERPRETED": False,
+            }  # fmt: skip
+            name = f"{kernel.fn.__name__} {image[1:]}"
+            rows.append(compiled(name, kernel, constants, target, types=types))
+    return rows
 
 
 def of_rows(kernel: Any, count: int | None, target: int) -> dict[str, Any]:
@@ -110,14 +136,18 @@ def compiled(
     *,
     warps: int = 4,
     stages: int = 3,
+    types: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Compile a kernel for a target (80, 89, 90) and read what ptxas says of it."""
+    """Compile a kernel for a target (80, 89, 90) and read what ptxas says of it.
+
+    ``types`` are those of arguments whose names do not tell.
+    """
     signature = {}
     for argument in kernel.arg_names:
         if argument in constants:
             signature[argument] = "constexpr"
-        elif argument in _TYPES:
-            signature[argument] = _TYPES[argument]
+        elif argument in types or argument in _TYPES:
+            signature[argument] = types.get(argument) or _TYPES[argument]
         elif argument.endswith(("_high_ptr", "_low_ptr")):
             signature[argument] = "*bf16"
         else:
@@ -154,6 +184,26 @@ def compiled(
         "tensor_core_instructions": len(
             re.findall(r"\b(?:wgmma\.mma_async|mma\.sync|tcgen05\.mma)", ptx)
         ),
+        **_waits(result.asm["cubin"], kernel, target),
+    }
+
+
+def _waits(cubin: bytes, kernel: Any, target: int) -> dict[str, int]:
+    """How many products Hopper's matrix units are given, and how often they are waited for.
+
+    A compiler that cannot keep them apart waits for each before it gives the next.
+    """
+    if target != 90 or kernel is not attend:
+        return {}
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [str(tool), "-c", str(path)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {
+        "products": len(re.findall(r"\bHGMMA\b", said)),
+        "waits": len(re.findall(r"\bWARPGROUP\.DEPBAR\b", said)),
     }
 
 

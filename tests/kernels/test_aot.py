@@ -38,6 +38,7 @@ def test_every_configuration_is_there(table: list[dict[str, Any]]) -> None:
                 name = f"attend {chosen.rows}×{chosen.columns} parts={chosen.parts} {mode}"
                 assert {name, f"{name} even"} <= set(names)
         assert {"prepare", "finish_query", "finish_key", "gather crops"} <= set(names)
+        assert {"blur bf16", "blur transposed fp32", "mask_and_sum bf16"} <= set(names)
 
 
 def test_nothing_spills(table: list[dict[str, Any]]) -> None:
@@ -52,3 +53,10 @@ def test_shared_memory_fits(table: list[dict[str, Any]]) -> None:
 def test_matrices_are_multiplied_by_matrix_units(table: list[dict[str, Any]]) -> None:
     for row in table:
         assert (row["tensor_core_instructions"] > 0) == row["multiplies_matrices"], row
+
+
+def test_matrix_units_are_not_waited_for_after_every_product(table: list[dict[str, Any]]) -> None:
+    counted = [row for row in table if row.get("products")]
+    assert len(counted) >= 12  # all of Hopper's but the small ones, which use the older units
+    for row in counted:
+        assert row["waits"] <= row["products"] / 3, row
