@@ -25,7 +25,7 @@ from sincut.evaluation.figures import Comparison
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.runs.estimate import fitted, measure
-from sincut.runs.final_colours import finished, translated
+from sincut.runs.final_colours import final_generator, translated
 from sincut.training.loop import Record, train
 from sincut.training.state import State, new_state
 
@@ -149,7 +149,7 @@ class _Run:
         on_cuda = self.config.device == "cuda"
         if on_cuda:
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated())
-        self.picture = translated(self.pair[0], finished(state, *self.pair, self.config))
+        self.picture = translated(self.pair[0], final_generator(state, *self.pair))
         figures = dataclasses.asdict(self.comparison.figures(self.picture))
         self._reset_peak()  # of training, not of translating
         return {

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,25 +23,18 @@ class Generator(nn.Module):
     the residual blocks; the decoder has the other half, one upsampling layer per downsampling and
     a 1×1 convolution to RGB with activation. The output is not clamped and may leave [-1, 1].
 
-    With ``correction`` (ours, for short runs) the decoder ends differently: its features are joined
-    with encoder layer 1 by a 3×3 convolution at full resolution, and what comes out of it is a
-    correction to an affine map of the input's colours. Detail finer than the blurred upsampling can
-    carry then comes from the input, and colours are right from the first step on
-    (:meth:`set_colours`).
-
     Args:
         channels: c, the width at full resolution.
         blocks: residual blocks without downsampling, even; half of them in the decoder.
         downsamplings: how often the resolution is halved.
-        correction: whether the output is a correction to an affine map of the input.
     """
 
-    def __init__(
-        self, channels: int, blocks: int = 6, downsamplings: int = 1, correction: bool = False
-    ) -> None:
+    needed: ClassVar[frozenset[int]] = frozenset()  # encoder layers that the decoder's end reads
+    kept_bytes: ClassVar[int] = 0  # per pixel and channel, at the peak, for those
+
+    def __init__(self, channels: int, blocks: int = 6, downsamplings: int = 1) -> None:
         super().__init__()
         self.channels, self.blocks, self.downsamplings = channels, blocks, downsamplings
-        self.correction = correction
         widths = [channels * 2**level for level in range(downsamplings + 1)]
         wide = widths[-1]
         self.encoder = nn.ModuleList(
@@ -55,14 +48,29 @@ class Generator(nn.Module):
         self.upsampling = nn.ModuleList(
             UpsamplingLayer(b, a) for a, b in reversed(list(pairwise(widths)))
         )
-        if correction:
-            self.join = ConvLayer(channels, channels, 3, gain=1 / math.sqrt(2))
-            # A tenth of the usual gain: at first the correction is small.
-            self.to_rgb = ConvLayer(channels, 3, 1, activate=False, gain=0.1)
-            self.colours = nn.Parameter(torch.eye(3)[:, :, None, None].clone())
-            self.offset = nn.Parameter(torch.zeros(3))
-        else:
-            self.to_rgb = ConvLayer(channels, 3, 1)
+        self.add_end()
+
+    def add_end(self) -> None:
+        """Make the layers at full resolution that the decoder ends with."""
+        self.to_rgb = ConvLayer(self.channels, 3, 1)
+
+    @property
+    def end(self) -> list[ConvLayer]:
+        """Those layers, in the order in which they read each other."""
+        return [self.to_rgb]
+
+    def ended(self, source: Tensor, decoded: Tensor, passed: Mapping[int, Tensor]) -> Tensor:
+        """The output, from the input, the decoder's features and the :attr:`needed` layers."""
+        return cast(Tensor, self.to_rgb(decoded))
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """What the generator was made with."""
+        return {
+            "channels": self.channels,
+            "blocks": self.blocks,
+            "downsamplings": self.downsamplings,
+        }
 
     @property
     def alignment(self) -> int:
@@ -72,8 +80,7 @@ class Generator(nn.Module):
     @property
     def halo(self) -> int:
         """Input pixels on each side of an output pixel that it can depend on, from the layers."""
-        layers = [*self.encoder, *self.decoder, *self.upsampling]
-        layers += [self.join, self.to_rgb] if self.correction else [self.to_rgb]
+        layers = [*self.encoder, *self.decoder, *self.upsampling, *self.end]
         reach = 0
         for phase in range(self.alignment):
             first = last = phase
@@ -105,33 +112,12 @@ class Generator(nn.Module):
         :meth:`position_noise` makes it, or fresh numbers of :meth:`noise_shapes`.
         """
         source = image
-        kept = {*layers, 1} if self.correction else layers
-        image, passed = self._encode(source, kept, stop=len(self.encoder))
+        image, passed = self._encode(source, {*layers, *self.needed}, stop=len(self.encoder))
         for block in self.decoder:
             image = block(image)
         for level, layer in enumerate(self.upsampling):
             image = layer(image, noise[level] if noise is not None else None)
-        features = [passed[layer] for layer in sorted(layers)]
-        if not self.correction:
-            return self.to_rgb(image), features
-        correction = self.to_rgb(self.join(image + passed[1]))
-        with torch.autocast(source.device.type, enabled=False):  # bf16 would show as bands
-            recoloured = F.conv2d(source, self.colours, self.offset)
-        return recoloured + correction.to(source.dtype), features
-
-    @torch.no_grad()
-    def set_colours(self, matrix: Tensor, offset: Tensor) -> None:
-        """Start from this affine map of colours in [-1, 1]: matrix (3, 3), offset (3,)."""
-        self.colours.copy_(matrix[:, :, None, None])
-        self.offset.copy_(offset)
-
-    @torch.no_grad()
-    def change_colours(self, matrix: Tensor, offset: Tensor) -> None:
-        """Follow the output by an affine map of colours in [-1, 1], as a part of the weights."""
-        matrix, offset = (each.to(self.offset) for each in (matrix, offset))
-        for weight in (self.colours, self.to_rgb.weight):
-            weight.copy_(torch.einsum("ij,jchw->ichw", matrix, weight))
-        self.offset.copy_(matrix @ self.offset + offset)
+        return self.ended(source, image, passed), [passed[layer] for layer in sorted(layers)]
 
     def forward(self, image: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
         """(N, 3, H, W) of about [-1, 1] → the same shape, not clamped, any size of at least 1.
@@ -171,3 +157,50 @@ class Generator(nn.Module):
             if number in layers:
                 passed[number] = image
         return image, passed
+
+
+class ColourCorrectingGenerator(Generator):
+    """A generator whose output is a correction to an affine map of colours (ours, for short runs).
+
+    The decoder's features are joined with encoder layer 1 by a 3×3 convolution at full resolution,
+    and what comes out of it is added to an affine map of the input's colours. Detail finer than the
+    blurred upsampling can carry then comes from the input, and colours are right from the first
+    step on (:meth:`set_colours`).
+    """
+
+    needed = frozenset({1})
+    kept_bytes = 8
+
+    def add_end(self) -> None:
+        """As :meth:`Generator.add_end`."""
+        self.join = ConvLayer(self.channels, self.channels, 3, gain=1 / math.sqrt(2))
+        # A tenth of the usual gain: at first the correction is small.
+        self.to_rgb = ConvLayer(self.channels, 3, 1, activate=False, gain=0.1)
+        self.colours = nn.Parameter(torch.eye(3)[:, :, None, None].clone())
+        self.offset = nn.Parameter(torch.zeros(3))
+
+    @property
+    def end(self) -> list[ConvLayer]:
+        """As :attr:`Generator.end`."""
+        return [self.join, self.to_rgb]
+
+    def ended(self, source: Tensor, decoded: Tensor, passed: Mapping[int, Tensor]) -> Tensor:
+        """As :meth:`Generator.ended`."""
+        correction = self.to_rgb(self.join(decoded + passed[1]))
+        with torch.autocast(source.device.type, enabled=False):  # bf16 would show as bands
+            recoloured = F.conv2d(source, self.colours, self.offset)
+        return cast(Tensor, recoloured + correction.to(source.dtype))
+
+    @torch.no_grad()
+    def set_colours(self, matrix: Tensor, offset: Tensor) -> None:
+        """Start from this affine map of colours in [-1, 1]: matrix (3, 3), offset (3,)."""
+        self.colours.copy_(matrix[:, :, None, None])
+        self.offset.copy_(offset)
+
+    @torch.no_grad()
+    def change_colours(self, matrix: Tensor, offset: Tensor) -> None:
+        """Follow the output by an affine map of colours in [-1, 1], as a part of the weights."""
+        matrix, offset = (each.to(self.offset) for each in (matrix, offset))
+        for weight in (self.colours, self.to_rgb.weight):
+            weight.copy_(torch.einsum("ij,jchw->ichw", matrix, weight))
+        self.offset.copy_(matrix @ self.offset + offset)

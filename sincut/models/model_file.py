@@ -21,6 +21,7 @@ from torch import Tensor
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files import write_atomically
+from sincut.models.architectures import described_generator, description
 from sincut.models.generator import Generator
 from sincut.models.projector import PatchProjector
 from sincut.version import __version__
@@ -49,13 +50,7 @@ def save_model(
     tensors = {f"generator.{name}": value for name, value in generator.state_dict().items()}
     if projector is not None:
         tensors |= {f"projector.{name}": value for name, value in projector.state_dict().items()}
-    networks = {
-        "channels": generator.channels,
-        "blocks": generator.blocks,
-        "downsamplings": generator.downsamplings,
-        "correction": generator.correction,
-    }
-    save_tensors(path, "sincut-model", tensors, {**header, "generator": networks})
+    save_tensors(path, "sincut-model", tensors, {**header, "generator": description(generator)})
 
 
 def model_file(path: Path) -> Path:
@@ -76,7 +71,7 @@ def model_file(path: Path) -> Path:
 def load_model(path: Path) -> Model:
     """Read a model file, or the one in a run folder. Errors as :func:`load_tensors`."""
     tensors, header = load_tensors(model_file(Path(path)), "sincut-model")
-    generator = Generator(**header["generator"])
+    generator = described_generator(header["generator"])
     generator.load_state_dict(_part(tensors, "generator."))
     projector = None
     heads = _part(tensors, "projector.")

@@ -15,7 +15,7 @@ from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.images.reading.source import Pixels
-from sincut.runs.final_colours import finished, reduced, translated
+from sincut.runs.final_colours import final_generator, reduced, translated
 from sincut.training.loop import Record, train
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.training.step import Kind, kind_of
@@ -122,7 +122,7 @@ def measure(
     with_r1 = typical(warm=False, with_r1=True)
     plain = typical(warm=False, with_r1=False) or with_r1 or 0.0
     before_finish = time.monotonic()
-    generator = finished(state, content, style, config)
+    generator = final_generator(state, content, style)
     finish = time.monotonic() - before_finish
     figures = 0.0
     if comparison is not None:

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.data.colour_transfer import affine_transfer
 from sincut.images.reading.source import Pixels
-from sincut.models.generator import Generator
+from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.training.state import State
 from sincut.translation.tiles import translate_pixels
 
@@ -20,7 +19,7 @@ _WIDTH = 1280  # pixels of the content at most, for the colours: the size short 
 _STRETCH = 1 / 3  # of the contrast that is missing
 
 
-def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) -> Generator:
+def final_generator(state: State, content: Pixels, style: Pixels) -> Generator:
     """The averaged generator; one that corrects colours gets the style's mean.
 
     D judges small crops, so in a short run the colours of the whole drift. The affine transfer from
@@ -32,9 +31,10 @@ def finished(state: State, content: Pixels, style: Pixels, config: TrainConfig) 
     Args:
         content, style: (H, W, 3) uint8 sRGB.
     """
-    if not config.correction:
-        return state.averaged_generator
-    generator = copy.deepcopy(state.averaged_generator)
+    average = state.averaged_generator
+    if not isinstance(average, ColourCorrectingGenerator):
+        return average
+    generator = copy.deepcopy(average)
     output = reduced(content, _WIDTH, generator)
     matrix, offset = (
         torch.from_numpy(each).float() for each in affine_transfer(output, style, stretch=_STRETCH)

@@ -25,7 +25,7 @@ from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, save_model
-from sincut.runs.final_colours import finished, reduced, translated
+from sincut.runs.final_colours import final_generator, reduced, translated
 from sincut.runs.folder import (
     BOARD,
     CARD_FILE,
@@ -265,7 +265,7 @@ class Recorder:
     def generator(self, state: State) -> Generator:
         """The generator as it is written and shown, worked out once per step."""
         if self.finished is None or self.finished[0] != state.step:
-            self.finished = state.step, finished(state, *self.pair, self.config)
+            self.finished = state.step, final_generator(state, *self.pair)
         return self.finished[1]
 
 

@@ -17,8 +17,9 @@ from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
 from sincut.data.colour_transfer import affine_transfer
 from sincut.data.crops import ResidentImage, sample_boxes
+from sincut.models.architectures import generator_of
 from sincut.models.discriminator import Discriminator
-from sincut.models.generator import Generator
+from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.model_file import _part, save_tensors
 from sincut.models.projector import PatchProjector
 
@@ -52,9 +53,7 @@ def initial_state(config: TrainConfig) -> State:
     """New networks on the device of a resolved configuration, drawn from its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        generator = Generator(
-            config.channels, config.blocks, config.downsamplings, config.correction
-        )
+        generator = generator_of(config)
         discriminator = Discriminator(
             config.discriminator_channels,
             config.tile,
@@ -149,11 +148,13 @@ def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
     fixed filters takes them from the style.
     """
     state = initial_state(config)
-    if config.correction:
+    generators = state.generator, state.averaged_generator
+    correcting = [each for each in generators if isinstance(each, ColourCorrectingGenerator)]
+    if correcting:
         matrix, offset = (
             torch.from_numpy(each).float() for each in affine_transfer(content, style)
         )
-        for generator in (state.generator, state.averaged_generator):
+        for generator in correcting:
             generator.set_colours(matrix, offset)
     if config.whiten or config.lambda_texture > 0:
         image = ResidentImage(style, config, config.device)

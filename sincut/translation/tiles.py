@@ -310,7 +310,7 @@ def translate_tile(generator: Generator, rgb: Array, tile: Tile, config: Transla
 
 def window_bytes(generator: Generator, rows: int, columns: int) -> int:
     """Host memory that a window of rows × columns takes at the peak, on a CPU, about."""
-    per_channel = _BYTES_PER_CHANNEL + (8 if generator.correction else 0)
+    per_channel = _BYTES_PER_CHANNEL + generator.kept_bytes
     return int(_BYTES_ONCE + (100 + per_channel * generator.channels) * rows * columns)
 
 

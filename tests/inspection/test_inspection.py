@@ -35,7 +35,7 @@ from sincut.inspection.similarity_pictures import (
     enlarged,
     heat_picture,
 )
-from sincut.models.generator import Generator
+from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.model_file import load_generator, load_model, save_model
 from sincut.models.projector import PatchProjector
 from sincut.pages.heat_maps import (
@@ -58,7 +58,7 @@ TRAIN = TrainConfig(channels=4, layers=(0, 1, 2, 4))
 def doing_nothing(channels: int = 4) -> Generator:
     """A generator with G(x) = x and a random encoder."""
     torch.manual_seed(0)
-    generator = Generator(channels, correction=True).eval().requires_grad_(False)
+    generator = ColourCorrectingGenerator(channels).eval().requires_grad_(False)
     generator.to_rgb.weight.zero_()
     return generator
 

@@ -9,7 +9,7 @@ import torch
 
 from sincut.compute.devices import convolutions
 from sincut.models.discriminator import Discriminator
-from sincut.models.generator import Generator
+from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.layers import Blur, ResidualBlock
 from sincut.models.projector import PatchProjector
 from sincut.training.losses import r1_penalty
@@ -86,7 +86,9 @@ def test_halo_is_the_footprint_of_an_input_gradient(
     blocks: int, downsamplings: int, correction: bool, halo: int | None
 ) -> None:
     """Everything an output pixel depends on lies within the halo, and something at its edge."""
-    generator = seeded(Generator(2, blocks, downsamplings, correction))
+    generator = seeded(
+        (ColourCorrectingGenerator if correction else Generator)(2, blocks, downsamplings)
+    )
     if halo is not None:
         assert generator.halo == halo
     alignment = generator.alignment
@@ -118,7 +120,7 @@ def test_output_is_not_clamped() -> None:
 
 def test_a_correction_starts_near_the_affine_map_of_colours() -> None:
     torch.manual_seed(0)
-    generator = Generator(8, correction=True)
+    generator = ColourCorrectingGenerator(8)
     image = torch.rand(1, 3, 32, 32) * 2 - 1
     assert (generator(image) - image).abs().mean() < 0.25
     matrix = torch.tensor([[0.5, 0.1, 0.0], [0.0, 0.7, 0.2], [0.3, 0.0, 0.4]])
@@ -132,7 +134,7 @@ def test_a_correction_starts_near_the_affine_map_of_colours() -> None:
 
 
 def test_colours_changed_after_the_output_become_part_of_the_weights() -> None:
-    generator = seeded(Generator(4, correction=True))
+    generator = seeded(ColourCorrectingGenerator(4))
     image = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0)).double()
     offset = torch.tensor([0.3, -0.2, 0.1]).double()
@@ -143,7 +145,7 @@ def test_colours_changed_after_the_output_become_part_of_the_weights() -> None:
 
 
 def test_features_passed_on_the_way_do_not_depend_on_the_kind_of_output() -> None:
-    generator = seeded(Generator(4, correction=True))
+    generator = seeded(ColourCorrectingGenerator(4))
     image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
     passed = generator.generate(image, None, (0, 1, 3))[1]
     encoded = generator.encode(image, (3, 0, 1))

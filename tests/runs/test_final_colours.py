@@ -9,7 +9,7 @@ import torch
 from sincut.config.presets import train_config
 from sincut.data.colour_transfer import affine_transfer
 from sincut.demo import render_content, render_style
-from sincut.runs.final_colours import finished, reduced, translated
+from sincut.runs.final_colours import final_generator, reduced, translated
 from sincut.training.state import State, new_state
 from tests.conftest import TINY
 
@@ -39,7 +39,7 @@ def test_the_translated_content_has_the_colours_of_the_style() -> None:
     state = drifted(1.25)
     weights = [each.clone() for each in state.averaged_generator.parameters()]
     before = still_to_do(translated(CONTENT, state.averaged_generator))
-    after = still_to_do(translated(CONTENT, finished(state, CONTENT, STYLE, CONFIG)))
+    after = still_to_do(translated(CONTENT, final_generator(state, CONTENT, STYLE)))
     assert after[0] < 0.03 < 0.1 < before[0]
     assert before[1].min() < 0.88 < 0.93 < after[1].min()
     for kept, weight in zip(weights, state.averaged_generator.parameters(), strict=True):
@@ -50,7 +50,7 @@ def test_contrast_is_raised_by_a_third_of_what_is_missing() -> None:
     """The rest may be a place that the content does not have; textures would pay for it."""
     state = drifted(0.7)
     before = translated(CONTENT, state.averaged_generator)
-    after = translated(CONTENT, finished(state, CONTENT, STYLE, CONFIG))
+    after = translated(CONTENT, final_generator(state, CONTENT, STYLE))
     assert still_to_do(after)[0] < 0.03 < 0.1 < still_to_do(before)[0]
     missing = still_to_do(before)[1]
     assert missing.max() > 1.2
@@ -61,7 +61,7 @@ def test_contrast_is_raised_by_a_third_of_what_is_missing() -> None:
 def test_a_published_generator_is_written_as_it_is() -> None:
     config = CONFIG.replaced(correction=False)
     state = new_state(CONTENT, STYLE, config)
-    assert finished(state, CONTENT, STYLE, config) is state.averaged_generator
+    assert final_generator(state, CONTENT, STYLE) is state.averaged_generator
 
 
 def test_reduced_keeps_the_shape_of_the_image() -> None:

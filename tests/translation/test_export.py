@@ -22,7 +22,7 @@ import sincut.translation.export as exporting
 from sincut.cli import main
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
-from sincut.models.generator import Generator
+from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.model_file import load_model, save_model
 from sincut.translation.export import Exported, export, noise_inputs
 from sincut.translation.tiles import translate_pixels
@@ -125,7 +125,7 @@ class Case:
 def corrected(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with the header of a run, a correction of an affine map, and noise that shows."""
     torch.manual_seed(4)
-    generator = noisy(Generator(4, 2, correction=True).requires_grad_(False))
+    generator = noisy(ColourCorrectingGenerator(4, 2).requires_grad_(False))
     path = tmp_path_factory.mktemp("models") / "corrected.safetensors"
     save_model(path, generator, None, load_model(tiny_run).header)
     return path
@@ -145,7 +145,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with two downsamplings, and so with noise of two sizes, and correction."""
     torch.manual_seed(3)
-    generator = noisy(Generator(4, 2, downsamplings=2, correction=True).requires_grad_(False))
+    generator = noisy(ColourCorrectingGenerator(4, 2, downsamplings=2).requires_grad_(False))
     path = tmp_path_factory.mktemp("models") / "deep.safetensors"
     save_model(path, generator, None, {"config": {"downsamplings": 2}})
     return path

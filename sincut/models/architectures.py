@@ -1,0 +1,44 @@
+"""Architectures: which generator a name means, and how a model file says what it was built of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sincut.config.training import TrainConfig
+from sincut.errors import SincutError
+from sincut.models.generator import ColourCorrectingGenerator, Generator
+
+ARCHITECTURES: dict[str, type[Generator]] = {
+    "stylegan2": Generator,
+    "stylegan2-correcting": ColourCorrectingGenerator,
+}
+
+
+def generator_of(config: TrainConfig) -> Generator:
+    """A new generator as a training configuration asks for it."""
+    kind = ColourCorrectingGenerator if config.correction else Generator
+    return kind(config.channels, config.blocks, config.downsamplings)
+
+
+def description(generator: Generator) -> dict[str, Any]:
+    """What a model file says of its generator: the architecture and its arguments."""
+    names = {kind: name for name, kind in ARCHITECTURES.items()}
+    return {"architecture": names[type(generator)], "arguments": generator.arguments}
+
+
+def described_generator(values: Mapping[str, Any]) -> Generator:
+    """A new generator as :func:`description` says; also as files of version 0.1 say it.
+
+    Raises:
+        SincutError: an architecture that this version does not know.
+    """
+    if "architecture" not in values:  # 0.1 knew one, with a switch
+        plain = {name: value for name, value in values.items() if name != "correction"}
+        return (ColourCorrectingGenerator if values["correction"] else Generator)(**plain)
+    if values["architecture"] not in ARCHITECTURES:
+        raise SincutError(
+            f"the model's architecture must be one of {', '.join(ARCHITECTURES)}, got "
+            f"{values['architecture']}; try a newer version of sincut"
+        )
+    return ARCHITECTURES[values["architecture"]](**values["arguments"])
