@@ -18,7 +18,6 @@ writes the tables anew from what is there.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -56,6 +55,7 @@ from sincut.ablation.page import (
 )
 from sincut.ablation.trials import Outcome, Plan, Trial, planned
 from sincut.compute.memory import out_of_memory
+from sincut.compute.processes import Processes
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.files import file_digest, write_atomically, write_text
@@ -136,7 +136,7 @@ def ablate(
     """
     folder = Path(output)
     tell = listener or (lambda _: None)
-    processes = _Processes.from_environment()
+    processes = Processes.from_environment()
     check_folder(folder, resume=resume, force=force, several=processes.count > 1)
     pictures = {name: read_picture(Path(path)) for name, path in _named(content, style)}
     images = {name: _image(Path(path), pictures[name]) for name, path in _named(content, style)}
@@ -190,53 +190,6 @@ def ablate(
     work = _Work(folder, plan, Path(content), Path(style), pictures, machine, comparison, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, outcomes_of(folder, plan), number)
-
-
-@dataclass(frozen=True)
-class _Processes:
-    """Which of how many processes this is, and which GPU of its machine is its own."""
-
-    index: int
-    count: int
-    gpu: int | None
-
-    @classmethod
-    def from_environment(cls) -> _Processes:
-        """As ``torchrun`` tells it."""
-        numbers: dict[str, int] = {}
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-            if name in os.environ:
-                value = os.environ[name]
-                if not (value.isascii() and value.isdigit()):
-                    raise SincutError(
-                        f"{name} in the environment must be a whole number, got {value!r}; "
-                        "start with torchrun, or without it"
-                    )
-                numbers[name] = int(value)
-        index, count = numbers.get("RANK", 0), numbers.get("WORLD_SIZE", 1)
-        if index >= count or (count > 1 and "RANK" not in numbers):
-            raise SincutError(
-                f"RANK in the environment must be below WORLD_SIZE, got "
-                f"{numbers.get('RANK', 'none')} and {numbers.get('WORLD_SIZE', 'none')}; "
-                "start with torchrun, or without it"
-            )
-        return cls(index, count, numbers.get("LOCAL_RANK"))
-
-    def mine(self, trial: int) -> bool:
-        """Whether a trial of the plan is this process's to do."""
-        return trial % self.count == self.index
-
-    def choose_gpu(self, device: str) -> None:
-        """Make the process's own GPU the one that ``cuda`` means."""
-        if device != "cuda" or self.gpu is None:
-            return
-        present = torch.cuda.device_count()
-        if self.gpu >= present:
-            raise SincutError(
-                f"LOCAL_RANK in the environment must be below the number of GPUs, {present}, got "
-                f"{self.gpu}; try torchrun --nproc-per-node {present}"
-            )
-        torch.cuda.set_device(self.gpu)
 
 
 class _Work:

@@ -20,7 +20,7 @@ from sincut.images.writing.formats import BAND_STEP, disk_bytes, memory_bytes
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import kept_bytes
 from sincut.translation.bands import ENCODERS
-from sincut.translation.tiles import Engine, Network, Operator, device_bytes, window_bytes
+from sincut.translation.tiles import Engine, Operator
 from sincut.translation.tiling import Band, align_up, bands
 from sincut.units import byte_text
 
@@ -109,7 +109,7 @@ def cut(
     sides: Sequence[int] = _SIDES[kind]
     if config.tile != "auto":
         sides = (config.tile_pixels(0, whole),)
-    elif kind == "cuda" and isinstance(operator, Network):
+    elif kind == "cuda":
         sides = _sides_that_fit(operator, sides)
     base = memory_in_use() + source.resident_bytes + held
     base += mask.resident_bytes if mask is not None else 0
@@ -134,9 +134,7 @@ def cut(
             peak = base + needed + needed // 10  # the allocator keeps some of what was freed
             found = Cut(side, band, peak, 0)
             if peak <= limit:
-                on_device = 0
-                if kind == "cuda" and isinstance(operator, Network):
-                    on_device = device_bytes(operator, min(side, whole))
+                on_device = operator.device_bytes(min(side, whole)) if kind == "cuda" else 0
                 return Cut(side, band, peak, on_device)
     raise SincutError(
         f"translating {source.path} needs about {byte_text(found.host_bytes)} of memory, allowed "
@@ -211,15 +209,13 @@ def _computing_bytes(operator: Operator, layout: Layout, side: int, kind: str) -
     rows, columns = min(side, layout.height) + reach, min(side, layout.width) + reach
     if kind == "cuda":
         return 3 * rows * columns * 3 * 8  # pinned, on their way
-    if isinstance(operator, Network):
-        return window_bytes(operator.generator, rows, columns)
-    return rows * columns * 3 * 4 * 12
+    return operator.host_bytes(rows, columns)
 
 
-def _sides_that_fit(network: Network, sides: Sequence[int]) -> Sequence[int]:
-    free, _ = torch.cuda.mem_get_info(network.device)
+def _sides_that_fit(operator: Operator, sides: Sequence[int]) -> Sequence[int]:
+    free, _ = torch.cuda.mem_get_info(operator.device)
     limit = min(_DEVICE_SHARE * free, _DEVICE_BYTES)
-    fitting = [side for side in sides if device_bytes(network, side) <= limit]
+    fitting = [side for side in sides if operator.device_bytes(side) <= limit]
     return fitting or sides[-1:]
 
 

@@ -48,6 +48,18 @@ class Operator(Protocol):
         """(1, 3, rows read, columns read) of [-1, 1] → (1, 3, rows, columns) written, float32."""
         ...
 
+    def host_bytes(self, rows: int, columns: int) -> int:
+        """Host memory that a window of rows × columns takes at the peak, on a CPU, about."""
+        ...
+
+    def device_bytes(self, side: int) -> int:
+        """Device memory that tiles of ``side`` take at the peak, on CUDA."""
+        ...
+
+    def forget(self) -> None:
+        """Free what can be made anew, and keep no more of it: memory is short."""
+        ...
+
 
 class Network:
     """A generator as an operator.
@@ -86,8 +98,16 @@ class Network:
             del self._inputs[shape]
         return output[..., rows.core, columns.core]
 
+    def host_bytes(self, rows: int, columns: int) -> int:
+        """As :class:`Operator` says."""
+        return window_bytes(self.generator, rows, columns)
+
+    def device_bytes(self, side: int) -> int:
+        """As :class:`Operator` says."""
+        return device_bytes(self, side)
+
     def forget(self) -> None:
-        """Free what was recorded, and record no more: memory is short."""
+        """As :class:`Operator` says: recorded graphs."""
         self._inputs.clear()
         self._replayed = Replayed(self._generate, record=False)
 
@@ -128,6 +148,17 @@ class Carry:
         """As :class:`Operator` says."""
         assert self.look is not None
         return self.look.window(image[0], tile.rows.start, tile.columns.start)[None]
+
+    def host_bytes(self, rows: int, columns: int) -> int:
+        """As :class:`Operator` says: a dozen maps of three channels."""
+        return rows * columns * 3 * 4 * 12
+
+    def device_bytes(self, side: int) -> int:
+        """As :class:`Operator` says: too little to count."""
+        return 0
+
+    def forget(self) -> None:
+        """As :class:`Operator` says; nothing is kept."""
 
 
 class Engine:
@@ -200,8 +231,7 @@ class Engine:
             # The error is gone by now, and with it the tensors that its traceback kept alive.
             self.most = _pixels(tile) // 2
             self.splits += 1
-            if isinstance(self.operator, Network):
-                self.operator.forget()
+            self.operator.forget()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         operator = self.operator

@@ -43,6 +43,7 @@ from sincut.ablation.page import (
 )
 from sincut.ablation.trials import Outcome, Plan, Trial, parse_over
 from sincut.cli import main
+from sincut.compute.processes import Processes
 from sincut.config.presets import PRESETS, train_config
 from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
@@ -1041,11 +1042,11 @@ def test_what_a_process_is_told(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     for gpu in (0, 1, None):
-        ablation._Processes(0, 3, gpu).choose_gpu("cuda")
-    ablation._Processes(0, 3, 1).choose_gpu("cpu")
+        Processes(0, 3, gpu).choose_gpu("cuda")
+    Processes(0, 3, 1).choose_gpu("cpu")
     assert chosen == [0, 1]
     with pytest.raises(SincutError) as caught:
-        ablation._Processes(2, 3, 2).choose_gpu("cuda")
+        Processes(2, 3, 2).choose_gpu("cuda")
     assert str(caught.value) == (
         "LOCAL_RANK in the environment must be below the number of GPUs, 2, got 2; try torchrun "
         "--nproc-per-node 2"
