@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.files import check_folder, file_digest
 from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Picture
+from sincut.images.reading.source import Picture, Pixels
 from sincut.models.model_file import load_tensors
 from sincut.runs.estimate import Pace, fitted, measure
 from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE
@@ -29,7 +30,7 @@ from sincut.runs.report import expected_seconds
 from sincut.runs.tensorboard import check_installed
 from sincut.signals import signals
 from sincut.training.loop import train as train_loop
-from sincut.training.state import STATE_FILE, new_state, restored_state
+from sincut.training.state import STATE_FILE, State, new_state, restored_state
 from sincut.version import __version__
 
 # May change when a run is continued; everything else is the run.
@@ -95,74 +96,39 @@ def train(
     budget = _budget(minutes, resume, changes)
     if tensorboard:
         check_installed()
-    paths = {"content": Path(content), "style": Path(style)}
     if resume and force:
         raise SincutError("--resume goes on and --force starts anew; give one of them")
+    saved = None
     if resume:
-        tensors, header = _saved_state(folder)
-        config = _resumed_config(header, preset, method, changes)
+        saved = _saved_state(folder)
+        config = _resumed_config(saved[1], preset, method, changes)
     else:
         _check_folder(folder, force)
         config = _fresh_config(preset, method, changes)
     config = resolved(config)
     if budget is None:
         tell(_start_record(config, preset, resume))
-
-    pictures = {name: read_picture(path) for name, path in paths.items()}
-    for name, picture in pictures.items():
-        for notice in picture.notices:
-            tell({"event": "notice", "about": f"the {name} image", "text": notice})
-    pair = pictures["content"].rgb, pictures["style"].rgb
-    comparison = Comparison(*pair) if config.evaluate_every else None
+    images = _images({"content": Path(content), "style": Path(style)}, tell)
+    comparison = Comparison(*images.pair) if config.evaluate_every else None
     pace = None
     if budget is not None:
-        pace = measure(*pair, config, comparison)
+        pace = measure(*images.pair, config, comparison)
         left = budget - (time.monotonic() - started)
-        reserved = expected_seconds(*pair, pace.preview, config) if report else 0.0
+        reserved = expected_seconds(*images.pair, pace.preview, config) if report else 0.0
         keep_warm = "warm_steps" in changes
         config = fitted(config, pace, left, keep_warm=keep_warm, reserved=reserved)
         tell(_start_record(config, preset, resume))
-    images = {name: _describe(paths[name], pictures[name]) for name in paths}
-    if resume:
-        _check_images(folder, header, images)
-        state = restored_state(tensors, header["step"], config)
-        if config.steps < state.step:
-            raise SincutError(
-                f"the run has done {state.step} steps already, got --steps {config.steps}; "
-                f"try --steps {2 * state.step}"
-            )
-        if config.steps != header["config"]["steps"] and config.schedule != "constant":
-            text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
-            tell({"event": "notice", "about": "the learning rate", "text": text})
-    else:
-        state = new_state(*pair, config)
-
-    run = Recorder(folder, config, images, pair, comparison, tell)
-
-    def about_recording(text: str) -> None:
-        tell({"event": "notice", "about": "recording steps", "text": text})
-
+    state = _begun(folder, images, config, saved, tell)
+    run = Recorder(folder, config, images.records, images.pair, comparison, tell)
     foreseen = None
     if state.step < config.steps:
-        pace = pace or measure(*pair, config, comparison)
+        pace = pace or measure(*images.pair, config, comparison)
         seconds = pace.seconds(config, state.step)
         if report:
-            seconds += expected_seconds(*pair, pace.preview, config)
+            seconds += expected_seconds(*images.pair, pace.preview, config)
         foreseen = seconds, pace.step(config)
         tell(_estimate_record(pace, config, seconds))
-    try:
-        run.open(state, foreseen, tensorboard=tensorboard)
-        if resume:
-            # A kill may have come between state and model, and the length may be a new one.
-            run.save(state)
-        if state.step < config.steps:
-            tell({"event": "live", "path": str(folder / LIVE_PAGE)})
-            with signals() as received:
-                run.received = received
-                state = train_loop(*pair, config, run.on_step, state, about_recording)
-    except BaseException:
-        run.abandon()
-        raise
+    state = _run(run, state, images.pair, config, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     run.close(state, report=report and finished and not run.received)
     tell(
@@ -174,6 +140,79 @@ def train(
         }
     )
     return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The pair as pixels, and what a run keeps of each file: name, size, digest."""
+
+    pair: tuple[Pixels, Pixels]
+    records: dict[str, dict[str, Any]]
+
+
+def _images(paths: Mapping[str, Path], tell: Listener) -> _Images:
+    """Read the pair; notices of the files are told."""
+    pictures = {name: read_picture(path) for name, path in paths.items()}
+    for name, picture in pictures.items():
+        for notice in picture.notices:
+            tell({"event": "notice", "about": f"the {name} image", "text": notice})
+    records = {name: _describe(paths[name], picture) for name, picture in pictures.items()}
+    return _Images((pictures["content"].rgb, pictures["style"].rgb), records)
+
+
+def _begun(
+    folder: Path,
+    images: _Images,
+    config: TrainConfig,
+    saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
+    tell: Listener,
+) -> State:
+    """A new state, or the saved one, with which the images and the length must agree."""
+    if saved is None:
+        return new_state(*images.pair, config)
+    tensors, header = saved
+    _check_images(folder, header, images.records)
+    state = restored_state(tensors, header["step"], config)
+    if config.steps < state.step:
+        raise SincutError(
+            f"the run has done {state.step} steps already, got --steps {config.steps}; "
+            f"try --steps {2 * state.step}"
+        )
+    if config.steps != header["config"]["steps"] and config.schedule != "constant":
+        text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
+        tell({"event": "notice", "about": "the learning rate", "text": text})
+    return state
+
+
+def _run(
+    run: Recorder,
+    state: State,
+    pair: tuple[Pixels, Pixels],
+    config: TrainConfig,
+    foreseen: tuple[float, float] | None,
+    *,
+    resume: bool,
+    tensorboard: bool,
+) -> State:
+    """Train to the end, or until a signal comes; the state after the last step."""
+
+    def about_recording(text: str) -> None:
+        run.tell({"event": "notice", "about": "recording steps", "text": text})
+
+    try:
+        run.open(state, foreseen, tensorboard=tensorboard)
+        if resume:
+            # A kill may have come between state and model, and the length may be a new one.
+            run.save(state)
+        if state.step < config.steps:
+            run.tell({"event": "live", "path": str(run.folder / LIVE_PAGE)})
+            with signals() as received:
+                run.received = received
+                state = train_loop(*pair, config, run.on_step, state, about_recording)
+    except BaseException:
+        run.abandon()
+        raise
+    return state
 
 
 def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:

@@ -107,8 +107,36 @@ def learned_width(header: Mapping[str, Any]) -> int | None:
     return round(width * zoom_range(width, config)[1])
 
 
-class Job:
-    """One input on its way to one output."""
+@dataclass(frozen=True)
+class Opened:
+    """An input that is open, with what its output will be.
+
+    ``carried`` is what is kept of the file beside its pixels, ``colours`` what the output's are
+    converted into, ``notices`` what is lost.
+    """
+
+    source: Source
+    mask: Source | None
+    layout: Layout
+    carried: Carried
+    colours: Colours
+    notices: list[str]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """How an opened input is translated: by which operator, in which tiles and bands."""
+
+    working: Working | None
+    operator: Operator
+    chosen: Cut
+    parts: list[Band]
+    engine: Engine
+    plan: Plan
+
+
+class OneImage:
+    """One input on its way to one output: opened, planned, translated."""
 
     def __init__(self, model: Model, source: Path, target: Path, config: TranslateConfig) -> None:
         self.model, self.source, self.target, self.config = model, source, target, config
@@ -119,54 +147,77 @@ class Job:
         """Translate it, or with ``dry_run`` only plan it."""
         started = time.monotonic()
         with ExitStack() as stack:
-            source = stack.enter_context(self._opened(self.source))
-            mask = self._mask(source, stack)
-            layout, carried, colours, notices = self._output(source)
-            self._check_place(layout)
-            working = self._working(layout)
-            operator = self._operator(working)
-            chosen = self._cut(source, layout, operator, working, mask)
-            parts = cut_bands(chosen, layout, operator)
-            engine = Engine(
-                operator, layout.height, layout.width, layout.dtype, self.config.strength
-            )
-            plan = self._plan(layout, chosen, parts, working)
+            opened = self._open(stack)
+            planned = self._prepare(opened)
+            layout, working, engine = opened.layout, planned.working, planned.engine
             if self.config.dry_run:
-                on_plan(replace(plan, seconds=self._seconds(engine, parts, working)))
+                seconds = self._seconds(engine, planned.parts, working)
+                on_plan(replace(planned.plan, seconds=seconds))
                 return None
-            writer = stack.enter_context(self._writer(layout, carried, chosen, mask))
-            try:
-                todo = list(enumerate(parts))[writer.done :]
-                on_plan(self._of_the_rest(plan, engine, writer, todo, working))
-                if todo:
-                    reading = source
-                    if isinstance(operator, Carry) and working is not None:
-                        operator.look = self._look(source, layout, working)
-                        source.close()  # it may be a whole image in memory
-                        reading = stack.enter_context(self._opened(self.source))
-                    counted = _Counter(plan.tiles, todo, on_tile)
-                    translate_bands(Rows(reading, mask), engine, writer, todo, colours, counted)
-                    reading.close()
-                if is_deep_zoom(self.target):  # first: the result's name says that all is there
-                    write_page(self.target, layout, lambda: self._opened(self.source))
-                lost = writer.finish()
-            except KeyboardInterrupt:
-                raise Interrupted(self._interrupted(writer)) from None
-            except SincutError as error:
-                raise self._failed(error, writer) from None
-            deep = layout.dtype == np.float32
+            writer = stack.enter_context(self._writer(opened, planned.chosen))
+            lost = self._translate(opened, planned, writer, stack, on_plan, on_tile)
+            deep, source = layout.dtype == np.float32, opened.source
             told = source.notices if deep else source.told_of_integers()
+        hints = self._hints(layout, working)
         return Translated(
             input=self.source,
             output=self.target,
             width=layout.width,
             height=layout.height,
-            tiles=plan.tiles,
+            tiles=planned.plan.tiles,
             seconds=time.monotonic() - started,
-            notices=tuple(dict.fromkeys((*told, *notices, *self._hints(layout, working), *lost))),
-            difference=self._verified(parts) if self.config.verify else None,
+            notices=tuple(dict.fromkeys((*told, *opened.notices, *hints, *lost))),
+            difference=self._verified(planned.parts) if self.config.verify else None,
             splits=engine.splits,
         )
+
+    def _open(self, stack: ExitStack) -> Opened:
+        source = stack.enter_context(self._opened(self.source))
+        mask = self._mask(source, stack)
+        layout, carried, colours, notices = self._output(source)
+        self._check_place(layout)
+        return Opened(source, mask, layout, carried, colours, notices)
+
+    def _prepare(self, opened: Opened) -> Planned:
+        layout = opened.layout
+        working = self._working(layout)
+        operator = self._operator(working)
+        chosen = self._cut(opened, operator, working)
+        parts = cut_bands(chosen, layout, operator)
+        engine = Engine(operator, layout.height, layout.width, layout.dtype, self.config.strength)
+        plan = self._plan(layout, chosen, parts, working)
+        return Planned(working, operator, chosen, parts, engine, plan)
+
+    def _translate(
+        self,
+        opened: Opened,
+        planned: Planned,
+        writer: Writer,
+        stack: ExitStack,
+        on_plan: Callable[[Plan], None],
+        on_tile: Callable[[int, int], None],
+    ) -> Sequence[str]:
+        """Write what is not there yet; what the format could not hold, in lines."""
+        reading, working, layout = opened.source, planned.working, opened.layout
+        try:
+            todo = list(enumerate(planned.parts))[writer.done :]
+            on_plan(self._of_the_rest(planned, writer, todo))
+            if todo:
+                if isinstance(planned.operator, Carry) and working is not None:
+                    planned.operator.look = self._look(reading, layout, working)
+                    reading.close()  # it may be a whole image in memory
+                    reading = stack.enter_context(self._opened(self.source))
+                counted = _Counter(planned.plan.tiles, todo, on_tile)
+                rows = Rows(reading, opened.mask)
+                translate_bands(rows, planned.engine, writer, todo, opened.colours, counted)
+                reading.close()
+            if is_deep_zoom(self.target):  # first: the result's name says that all is there
+                write_page(self.target, layout, lambda: self._opened(self.source))
+            return writer.finish()
+        except KeyboardInterrupt:
+            raise Interrupted(self._interrupted(writer)) from None
+        except SincutError as error:
+            raise self._failed(error, writer) from None
 
     def _mask(self, source: Source, stack: ExitStack) -> Source | None:
         if not self.config.mask:
@@ -210,44 +261,32 @@ class Job:
             return Carry(self.model.device)
         return Network(self.model.generator, self.config, record=True)
 
-    def _cut(
-        self,
-        source: Source,
-        layout: Layout,
-        operator: Operator,
-        working: Working | None,
-        mask: Source | None,
-    ) -> Cut:
+    def _cut(self, opened: Opened, operator: Operator, working: Working | None) -> Cut:
         """How it is cut; what was begun with an automatic tile goes on as it was cut then."""
         before = None
         if self.config.resume and self.config.tile == "auto" and (said := begun(self.target)):
             before = Cut(said.get("--tile", 0), said.get("band height", 0), 0, 0)
         return cut(
-            source,
-            layout,
+            opened.source,
+            opened.layout,
             operator,
             self.config,
             target=self.target,
             held=working.held if working else 0,
             preparing=working.preparing if working else 0,
-            mask=mask,
+            mask=opened.mask,
             before=before if before and before.tile and before.band else None,
         )
 
     def _of_the_rest(
-        self,
-        plan: Plan,
-        engine: Engine,
-        writer: Writer,
-        todo: Sequence[tuple[int, Band]],
-        working: Working | None,
+        self, planned: Planned, writer: Writer, todo: Sequence[tuple[int, Band]]
     ) -> Plan:
         """The plan with what is done already, and the time of what is left."""
         left = [band for _, band in todo]
         seconds = None
         if sum(len(band.tiles) for band in left) >= _WORTH_TIMING:
-            seconds = self._seconds(engine, left, working)
-        return replace(plan, done=writer.done, seconds=seconds)
+            seconds = self._seconds(planned.engine, left, planned.working)
+        return replace(planned.plan, done=writer.done, seconds=seconds)
 
     def _opened(self, path: Path) -> Source:
         return open_source(
@@ -295,8 +334,8 @@ class Job:
         )
         return CarriedLook(content_planes, look_planes, layout.height, layout.width)
 
-    def _writer(self, layout: Layout, carried: Carried, chosen: Cut, mask: Source | None) -> Writer:
-        config = self.config
+    def _writer(self, opened: Opened, chosen: Cut) -> Writer:
+        config, mask = self.config, opened.mask
         identity = {
             "version of sincut": __version__,
             "model": self.model.digest,
@@ -313,8 +352,8 @@ class Job:
         }
         return Writer.open(
             self.target,
-            layout,
-            carried,
+            opened.layout,
+            opened.carried,
             band_rows=chosen.band,
             identity=identity,
             compression=config.compression,

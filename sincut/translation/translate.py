@@ -19,7 +19,7 @@ from sincut.images.writing.part_file import begun
 from sincut.models.model_file import load_model, model_file
 from sincut.signals import stoppable
 from sincut.translation.inputs import found_inputs, planned_outputs
-from sincut.translation.one_image import Job, Model, Translated, learned_width
+from sincut.translation.one_image import Model, OneImage, Translated, learned_width
 from sincut.translation.plan import Plan
 
 
@@ -113,8 +113,8 @@ def translate(
             try:
                 if index > 1 and not planned([source], target):  # it came while others were made
                     continue
-                job = Job(described, source, target, config)
-                result = job.run(on_plan or (lambda plan: None), report)
+                one = OneImage(described, source, target, config)
+                result = one.run(on_plan or (lambda plan: None), report)
             except KeyboardInterrupt as error:
                 if not failures:
                     raise

@@ -28,7 +28,7 @@ from sincut.images.writing.writer import Writer
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_generator, load_model, save_model
 from sincut.translation.inputs import planned_outputs
-from sincut.translation.one_image import Job
+from sincut.translation.one_image import OneImage
 from sincut.translation.plan import Plan
 from sincut.translation.translate import Progress, translate
 from tests.conftest import size_of
@@ -654,16 +654,16 @@ def test_one_that_ends_the_memory_does_not_stop_the_others(
     sources = [
         tiff(tmp_path / f"{name}.tif", sample(20, 23, np.uint8), iccprofile=None) for name in "abc"
     ]
-    real = Job.run
+    real = OneImage.run
 
-    def scarce(self: Job, *args: Any) -> Any:
+    def scarce(self: OneImage, *args: Any) -> Any:
         if self.source == sources[0]:
             raise MemoryError
         if self.source == sources[1]:
             raise PermissionError(13, "Permission denied")
         return real(self, *args)
 
-    monkeypatch.setattr(Job, "run", scarce)
+    monkeypatch.setattr(OneImage, "run", scarce)
     assert refusal(noisy_model, sources, tmp_path / "out") == (
         f"2 of 3 images failed: {sources[0]} could not be translated: memory ended; try "
         f"--max-memory or a smaller --tile; {sources[1]} could not be translated (Permission "
