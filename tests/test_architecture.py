@@ -175,3 +175,21 @@ def test_public_things_have_docstrings(path: Path) -> None:
         for function in bodies:
             if not function.name.startswith("_"):
                 assert ast.get_docstring(function), function.name
+
+
+# Why these are longer: a kernel's body is one program, and a page's is mostly its text.
+LONGER = {"_with_tile", "attend", "finish_query", "_page"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(ALL_MODULES.values())), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_functions_are_short(path: Path) -> None:
+    """At most sixty lines, the docstring not counted."""
+    if path.is_relative_to(ROOT / "tests"):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name not in LONGER:
+            text = ast.get_docstring(node)
+            lines = (node.end_lineno or 0) - node.lineno - len((text or "").splitlines())
+            assert lines <= 60, f"{node.name} has {lines} lines"

@@ -152,12 +152,8 @@ def ablate(
             preset = former.trials[0].config.preset if "preset" not in (over or {}) else None
         plan = planned(images, over or {}, seeds, paper, preset, method, changes)
     if former is not None:
-        check_pair(folder, former, images)
-        check_same(folder, former, plan)
+        _check_former(folder, former, plan, images, tell)
         plan = former
-        if former.version != __version__:
-            text = f"it was begun with sincut {former.version}, and this is {__version__}"
-            tell({"event": "notice", "about": f"the ablation in {folder}", "text": text})
     elif not dry_run:
         # Refused before anything is written, and not after hours: what cannot be measured.
         comparison = Comparison(pictures["content"].rgb, pictures["style"].rgb)
@@ -168,21 +164,7 @@ def ablate(
     outcomes = outcomes_of(folder, plan)
     if dry_run and force:
         outcomes = tuple(Outcome(it.trial, it.folder) for it in outcomes)
-    tell(
-        {
-            "event": "ablation",
-            "folder": str(folder),
-            "trials": [
-                {
-                    "trial": it.trial.folder,
-                    "setting": it.trial.setting,
-                    "seed": it.trial.seed,
-                    "status": it.status,
-                }
-                for it in outcomes
-            ],
-        }
-    )
+    tell(_record(folder, outcomes))
     if dry_run:
         return Ablation(folder, outcomes)
     processes.choose_gpu(machine["device"])
@@ -190,6 +172,31 @@ def ablate(
     work = _Work(folder, plan, Path(content), Path(style), pictures, machine, comparison, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, outcomes_of(folder, plan), number)
+
+
+def _check_former(
+    folder: Path, former: Plan, plan: Plan, images: dict[str, RunImage], tell: Listener
+) -> None:
+    """Refuse to go on with a plan of another pair or other settings; tell of another version."""
+    check_pair(folder, former, images)
+    check_same(folder, former, plan)
+    if former.version != __version__:
+        text = f"it was begun with sincut {former.version}, and this is {__version__}"
+        tell({"event": "notice", "about": f"the ablation in {folder}", "text": text})
+
+
+def _record(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Which trials there are, and how each stands."""
+    trials = [
+        {
+            "trial": it.trial.folder,
+            "setting": it.trial.setting,
+            "seed": it.trial.seed,
+            "status": it.status,
+        }
+        for it in outcomes
+    ]
+    return {"event": "ablation", "folder": str(folder), "trials": trials}
 
 
 class _Work:

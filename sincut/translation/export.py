@@ -179,16 +179,10 @@ def export(
     sizes = _noise_sizes(generator, border) if noise == "input" else {}
     smallest = _smallest_side(generator, border)
     properties = {
-        "sincut_version": __version__,
-        "image": "(batch, 3, height, width) float32, sRGB from 0 to 1",
-        "translated": "the same shape and range",
-        "smallest_size": [smallest, smallest],
+        **_contract(translation, smallest),
         "noise": noise,
         "noise_sizes": {name: list(size) for name, size in sizes.items()},
         "border": border,
-        "halo": translation.halo,
-        "reach": generator.halo,
-        "alignment": generator.alignment,
         "header": trained.header,
     }
     height, width = smallest + 5, smallest + 7  # any that are not the smallest, nor alike
@@ -227,6 +221,19 @@ def export(
         difference=difference,
         notices=tuple(_notices(generator, noise, difference)),
     )
+
+
+def _contract(translation: Translation, smallest: int) -> dict[str, Any]:
+    """What the graph takes and gives, for whoever runs it."""
+    return {
+        "sincut_version": __version__,
+        "image": "(batch, 3, height, width) float32, sRGB from 0 to 1",
+        "translated": "the same shape and range",
+        "smallest_size": [smallest, smallest],
+        "halo": translation.halo,
+        "reach": translation.generator.halo,
+        "alignment": translation.alignment,
+    }
 
 
 def noise_inputs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
@@ -90,49 +90,76 @@ def translate(
     pairs = planned(found_inputs(given, output), output)
     if not pairs:
         return []
-    trained = load_model(Path(model))
+    described = _on_device(Path(model), device)
     if pairs[0][1] != output and not config.dry_run:
         make_folder(output)
+    listeners = _Listeners(on_plan, on_tile, on_image, on_failure)
+    batch = _Batch(described, config, len(pairs), listeners)
+    with own_stream(device.type), stoppable():
+        for index, (source, target) in enumerate(pairs, start=1):
+            if index == 1 or planned([source], target):  # one may come while others are made
+                batch.add(index, source, target)
+    if batch.failures:
+        raise SincutError(_all_told(batch.failures, len(pairs)))
+    return batch.results
+
+
+def _on_device(path: Path, device: torch.device) -> Model:
+    """The generator of a model file, where it is to compute."""
+    trained = load_model(path)
     limit_threads()
     if device.type == "cpu":
         keep_freed_memory()
-    generator = trained.generator
-    generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    digest = file_digest(model_file(Path(model)))
-    described = Model(generator, digest, learned_width(trained.header))
+    trained.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    digest = file_digest(model_file(path))
+    return Model(trained.generator, digest, learned_width(trained.header))
 
-    results: list[Translated] = []
-    failures: list[str] = []
-    with own_stream(device.type), stoppable():
-        for index, (source, target) in enumerate(pairs, start=1):
 
-            def report(done: int, total: int, source: Path = source, index: int = index) -> None:
-                if on_tile is not None:
-                    on_tile(Progress(source, index, len(pairs), done, total))
+class _Listeners(NamedTuple):
+    on_plan: Callable[[Plan], None] | None
+    on_tile: Callable[[Progress], None] | None
+    on_image: Callable[[Translated], None] | None
+    on_failure: Callable[[Path, str], None] | None
 
-            try:
-                if index > 1 and not planned([source], target):  # it came while others were made
-                    continue
-                one = OneImage(described, source, target, config)
-                result = one.run(on_plan or (lambda plan: None), report)
-            except KeyboardInterrupt as error:
-                if not failures:
-                    raise
-                told = [*map(str, error.args), _all_told(failures, len(pairs))]
-                raise Interrupted("; ".join(told)) from None
-            except (SincutError, MemoryError, OSError) as error:
-                failures.append(_told(source, error))
-                if on_failure is not None and index < len(pairs):
-                    on_failure(source, failures[-1])
-                continue
-            if result is None:
-                continue
-            results.append(result)
-            if on_image is not None:
-                on_image(result)
-    if failures:
-        raise SincutError(_all_told(failures, len(pairs)))
-    return results
+
+class _Batch:
+    """Images one after the other; one that fails does not stop the others."""
+
+    def __init__(
+        self, model: Model, config: TranslateConfig, count: int, listeners: _Listeners
+    ) -> None:
+        self.model, self.config, self.count, self.listeners = model, config, count, listeners
+        self.results: list[Translated] = []
+        self.failures: list[str] = []
+
+    def add(self, index: int, source: Path, target: Path) -> None:
+        """Translate image ``index``, counted from 1."""
+
+        def on_tile(done: int, total: int) -> None:
+            if self.listeners.on_tile is not None:
+                self.listeners.on_tile(Progress(source, index, self.count, done, total))
+
+        try:
+            one = OneImage(self.model, source, target, self.config)
+            result = one.run(self.listeners.on_plan or (lambda plan: None), on_tile)
+        except KeyboardInterrupt as error:
+            self._interrupted(error)
+        except (SincutError, MemoryError, OSError) as error:
+            self.failures.append(_told(source, error))
+            if self.listeners.on_failure is not None and index < self.count:
+                self.listeners.on_failure(source, self.failures[-1])
+        else:
+            if result is not None:
+                self.results.append(result)
+                if self.listeners.on_image is not None:
+                    self.listeners.on_image(result)
+
+    def _interrupted(self, error: KeyboardInterrupt) -> NoReturn:
+        """Raise, with what failed before."""
+        if not self.failures:
+            raise error
+        told = [*map(str, error.args), _all_told(self.failures, self.count)]
+        raise Interrupted("; ".join(told)) from None
 
 
 def _all_told(failures: Sequence[str], count: int) -> str:
