@@ -24,7 +24,8 @@ values that one run had.
 
 In the column *meaning*, (paper) marks a value of the paper, (published) a value of the authors'
 code, and (ours) an addition of this project. The bounds in *allowed* are allowed themselves. Some
-settings also have to fit each other: where they do not, an error says what to try."""
+settings also have to fit each other: where they do not, an error says what to try. *advanced*
+settings are for who develops a method or a tool; `--help` does not show them."""
 _TABLES = (
     (
         "Training",
@@ -98,7 +99,7 @@ def settings_page() -> str:
     parts = [_INTRODUCTION]
     for title, text, config in _TABLES:
         rows = [
-            (f"`{field.name}`", _shown(field.default), field.metadata["help"], _allowed(field))
+            (f"`{field.name}`", _shown(field.default), _meaning(field), _allowed(field))
             for field in dataclasses.fields(config)
         ]
         table = _table(("name", "default", "meaning", "allowed"), rows)
@@ -112,6 +113,11 @@ def settings_page() -> str:
     parts += ["## Methods", _METHODS]
     parts.append(_side_by_side({method: _of_method(method) for method in METHODS}))
     return "\n\n".join(parts)
+
+
+def _meaning(field: dataclasses.Field[Any]) -> str:
+    text: str = field.metadata["help"]
+    return f"*advanced:* {text}" if field.metadata["advanced"] else text
 
 
 def _of_method(method: str) -> dict[str, Any]:

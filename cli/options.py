@@ -18,7 +18,8 @@ def field_option(
 ) -> Decorator:
     """A ``--name`` for a field. Not given, it is ``None``, so that presets can fill it in.
 
-    ``default`` and ``metavar`` are what the help says instead of the field's own.
+    ``default`` and ``metavar`` are what the help says instead of the field's own. An advanced field
+    works and is not shown; ``sincut info --settings`` lists it.
 
     The value goes to the configuration as text: its messages are the same as the library's.
     """
@@ -26,7 +27,14 @@ def field_option(
     flag = f"--{name.replace('_', '-')}"
     text = field.metadata["help"]
     if isinstance(field.default, bool):
-        return click.option(flag, name, is_flag=True, default=None, help=_sentence(text))
+        return click.option(
+            flag,
+            name,
+            is_flag=True,
+            default=None,
+            help=_sentence(text),
+            hidden=field.metadata["advanced"],
+        )
     metavar = (
         metavar
         or "|".join(field.metadata["choices"])
@@ -38,6 +46,7 @@ def field_option(
         metavar=metavar,
         default=None,
         help=f"{_sentence(text)}  [default: {default or field.default}]",
+        hidden=field.metadata["advanced"],
     )
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     help="Image file for one input (.tif .png .jpg .webp .dzi); a folder for several.",
 )
 @field_option(TranslateConfig, "working_width", metavar="PIXELS")
-@field_option(TranslateConfig, "scale")
 @field_option(TranslateConfig, "strength")
 @field_option(TranslateConfig, "mask", default="none", metavar="IMAGE")
 @field_option(TranslateConfig, "depth")

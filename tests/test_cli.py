@@ -135,7 +135,7 @@ def test_json_is_one_object_per_line(pair: tuple[Path, Path], tmp_path: Path) ->
 def test_a_plan_is_told_and_nothing_done(
     pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path
 ) -> None:
-    options = ["--dry-run", "--scale", 0.5, "--tile", 64]
+    options = ["--dry-run", "--working-width", 80, "--tile", 64]
     result = run("translate", tiny_run, pair[0], "-o", tmp_path / "out.tif", *options)
     assert result.exit_code == 0, result.output
     assert re.fullmatch(

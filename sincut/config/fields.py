@@ -19,9 +19,13 @@ def option(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    advanced: bool = False,
 ) -> Any:
-    """A dataclass field with its meaning and its allowed values (bounds are inclusive)."""
-    metadata = {"help": help, "low": low, "high": high, "choices": choices}
+    """A dataclass field with its meaning and its allowed values (bounds are inclusive).
+
+    An ``advanced`` one is for who develops a method or a tool; ``--help`` does not show it.
+    """
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "advanced": advanced}
     return dataclasses.field(default=default, metadata=metadata)
 
 

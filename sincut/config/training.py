@@ -30,7 +30,9 @@ class TrainConfig(Config):
         choices=PRECISIONS,
     )
     record_steps: bool = option(
-        True, "on CUDA, record a step as a graph and replay it; false issues every kernel by itself"
+        True,
+        "on CUDA, record a step as a graph and replay it; false issues every kernel by itself",
+        advanced=True,
     )
 
     # Length and optimisation
@@ -42,8 +44,8 @@ class TrainConfig(Config):
         high=2**31 - 1,
     )
     learning_rate: float = option(0.002, "Adam's, for all networks (published)", low=1e-7, high=1)
-    beta1: float = option(0.0, "Adam's (published)", low=0, high=0.999)
-    beta2: float = option(0.99, "Adam's (published)", low=0, high=0.99999)
+    beta1: float = option(0.0, "Adam's (published)", low=0, high=0.999, advanced=True)
+    beta2: float = option(0.99, "Adam's (published)", low=0, high=0.99999, advanced=True)
     schedule: str = option(
         "staircase",
         "schedule of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each "
@@ -72,16 +74,19 @@ class TrainConfig(Config):
         "equal",
         "equal: both axes alike (paper); independent: a factor each (published)",
         choices=("equal", "independent"),
+        advanced=True,
     )
     zoom_per: str = option(
         "step",
         "draw a zoom once per step (paper) or per crop (published)",
         choices=("step", "crop"),
+        advanced=True,
     )
     placement: str = option(
         "anywhere",
         "where crops lie; grid: cells side by side from a random offset (published)",
         choices=("anywhere", "grid"),
+        advanced=True,
     )
     mirror: float = option(0.5, "probability that a crop is mirrored (published)", low=0, high=1)
     candidates: int = option(
@@ -111,7 +116,7 @@ class TrainConfig(Config):
         low=0,
     )
     lambda_texture_r1: float = option(
-        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0
+        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0, advanced=True
     )
     lambda_x: float = option(4.0, "weight of PatchNCE(x, G(x)) (published)", low=0)
     lambda_y: float = option(4.0, "weight of PatchNCE(y, G(y)); above 0 both are halved", low=0)
@@ -129,14 +134,18 @@ class TrainConfig(Config):
         "where they come from: the whole minibatch (published) or the same crop (CUT)",
         choices=("minibatch", "crop"),
     )
-    projection_width: int = option(256, "of the projection heads (paper)", low=1, high=8192)
+    projection_width: int = option(
+        256, "of the projection heads (paper)", low=1, high=8192, advanced=True
+    )
 
     # Networks
     channels: int = option(
         40, "of G at full resolution (published: 40 at 128, 80 at 64)", low=1, high=1024
     )
-    blocks: int = option(6, "residual blocks of G, an even number (published)", low=2, high=64)
-    downsamplings: int = option(1, "of G (published)", low=1, high=5)
+    blocks: int = option(
+        6, "residual blocks of G, an even number (published)", low=2, high=64, advanced=True
+    )
+    downsamplings: int = option(1, "of G (published)", low=1, high=5, advanced=True)
     correction: bool = option(
         False,
         "G's output is a correction, made at full resolution, to an affine map of the input's "
@@ -146,11 +155,11 @@ class TrainConfig(Config):
         32, "of D at full resolution (published)", low=1, high=1024
     )
     discriminator_max_channels: int = option(
-        384, "of D at any resolution (published)", low=1, high=4096
+        384, "of D at any resolution (published)", low=1, high=4096, advanced=True
     )
 
     # What is written on the way
-    log_every: int = option(10, "steps between records of the log", low=1)
+    log_every: int = option(10, "steps between records of the log", low=1, advanced=True)
     preview_every: int = option(1000, "steps between previews; 0: only the first and last", low=0)
     preview_width: int = option(1024, "longest side of a preview in pixels", low=16, high=16384)
     evaluate_every: int = option(
@@ -158,7 +167,7 @@ class TrainConfig(Config):
         "steps between figures of quality in the log, from the end of the warm start; 0: none",
         low=0,
     )
-    checkpoint_every: int = option(1000, "steps between saved states", low=1)
+    checkpoint_every: int = option(1000, "steps between saved states", low=1, advanced=True)
 
     @property
     def penalised(self) -> bool:

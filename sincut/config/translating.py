@@ -19,13 +19,17 @@ class TranslateConfig(Config):
         "what the network sees beyond the image: its mirror, or zeros as in the published code, "
         "which leave a visible frame",
         choices=("reflect", "zero"),
+        advanced=True,
     )
     seed: int = option(
         0, "seed of the noise, which is a function of it and a pixel's place", low=0, high=2**63 - 1
     )
     device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
     precision: str = option(
-        "auto", "precision of the convolutions; auto: fp32, the exact one", choices=PRECISIONS
+        "auto",
+        "precision of the convolutions; auto: fp32, the exact one",
+        choices=PRECISIONS,
+        advanced=True,
     )
 
     # The look
@@ -35,9 +39,6 @@ class TranslateConfig(Config):
         "full size; 0: at the image's own",
         low=0,
         high=1_000_000,
-    )
-    scale: float = option(
-        1.0, "as working_width, as a factor of the image's own size", low=0.0001, high=1
     )
     strength: float = option(
         1.0, "share of the translation in the output; the rest is content", low=0, high=1
@@ -52,7 +53,9 @@ class TranslateConfig(Config):
         "bits per channel of the output; auto: the input's, or what the format can hold",
         choices=("auto", "8", "16", "float"),
     )
-    compression: str = option("deflate", "of TIFF files", choices=("deflate", "none"))
+    compression: str = option(
+        "deflate", "of TIFF files", choices=("deflate", "none"), advanced=True
+    )
     pyramid: bool = option(False, "add smaller copies of the image to a TIFF, for viewers")
     strip_metadata: bool = option(False, "write no EXIF, DPI or geo tags (EXIF may hold a place)")
     force: bool = option(False, "overwrite existing outputs")
@@ -61,7 +64,10 @@ class TranslateConfig(Config):
 
     # Limits
     max_pixels: int = option(
-        20_000_000_000, "refuse inputs with more pixels than this, before decoding", low=1
+        20_000_000_000,
+        "refuse inputs with more pixels than this, before decoding",
+        low=1,
+        advanced=True,
     )
     max_memory: str = option(
         "auto", "host memory to stay below, such as 1GB; auto: half of what is free"
@@ -75,12 +81,7 @@ class TranslateConfig(Config):
         super().__post_init__()
         self.tile_pixels(1)
         self.memory_bytes(1)
-        if self.working_width and self.scale != 1:
-            raise SincutError(
-                "working_width and scale say the same in two ways, got both; try only "
-                f"--working-width {self.working_width}"
-            )
-        if self.verify and (self.working_width or self.scale != 1):
+        if self.verify and self.working_width:
             raise SincutError(
                 "verify compares tiles of the network at the image's own size, got "
                 f"{self.flag('verify', self.verify)} with another size; try it without"

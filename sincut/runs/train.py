@@ -113,9 +113,8 @@ def train(
     pace = None
     if budget is not None:
         pace = measure(*images.pair, config, comparison)
-        left = budget - (time.monotonic() - started)
+        left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
         reserved = expected_seconds(*images.pair, pace.preview, config) if report else 0.0
-        keep_warm = "warm_steps" in changes
         config = fitted(config, pace, left, keep_warm=keep_warm, reserved=reserved)
         tell(_start_record(config, preset, resume))
     state = _begun(folder, images, config, saved, tell)
@@ -131,14 +130,8 @@ def train(
     state = _run(run, state, images.pair, config, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     run.close(state, report=report and finished and not run.received)
-    tell(
-        {
-            "event": "done" if finished else "interrupted",
-            "folder": str(folder),
-            "step": state.step,
-            "steps": config.steps,
-        }
-    )
+    event = "done" if finished else "interrupted"
+    tell({"event": event, "folder": str(folder), "step": state.step, "steps": config.steps})
     return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
 
 

@@ -174,8 +174,7 @@ def export(
     if format == "onnx":
         _check_packages()
     trained = load_model(Path(model))
-    generator = trained.generator
-    translation = Translation(generator, border).eval()
+    generator, translation = trained.generator, Translation(trained.generator, border).eval()
     sizes = _noise_sizes(generator, border) if noise == "input" else {}
     smallest = _smallest_side(generator, border)
     properties = {
@@ -185,11 +184,8 @@ def export(
         "border": border,
         "header": trained.header,
     }
-    height, width = smallest + 5, smallest + 7  # any that are not the smallest, nor alike
-    inputs = {"image": torch.zeros(2, 3, height, width)}
-    for name, sample in noise_inputs(generator, height, width, border=border).items():
-        if name in sizes:
-            inputs[name] = torch.from_numpy(sample)
+    inputs = _inputs(generator, smallest, border)
+    inputs = {name: each for name, each in inputs.items() if name == "image" or name in sizes}
     runner: Runner | None
     if format == "onnx":
         data = _as_onnx(translation, inputs, smallest, properties)
@@ -221,6 +217,14 @@ def export(
         difference=difference,
         notices=tuple(_notices(generator, noise, difference)),
     )
+
+
+def _inputs(generator: Generator, smallest: int, border: str) -> dict[str, Tensor]:
+    """An image to trace the graph with, and noise of its size."""
+    height, width = smallest + 5, smallest + 7  # any that are not the smallest, nor alike
+    noise = noise_inputs(generator, height, width, border=border)
+    samples = {name: torch.from_numpy(sample) for name, sample in noise.items()}
+    return {"image": torch.zeros(2, 3, height, width), **samples}
 
 
 def _contract(translation: Translation, smallest: int) -> dict[str, Any]:

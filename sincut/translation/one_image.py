@@ -240,8 +240,8 @@ class OneImage:
 
     def _working(self, layout: Layout) -> Working | None:
         config = self.config
-        wanted = config.working_width or round(config.scale * layout.width)
-        height, width = working_size(layout.height, layout.width, max(wanted, 1))
+        wanted = config.working_width or layout.width
+        height, width = working_size(layout.height, layout.width, wanted)
         if (height, width) == (layout.height, layout.width):
             return None
         generator, pixels = self.model.generator, height * width
@@ -323,7 +323,7 @@ class OneImage:
             rows = source.rows(start, min(start + BAND_STEP, layout.height))
             small.add(as_depth(in_srgb(source, rows), np.dtype(np.float32)) * 2 - 1)
         content = small.result()
-        config = self.config.replaced(tile=str(working.tile), working_width=0, scale=1.0)
+        config = self.config.replaced(tile=str(working.tile), working_width=0)
         look = translate_pixels(self.model.generator, (content + 1) / 2, config) * 2 - 1
         return self._carried(content, look, layout)
 
@@ -346,7 +346,6 @@ class OneImage:
             "--seed": config.seed,
             "--precision": config.precision,
             "--strength": config.strength,
-            "--scale": config.scale,
             "--working-width": config.working_width,
             "device": self.model.device.type,
         }

@@ -97,8 +97,9 @@ def translate(
     batch = _Batch(described, config, len(pairs), listeners)
     with own_stream(device.type), stoppable():
         for index, (source, target) in enumerate(pairs, start=1):
-            if index == 1 or planned([source], target):  # one may come while others are made
-                batch.add(index, source, target)
+            # An output may appear while others are made.
+            again = planned if index > 1 else None
+            batch.add(index, source, target, again)
     if batch.failures:
         raise SincutError(_all_told(batch.failures, len(pairs)))
     return batch.results
@@ -132,14 +133,22 @@ class _Batch:
         self.results: list[Translated] = []
         self.failures: list[str] = []
 
-    def add(self, index: int, source: Path, target: Path) -> None:
-        """Translate image ``index``, counted from 1."""
+    def add(
+        self,
+        index: int,
+        source: Path,
+        target: Path,
+        planned: Callable[[Sequence[Path], Path], list[tuple[Path, Path]]] | None,
+    ) -> None:
+        """Translate image ``index``, counted from 1, if ``planned`` still wants it."""
 
         def on_tile(done: int, total: int) -> None:
             if self.listeners.on_tile is not None:
                 self.listeners.on_tile(Progress(source, index, self.count, done, total))
 
         try:
+            if planned is not None and not planned([source], target):
+                return
             one = OneImage(self.model, source, target, self.config)
             result = one.run(self.listeners.on_plan or (lambda plan: None), on_tile)
         except KeyboardInterrupt as error:

@@ -180,10 +180,7 @@ def test_translate_config() -> None:
     )
     assert TranslateConfig(max_memory="1.5GB").memory_bytes(7) == 1_500_000_000
     assert TranslateConfig().memory_bytes(7) == 7
-    assert message(TranslateConfig, scale=0.5, working_width=700) == (
-        "working_width and scale say the same in two ways, got both; try only --working-width 700"
-    )
-    assert message(TranslateConfig, scale=0.5, verify=3) == (
+    assert message(TranslateConfig, working_width=700, verify=3) == (
         "verify compares tiles of the network at the image's own size, got --verify 3 with another "
         "size; try it without"
     )
