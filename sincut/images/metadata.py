@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import struct
 import warnings
 import zlib
@@ -216,20 +215,3 @@ def save_options(
                 root.update(geo)
             options["tiffinfo"] = root
     return options, directories, lost + damage
-
-
-def append_directory(file: IO[bytes], tag: int, directory: Directory) -> None:
-    """Hang a directory behind a TIFF file, and put its offset in the place that ``tag`` has.
-
-    Pillow's compressing TIFF encoder cannot write EXIF and GPS directories.
-    """
-    position = file.seek(0, os.SEEK_END)
-    position += file.write(bytes(position % 2))  # they start at even offsets
-    file.write(directory.tobytes(position))
-    file.seek(4)
-    (start,) = struct.unpack("<I", file.read(4))
-    file.seek(start)
-    (count,) = struct.unpack("<H", file.read(2))
-    tags = [entry[0] for entry in struct.iter_unpack("<H10x", file.read(12 * count))]
-    file.seek(start + 2 + 12 * tags.index(tag) + 8)
-    file.write(struct.pack("<I", position))

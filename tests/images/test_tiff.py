@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from sincut.images.metadata import Carried, tiff_exif
-from sincut.images.reading.pillow import write_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing import tiff as tiffs
 from sincut.images.writing.tiff import halved, levels, tiles_bytes
 from sincut.images.writing.writer import Layout
+from tests.images.by_pillow import write_picture
 from tests.images.test_pillow import exif_of, geo_of
 from tests.images.test_writing import F32, U8, U16, add, everything, opened, picture, read, write
 

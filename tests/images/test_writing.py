@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from sincut.images.metadata import Carried
-from sincut.images.reading.pillow import read_picture, write_picture
+from sincut.images.reading.pillow import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing import part_file as partfile
 from sincut.images.writing.formats import (
@@ -36,6 +36,7 @@ from sincut.images.writing.formats import (
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
+from tests.images.by_pillow import write_picture
 from tests.images.test_pillow import WIDE, exif_block, exif_of, geo_of, geo_tiff, only, refusal
 
 U8, U16, F32 = (np.dtype(each) for each in (np.uint8, np.uint16, np.float32))

@@ -11,15 +11,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError
-from sincut.files import write_atomically
 from sincut.images.metadata import (
     BITS,
     DAMAGE,
@@ -27,12 +25,10 @@ from sincut.images.metadata import (
     GEO_TAGS,
     ORIENTATION,
     Carried,
-    append_directory,
     copied_tags,
     damage_told,
     dropped_tags,
     resolution,
-    save_options,
     tiff_exif,
     upright_exif,
 )
@@ -52,7 +48,6 @@ from sincut.images.reading.source import (
     turned_dpi,
 )
 from sincut.images.vips import _STREAMED_BY_VIPS, libvips
-from sincut.images.writing.formats import OUTPUT_FORMATS
 
 
 def _decoded_source(
@@ -165,37 +160,6 @@ def opened_picture(
         Image.open(file, formats=INPUT_FORMATS) as image,
     ):
         yield image, file, damage
-
-
-def lost_metadata(path: Path, source: Picture) -> tuple[str, ...]:
-    """Notices of what the format of ``path`` cannot keep of ``source``'s metadata."""
-    lost = save_options(OUTPUT_FORMATS[path.suffix.lower()], source.exif, source.dpi, source.geo)[2]
-    return tuple(notice for notice in lost if notice not in source.notices)
-
-
-def write_picture(path: Path, rgb: Pixels, source: Picture, *, strip_metadata: bool) -> None:
-    """Write (H, W, 3) sRGB in ``source``'s profile, with its alpha and metadata, atomically."""
-    image = Image.fromarray(Colours(source.profile, source.converted).from_srgb(rgb))
-    if source.alpha is not None:
-        image.putalpha(Image.fromarray(source.alpha))
-    kind = OUTPUT_FORMATS[path.suffix.lower()]
-    per_kind: dict[str, dict[str, Any]] = {
-        "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-        "PNG": {"compress_level": 6},
-        "TIFF": {"compression": "tiff_adobe_deflate"},
-        "WEBP": {"lossless": True, "exact": True},  # exact: also what lies under alpha 0
-    }
-    options = per_kind[kind]
-    if source.profile is not None:
-        options["icc_profile"] = source.profile
-    directories: dict[int, Directory] = {}
-    if not strip_metadata:
-        metadata, directories, _ = save_options(kind, source.exif, source.dpi, source.geo)
-        options |= metadata
-    with write_atomically(path) as file:
-        image.save(file, format=kind, **options)
-        for tag, directory in directories.items():
-            append_directory(file, tag, directory)
 
 
 @contextlib.contextmanager
