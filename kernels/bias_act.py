@@ -14,18 +14,13 @@ derivative of a derivative (R1) is the same mask once more.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
-    triton = None
+from sincut.kernels.launch import interpreted, jit, on_device_of, tl, triton
 
 SLOPE = 0.2
 
@@ -107,12 +102,12 @@ class _BiasAct(torch.autograd.Function):
         programs, wide, rounds = _grid(pixels, channels)
         unit = 1 if channels % 8 else 8
         given = image if noise is None else noise.contiguous()
-        with _on_device_of(image):
+        with on_device_of(image):
             add_and_activate[(programs, wide)](
                 image, bias, given, bias if strength is None else strength, pixels,
                 pixels if noise is None else given.numel(), channels // unit, rounds, scale,
                 bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE, ROWS=ROWS,
-                WIDTH=WIDTH, INTERPRETED=_interpreted(),
+                WIDTH=WIDTH, INTERPRETED=interpreted(add_and_activate),
             )  # fmt: skip
         return image
 
@@ -150,12 +145,12 @@ class _Derivative(torch.autograd.Function):
         if noise is not None:
             noise = noise.contiguous()
             noise_sums = sums.new_empty((programs, wide))
-        with _on_device_of(output):
+        with on_device_of(output):
             mask_and_sum[(programs, wide)](
                 slope, output, output if noise is None else noise, result, sums, noise_sums,
                 pixels, pixels if noise is None else noise.numel(), channels // unit, rounds,
                 scale, bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE,
-                ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=_interpreted(),
+                ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=interpreted(add_and_activate),
             )  # fmt: skip
         return (
             result,
@@ -207,26 +202,7 @@ def _grid(pixels: int, channels: int) -> tuple[int, int, int]:
     return triton.cdiv(tiles, rounds), wide, rounds
 
 
-def _jit_for_all_sizes(function: Any) -> Any:
-    """A kernel that is not compiled anew for every size of image: seconds, for a large network."""
-    sizes = ["pixels", "noise_pixels", "units", "rounds"]
-    return triton.jit(function, do_not_specialize=sizes) if triton is not None else function
-
-
-def _interpreted() -> bool:
-    return not isinstance(add_and_activate, triton.JITFunction)
-
-
-def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
-
-
-def _jit(function: Any) -> Any:
-    return triton.jit(function) if triton is not None else function
-
-
-@_jit
+@jit()
 def _stored(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
     """float32 in the type of memory, rounded to nearest; the interpreter would cut bf16 off."""
     if INTERPRETED and TYPE.is_bf16():
@@ -236,7 +212,7 @@ def _stored(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[n
     return x.to(TYPE)
 
 
-@_jit_for_all_sizes
+@jit(sizes=("pixels", "noise_pixels", "units", "rounds"))
 def add_and_activate(  # type: ignore[no-untyped-def]
     image_ptr,
     bias_ptr,
@@ -275,7 +251,7 @@ def add_and_activate(  # type: ignore[no-untyped-def]
         tl.store(place, _stored(value, image.dtype, INTERPRETED), mask=inside)
 
 
-@_jit_for_all_sizes
+@jit(sizes=("pixels", "noise_pixels", "units", "rounds"))
 def mask_and_sum(  # type: ignore[no-untyped-def]
     slope_ptr,
     output_ptr,

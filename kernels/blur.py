@@ -16,18 +16,13 @@ an output of the transpose has two taps an axis: (1, 3) or (3, 1), as its place 
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
-    triton = None
+from sincut.kernels.launch import jit, on_device_of, tl, triton
 
 TAPS = (1.0, 3.0, 3.0, 1.0)  # of 8
 
@@ -149,13 +144,7 @@ def _filters(image: Tensor, gain: float) -> Tensor:
 BLOCK = 1024  # entries of a row that a program makes: eight for each of its threads
 
 
-def _jit_for_all_sizes(function: Any) -> Any:
-    """A kernel that is not compiled anew for every size of image: seconds, for a large network."""
-    sizes = ["height", "width", "out_height", "out_width", "units", "padding"]
-    return triton.jit(function, do_not_specialize=sizes) if triton is not None else function
-
-
-@_jit_for_all_sizes
+@jit(sizes=("height", "width", "out_height", "out_width", "units", "padding"))
 def filter_rows(  # type: ignore[no-untyped-def]
     image_ptr,
     out_ptr,
@@ -228,8 +217,7 @@ def _launched(
     )
     unit = 1 if channels % 8 else 8
     programs = count * sides[0] * triton.cdiv(sides[1] * channels, BLOCK)
-    # Triton launches on the current device, which need not be the tensor's.
-    with torch.cuda.device(image.device) if image.is_cuda else contextlib.nullcontext():
+    with on_device_of(image):
         filter_rows[(programs,)](
             image, out, height, width, *sides, channels // unit, padding, gain / 64,
             UNIT=unit, STRIDE=stride, UP=up, BLOCK=BLOCK,

@@ -13,18 +13,12 @@ one buffer, and each crop names the copy it is cut from.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
-    triton = None
+from sincut.kernels.launch import jit, on_device_of, tl, triton
 
 
 def resized_crops(
@@ -81,8 +75,7 @@ def resized_crops_triton(
         memory_format=torch.channels_last,
     )
     grid = (triton.cdiv(size, BLOCK_ROWS), triton.cdiv(size, BLOCK_COLUMNS), len(places))
-    # Triton launches on the current device, which need not be the tensors'.
-    with torch.cuda.device(planes.device) if planes.is_cuda else contextlib.nullcontext():
+    with on_device_of(planes):
         gather[grid](
             planes, copies, places, scales, result, size, ROWS=BLOCK_ROWS, COLUMNS=BLOCK_COLUMNS
         )
@@ -104,11 +97,7 @@ def _weights(first: int, size: int, scale: float, length: int) -> tuple[slice, T
 BLOCK_ROWS, BLOCK_COLUMNS = 8, 32  # output pixels per program
 
 
-def _jit(function: Any) -> Any:
-    return triton.jit(function) if triton is not None else function
-
-
-@_jit
+@jit()
 def gather(  # type: ignore[no-untyped-def]
     planes_ptr,
     copies_ptr,

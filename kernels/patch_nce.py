@@ -28,7 +28,6 @@ norms after the product, in float32; float32 rows are two bf16 parts and three p
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,11 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
-    triton = None
+from sincut.kernels.launch import interpreted, jit, on_device_of, tl, triton
 
 
 def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1) -> Tensor:
@@ -210,14 +205,10 @@ def configuration(parts: int, size: int, capability: int) -> Configuration:
     return next(c for c in table if c.parts == parts and size >= c.smallest)
 
 
-_LOG2_E = tl.constexpr(math.log2(math.e)) if triton is not None else None
+_LOG2_E = tl.constexpr(math.log2(math.e)) if triton else None
 
 
-def _jit(function: Any) -> Any:
-    return triton.jit(function) if triton is not None else function
-
-
-@_jit
+@jit()
 def _inverse_norm(x):  # type: ignore[no-untyped-def]
     """1 / ‖row‖ of (rows, width), 0 for zero rows, without overflow of the squares."""
     largest = tl.max(tl.abs(x), axis=1)
@@ -228,7 +219,7 @@ def _inverse_norm(x):  # type: ignore[no-untyped-def]
     return tl.where(zero, 0.0, 1.0 / (tl.sqrt(squares) * largest))
 
 
-@_jit
+@jit()
 def _rounded(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
     """float32 in a shorter type, rounded to nearest; the interpreter would cut bf16 off."""
     if INTERPRETED:
@@ -238,7 +229,7 @@ def _rounded(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[
     return x.to(TYPE)
 
 
-@_jit
+@jit()
 def _product(x, y, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
     """x · y with float32 accumulation."""
     if INTERPRETED:  # the interpreter multiplies bf16 wrongly
@@ -246,7 +237,7 @@ def _product(x, y, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
     return tl.dot(x, y, input_precision="ieee", out_dtype=tl.float32)
 
 
-@_jit
+@jit()
 def prepare(  # type: ignore[no-untyped-def]
     query_ptr,
     key_ptr,
@@ -288,7 +279,7 @@ def prepare(  # type: ignore[no-untyped-def]
         tl.store(key_low_ptr + place, key_low, mask=inside)
 
 
-@_jit
+@jit()
 def _with_tile(  # type: ignore[no-untyped-def]
     sums,
     totals,
@@ -375,7 +366,7 @@ def _with_tile(  # type: ignore[no-untyped-def]
     return sums, totals, largest
 
 
-@_jit
+@jit()
 def attend(  # type: ignore[no-untyped-def]
     row_high_ptr,
     row_low_ptr,
@@ -457,7 +448,7 @@ def attend(  # type: ignore[no-untyped-def]
         tl.store(largest_ptr + out, largest / _LOG2_E, mask=row < size)
 
 
-@_jit
+@jit()
 def finish_query(  # type: ignore[no-untyped-def]
     query_ptr,
     key_ptr,
@@ -524,7 +515,7 @@ def finish_query(  # type: ignore[no-untyped-def]
     tl.store(gradient_ptr + place, gradient * query_inverse[:, None], mask=inside)
 
 
-@_jit
+@jit()
 def finish_key(  # type: ignore[no-untyped-def]
     query_ptr,
     key_ptr,
@@ -626,15 +617,6 @@ def best_splits(programs: int, tiles: int, at_once: int) -> int:
     return min(range(1, max(2, min(MAX_SPLITS, tiles // 2) + 1)), key=rounds_of_tiles)
 
 
-def _on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device, which need not be the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
-
-
-def _interpreted() -> bool:
-    return not isinstance(attend, triton.JITFunction)
-
-
 def _attend(
     plan: _Plan, rows: Sequence[Tensor], columns: Sequence[Tensor], *, for_key: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -660,7 +642,7 @@ def _attend(
         ONLINE=not for_key and 2 * plan.inverse_temperature > _STATIC_RANGE,
         FOR_KEY=for_key,
         EVEN=plan.even,
-        INTERPRETED=_interpreted(),
+        INTERPRETED=interpreted(attend),
         num_warps=chosen.warps,
         num_stages=chosen.stages,
     )
@@ -684,7 +666,7 @@ def _prepared(plan: _Plan, query: Tensor, key: Tensor) -> tuple[list[Tensor], li
         ROWS=PREPARE_ROWS,
         WIDTH=plan.padded_width,
         PARTS=plan.chosen.parts,
-        INTERPRETED=_interpreted(),
+        INTERPRETED=interpreted(attend),
     )
     return [*parts[:2], inverses[0]], [*parts[2:], inverses[1]], inverses[2]
 
@@ -703,7 +685,7 @@ def _forward(
     if len(query) == 0:
         return loss, gradient, normaliser, miss
     plan = _plan(query, temperature, groups)
-    with _on_device_of(query):
+    with on_device_of(query):
         queries, keys, positive = _prepared(plan, query, key)
         sums, totals, largest = _attend(plan, queries, [*keys, keys[2], keys[2]], for_key=False)
         finish_query[(triton.cdiv(plan.count, PREPARE_ROWS),)](
@@ -751,7 +733,7 @@ def _key_gradient(
     if len(key) == 0:
         return gradient
     plan = _plan(query, temperature, groups)
-    with _on_device_of(query):
+    with on_device_of(query):
         queries, keys, _ = _prepared(plan, query, key)
         gain = incoming * queries[2]
         sums, _, _ = _attend(plan, keys, [*queries, normaliser, gain], for_key=True)

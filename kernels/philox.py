@@ -9,18 +9,12 @@ anywhere, in any order, on any device, and inside a CUDA graph. For row r and co
 
 from __future__ import annotations
 
-import contextlib
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
-try:
-    import triton
-    import triton.language as tl
-except ModuleNotFoundError:  # Triton exists for Linux; elsewhere the reference serves the CPU
-    triton = None
+from sincut.kernels.launch import jit, on_device_of, tl, triton
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -71,9 +65,7 @@ def random_words_triton(
     words = torch.empty((4, rows, columns), dtype=torch.int64, device=first_row.device)
     key = [_signed(seed), _signed(seed >> 32)]
     constant = [_signed(first_column), _signed(stream), _signed(salt)]
-    # Triton launches on the current device, which need not be the tensor's.
-    on = torch.cuda.device(words.device) if words.is_cuda else contextlib.nullcontext()
-    with on:
+    with on_device_of(words):
         generate[(triton.cdiv(rows * columns, BLOCK),)](
             words, first_row, rows * columns, columns, *constant, *key, SIZE=BLOCK, ROUNDS=ROUNDS
         )
@@ -120,15 +112,7 @@ ROUNDS = 10
 BLOCK = 512  # counters per program
 
 
-def _jit(function: Any) -> Any:
-    if triton is None:
-        return function
-    # Triton would make an argument that happens to be 1 a constant, and a kernel of its own of it.
-    free = ["count", "columns", "first_column", "stream", "salt", "low_key", "high_key"]
-    return triton.jit(function, do_not_specialize=free)
-
-
-@_jit
+@jit(sizes=("count", "columns", "first_column", "stream", "salt", "low_key", "high_key"))
 def generate(  # type: ignore[no-untyped-def]
     words_ptr,
     first_row_ptr,

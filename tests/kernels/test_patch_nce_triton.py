@@ -222,8 +222,8 @@ def test_three_launches_forward_and_none_backward(monkeypatch: pytest.MonkeyPatc
             launches.append(self.name)
             return self.kernel[grid]
 
-    interpreted = module._interpreted()  # asks what kind of thing `attend` is
-    monkeypatch.setattr(module, "_interpreted", lambda: interpreted)
+    interpreted = module.interpreted(module.attend)  # asks what kind of thing it is
+    monkeypatch.setattr(module, "interpreted", lambda _: interpreted)
     for name in ("prepare", "attend", "finish_query", "finish_key"):
         monkeypatch.setattr(module, name, Counted(name, getattr(module, name)))
     query, key = (each.requires_grad_() for each in pair("random", 20, 16, torch.float32))
