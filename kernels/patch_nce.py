@@ -29,8 +29,9 @@ norms after the product, in float32; float32 rows are two bf16 parts and three p
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -118,7 +119,9 @@ def patch_nce_triton(
         raise ValueError(f"query and key must be float32, bfloat16 or float16, got {query.dtype}")
     if query.shape[1] > MAX_WIDTH:
         raise ValueError(f"rows must have at most {MAX_WIDTH} entries, got {query.shape[1]}")
-    loss: Tensor = _forward(query.contiguous(), key.contiguous(), temperature, groups)[0]
+    # The registered operator is for compilers; its dispatch alone costs more than a small loss.
+    run = _forward if torch.compiler.is_compiling() else _PatchNCE.apply
+    loss: Tensor = run(query.contiguous(), key.contiguous(), temperature, groups)[0]  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -675,8 +678,7 @@ def _finish_launch(plan: _Plan) -> dict[str, Any]:
     return {"ROWS": PREPARE_ROWS, "WIDTH": plan.padded_width, "SPLITS": plan.splits}
 
 
-@torch.library.custom_op("sincut::patch_nce", mutates_args=())
-def _forward(
+def _loss_and_gradient(
     query: Tensor, key: Tensor, temperature: float, groups: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss (N,), ∂loss_i/∂q_i (N, D), log Σ_j exp(s_ij) (N,), 1 − p_ii (N,); all float32."""
@@ -709,6 +711,9 @@ def _forward(
     return loss, gradient, normaliser, miss
 
 
+_forward = torch.library.custom_op("sincut::patch_nce", _loss_and_gradient, mutates_args=())
+
+
 @_forward.register_fake
 def _(
     query: Tensor, key: Tensor, temperature: float, groups: int
@@ -718,8 +723,7 @@ def _(
     return row, gradient, torch.empty_like(row), torch.empty_like(row)
 
 
-@torch.library.custom_op("sincut::patch_nce_key_gradient", mutates_args=())
-def _key_gradient(
+def _gradient_of_keys(
     query: Tensor,
     key: Tensor,
     incoming: Tensor,
@@ -753,6 +757,11 @@ def _key_gradient(
     return gradient
 
 
+_key_gradient = torch.library.custom_op(
+    "sincut::patch_nce_key_gradient", _gradient_of_keys, mutates_args=()
+)
+
+
 @_key_gradient.register_fake
 def _(
     query: Tensor,
@@ -774,7 +783,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(
-    ctx: Any, incoming: Tensor | None, *others: Tensor | None
+    ctx: Any,
+    incoming: Tensor | None,
+    *others: Tensor | None,
+    gradient_of_keys: Callable[..., Tensor] = _key_gradient,
 ) -> tuple[Tensor | None, Tensor | None, None, None]:
     if any(other is not None for other in others):
         raise RuntimeError("patch_nce has no second derivative; use patch_nce_reference")
@@ -785,10 +797,18 @@ def _backward(
     if ctx.needs_input_grad[0]:
         of_query = (gradient * incoming[:, None]).to(query.dtype)
     if ctx.needs_input_grad[1]:
-        of_key = _key_gradient(
+        of_key = gradient_of_keys(
             query, key, incoming.contiguous(), normaliser, miss, ctx.temperature, ctx.groups
         ).to(key.dtype)
     return of_query, of_key, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_save)
+
+
+class _PatchNCE(torch.autograd.Function):
+    """The operator for eager code."""
+
+    forward = staticmethod(_loss_and_gradient)
+    setup_context = staticmethod(_save)
+    backward = staticmethod(partial(_backward, gradient_of_keys=_gradient_of_keys))

@@ -322,6 +322,18 @@ def test_operators_are_registered_properly() -> None:
         torch.library.opcheck(module._key_gradient, arguments)
 
 
+def test_eager_code_does_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its dispatch takes longer than a small loss; gradients are the same, bit for bit."""
+    query, key = (each.requires_grad_() for each in pair("random", 20, 16, torch.float32))
+    by_operator = module._forward(query, key, 0.07, 2)[0]
+    expected = torch.autograd.grad(by_operator.sum(), (query, key))
+    monkeypatch.setattr(module, "_forward", None)
+    loss = patch_nce_triton(query, key, groups=2)
+    assert torch.equal(loss, by_operator)
+    for mine, theirs in zip(torch.autograd.grad(loss.sum(), (query, key)), expected, strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_torch_compile_does_not_break_the_graph() -> None:
     query, key = pair("random", 20, 16, torch.float32)
 
