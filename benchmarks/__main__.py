@@ -197,10 +197,11 @@ def time_to_quality(
     """Figures of quality against seconds of training: rows, a plot, the last translations."""
     from benchmarks.time_to_quality import Moments, write
     from benchmarks.train_step import example_pair
+    from sincut.data.pair import Pair
     from sincut.images.reading.open import read_picture
 
     if content is not None and style is not None:
-        pair = read_picture(content).rgb, read_picture(style).rgb
+        pair = Pair(read_picture(content).rgb, read_picture(style).rgb)
     elif content is None and style is None:
         pair = example_pair()
     else:

@@ -277,6 +277,7 @@ def same_curve(device: str, steps: int) -> dict[str, Any]:
 
     from sincut.compute.devices import resolved
     from sincut.config.presets import train_config
+    from sincut.data.pair import Pair
     from sincut.demo import render_content, render_style
     from sincut.kernels.patch_nce import multilayer_patch_nce
     from sincut.training import losses as losses_module
@@ -285,7 +286,7 @@ def same_curve(device: str, steps: int) -> dict[str, Any]:
     def reference(queries: Any, keys: Any, **options: Any) -> list[Tensor]:
         return [patch_nce_reference(q, k, **options) for q, k in zip(queries, keys, strict=True)]
 
-    pair = render_content(384, 288), render_style(384, 288)
+    pair = Pair(render_content(384, 288), render_style(384, 288))
     settings = resolved(
         train_config("draft", device=device, precision="fp32", steps=steps, warm_steps=0)
     )
@@ -297,7 +298,7 @@ def same_curve(device: str, steps: int) -> dict[str, Any]:
             curve.append(record.losses["NCE_x"].item())
 
         losses_module.multilayer_patch_nce = function
-        train(*pair, settings, on_step)
+        train(pair, settings, on_step)
         curves.append(np.array(curve))
     losses_module.multilayer_patch_nce = multilayer_patch_nce
     ours_curve, eager_curve = curves

@@ -16,11 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.patch_nce import PEAK_BYTES, PEAK_FLOPS
-from benchmarks.train_step import ENDLESS, Pair, example_pair, synchronise
+from benchmarks.train_step import ENDLESS, example_pair, synchronise
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.training.loop import Record, train
 from sincut.training.state import new_state
 
@@ -94,7 +95,7 @@ class _Course:
         return every
 
     def _train(self, on_step: Callable[[Record], bool]) -> None:
-        train(*self.pair, self.config, on_step, new_state(*self.pair, self.config))
+        train(self.pair, self.config, on_step, new_state(self.pair, self.config))
 
 
 class _Counted(TorchDispatchMode):

@@ -21,6 +21,7 @@ from benchmarks.record import write_result
 from sincut.compute.devices import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
@@ -32,7 +33,6 @@ from sincut.training.state import State, new_state
 RESULT = "time-to-quality.json"
 PLOT = "time-to-quality.png"
 
-Pair = tuple[Pixels, Pixels]
 
 clock = time.monotonic
 
@@ -60,8 +60,8 @@ class Moments:
 def directions(pair: Pair, *, both: bool) -> dict[str, Pair]:
     """The pair by the name of a direction; ``swapped`` has the style as the content."""
     content, style = pair
-    found = {"given": (content, style)}
-    return found | {"swapped": (style, content)} if both else found
+    found = {"given": pair}
+    return found | {"swapped": Pair(style, content)} if both else found
 
 
 def write(
@@ -95,7 +95,7 @@ def write(
             for seed in range(seeds):
                 config = resolved(train_config(preset, device=device, seed=seed))
                 if minutes and preset in minutes:
-                    pace = measure(*images, config, None)
+                    pace = measure(images, config, None)
                     config = fitted(config, pace, 60 * minutes[preset])
                 found, picture = of_run(config, images, comparisons[name], moments or Moments())
                 of_this = [{"preset": preset, "direction": name, **row} for row in found]
@@ -113,8 +113,8 @@ def of_run(
 ) -> tuple[list[dict[str, Any]], Pixels]:
     """Rows of one run of a resolved configuration, in order, and the last translation."""
     run = _Run(config, pair, comparison, moments)
-    state = new_state(*pair, config)
-    train(*pair, config, run.on_step, state)
+    state = new_state(pair, config)
+    train(pair, config, run.on_step, state)
     return run.rows, run.picture
 
 

@@ -37,16 +37,14 @@ from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_crops
+from sincut.data.pair import Pair
 from sincut.data.random_numbers import Draws
 from sincut.demo import render_content, render_style
-from sincut.images.reading.source import Pixels
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.training import losses
 from sincut.training import step as training
 from sincut.training.loop import Record, train
 from sincut.training.state import State, initial_state, new_state
-
-Pair = tuple[Pixels, Pixels]
 
 ROUNDS = {"cpu": 3, "cuda": 5}
 STEPS = {"cpu": 3, "cuda": 1000}
@@ -148,7 +146,7 @@ class Ours:
     state: State = field(init=False)
 
     def __post_init__(self) -> None:
-        self.state = self._laid_out(new_state(*self.pair, self.config))
+        self.state = self._laid_out(new_state(self.pair, self.config))
 
     @property
     def precision(self) -> str:
@@ -170,7 +168,7 @@ class Ours:
             return record.step == count
 
         with self.around():
-            train(*self.pair, config, on_step, state)
+            train(self.pair, config, on_step, state)
         return Course(terms, gradients)
 
     def run(self, before: int, timed: int) -> float:
@@ -186,7 +184,7 @@ class Ours:
             return done == before + timed
 
         with self.around():
-            train(*self.pair, self.config, on_step, self.state)
+            train(self.pair, self.config, on_step, self.state)
         return 1e3 * (marks[1] - marks[0]) / timed
 
     def _laid_out(self, state: State) -> State:
@@ -213,7 +211,7 @@ class Trial:
 
 def example_pair() -> Pair:
     """The project's own pair at 1024×768."""
-    return render_content(1024, 768), render_style(1024, 768)
+    return Pair(render_content(1024, 768), render_style(1024, 768))
 
 
 def measure(

@@ -12,9 +12,9 @@ from pathlib import Path
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.memory import peak_memory
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.images.reading.source import Pixels
 from sincut.runs.final_colours import final_generator, reduced, translated
 from sincut.training.loop import Record, train
 from sincut.training.state import STATE_FILE, State, save_state
@@ -76,13 +76,11 @@ class Pace:
         )
 
 
-def measure(
-    content: Pixels, style: Pixels, config: TrainConfig, comparison: Comparison | None
-) -> Pace:
+def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> Pace:
     """Time some steps of every kind that the configuration has, and what is written on the way.
 
     Args:
-        content, style: (H, W, 3) uint8 sRGB.
+        pair: what the run will be trained on.
         config: resolved.
         comparison: of the pair, where figures will be asked for.
     """
@@ -104,7 +102,7 @@ def measure(
         before = now
         return all(len(found) >= calls or kind.warm for kind, found in times.items())
 
-    state = train(content, style, trial, on_step)
+    state = train(pair, trial, on_step)
     trained = time.monotonic()
     of_kind = {
         kind: statistics.median(found[first:] or found) for kind, found in times.items() if found
@@ -122,17 +120,17 @@ def measure(
     with_r1 = typical(warm=False, with_r1=True)
     plain = typical(warm=False, with_r1=False) or with_r1 or 0.0
     before_finish = time.monotonic()
-    generator = final_generator(state, content, style)
+    generator = final_generator(state, *pair)
     finish = time.monotonic() - before_finish
     figures = 0.0
     if comparison is not None:
-        figures = _seconds(lambda: comparison.figures(translated(content, generator)))
+        figures = _seconds(lambda: comparison.figures(translated(pair.content, generator)))
     return Pace(
         setup=max(trained - started - steps, 0.0),
         warm=typical(warm=True) or 0.0,
         plain=plain,
         with_r1=with_r1 or plain,
-        preview=_seconds(lambda: reduced(content, config.preview_width, generator)),
+        preview=_seconds(lambda: reduced(pair.content, config.preview_width, generator)),
         # The model that is saved beside the state is about a fifth of it.
         save=finish + 1.2 * _seconds(lambda: _save(state)),
         figures=figures,

@@ -17,11 +17,12 @@ from torch import Tensor
 from sincut.compute.devices import chosen_device, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.files import check_folder, file_digest
 from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Picture, Pixels
+from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors
 from sincut.runs.estimate import Pace, fitted, measure
 from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE
@@ -112,7 +113,7 @@ def train(
     comparison = Comparison(*images.pair) if config.evaluate_every else None
     pace = None
     if budget is not None:
-        pace = measure(*images.pair, config, comparison)
+        pace = measure(images.pair, config, comparison)
         left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
         reserved = expected_seconds(*images.pair, pace.preview, config) if report else 0.0
         config = fitted(config, pace, left, keep_warm=keep_warm, reserved=reserved)
@@ -121,7 +122,7 @@ def train(
     run = Recorder(folder, config, images.records, images.pair, comparison, tell)
     foreseen = None
     if state.step < config.steps:
-        pace = pace or measure(*images.pair, config, comparison)
+        pace = pace or measure(images.pair, config, comparison)
         seconds = pace.seconds(config, state.step)
         if report:
             seconds += expected_seconds(*images.pair, pace.preview, config)
@@ -139,7 +140,7 @@ def train(
 class _Images:
     """The pair as pixels, and what a run keeps of each file: name, size, digest."""
 
-    pair: tuple[Pixels, Pixels]
+    pair: Pair
     records: dict[str, dict[str, Any]]
 
 
@@ -150,7 +151,7 @@ def _images(paths: Mapping[str, Path], tell: Listener) -> _Images:
         for notice in picture.notices:
             tell({"event": "notice", "about": f"the {name} image", "text": notice})
     records = {name: _describe(paths[name], picture) for name, picture in pictures.items()}
-    return _Images((pictures["content"].rgb, pictures["style"].rgb), records)
+    return _Images(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
 
 
 def _begun(
@@ -162,7 +163,7 @@ def _begun(
 ) -> State:
     """A new state, or the saved one, with which the images and the length must agree."""
     if saved is None:
-        return new_state(*images.pair, config)
+        return new_state(images.pair, config)
     tensors, header = saved
     _check_images(folder, header, images.records)
     state = restored_state(tensors, header["step"], config)
@@ -180,7 +181,7 @@ def _begun(
 def _run(
     run: Recorder,
     state: State,
-    pair: tuple[Pixels, Pixels],
+    pair: Pair,
     config: TrainConfig,
     foreseen: tuple[float, float] | None,
     *,
@@ -201,7 +202,7 @@ def _run(
             run.tell({"event": "live", "path": str(run.folder / LIVE_PAGE)})
             with signals() as received:
                 run.received = received
-                state = train_loop(*pair, config, run.on_step, state, about_recording)
+                state = train_loop(pair, config, run.on_step, state, about_recording)
     except BaseException:
         run.abandon()
         raise

@@ -18,12 +18,10 @@ from torch import Tensor
 from sincut.compute.cuda_graph import Replayed, own_stream
 from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
-from sincut.data.colour_transfer import transfer_table
-from sincut.data.crops import ResidentImage, draw_crops
-from sincut.data.matching import Matcher
 from sincut.data.random_numbers import Draws
+from sincut.data.training_data import TrainingData
 from sincut.training.schedule import _average, _set_rate, average_weight, rate_factor
-from sincut.training.state import Pixels, State, new_optimizers, new_state
+from sincut.training.state import State, new_optimizers, new_state
 from sincut.training.step import Kind, kind_of, sincut_step, warm_step
 
 
@@ -48,8 +46,7 @@ class Record:
 
 
 def train(
-    content: Pixels,
-    style: Pixels,
+    data: TrainingData,
     config: TrainConfig,
     on_step: Callable[[Record], bool | None],
     state: State | None = None,
@@ -58,7 +55,7 @@ def train(
     """Train until ``config.steps`` or until ``on_step`` returns true.
 
     Args:
-        content, style: (H, W, 3) uint8 sRGB.
+        data: what the crops are cut from.
         config: device and precision resolved by :func:`resolved`.
         on_step: called after every step.
         state: from :func:`new_state` or a checkpoint; it is changed in place.
@@ -67,27 +64,16 @@ def train(
     Returns:
         The state after the last step.
     """
-    images = [ResidentImage(image, config, config.device) for image in (content, style)]
-    state = state or new_state(content, style, config)
-    table = matcher = None
-    if state.step < 0 or config.candidates > 1:
-        table = torch.from_numpy(transfer_table(content, style, seed=config.seed))
-        table = table.to(config.device)
-        if config.candidates > 1:
-            matcher = Matcher(images[1], table, config)
+    state = state or new_state(data, config)
+    feed = data.feed(config, warm=state.step < 0)
     number = torch.zeros((), dtype=torch.int64, device=config.device)
     share = torch.zeros((), device=config.device)
     draws = Draws(config.seed, number)
 
     def one_step(kind: Kind) -> dict[str, Tensor]:
-        x = draw_crops(images[0], config, draws, stream=0)
-        if matcher is None:
-            y = draw_crops(images[1], config, draws, stream=1)
-        else:
-            y = images[1].crops(matcher.boxes(x, draws), config.crop)
+        x, y = feed.draw(draws)
         if kind.warm:
-            assert table is not None
-            terms = warm_step(state, x, y, table, config, draws)
+            terms = warm_step(state, x, y, feed.recoloured(x), config, draws)
         else:
             terms = sincut_step(state, x, y, config, draws, kind)
         _average(state, share)

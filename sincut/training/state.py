@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
-from sincut.data.colour_transfer import affine_transfer
-from sincut.data.crops import ResidentImage, sample_boxes
+from sincut.data.training_data import TrainingData
 from sincut.models.architectures import generator_of
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import ColourCorrectingGenerator, Generator
@@ -136,13 +133,8 @@ def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig
     return state
 
 
-Pixels = npt.NDArray[np.uint8]
-
-_SAMPLED = 2**20  # pixels of the style that tell what its textures are like
-
-
-def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
-    """New networks for a pair, with what they know of it before the first step.
+def new_state(data: TrainingData, config: TrainConfig) -> State:
+    """New networks for a training, with what they know of its data before the first step.
 
     A generator that corrects colours starts from an affine transfer of them; a discriminator with
     fixed filters takes them from the style.
@@ -151,14 +143,10 @@ def new_state(content: Pixels, style: Pixels, config: TrainConfig) -> State:
     generators = state.generator, state.averaged_generator
     correcting = [each for each in generators if isinstance(each, ColourCorrectingGenerator)]
     if correcting:
-        matrix, offset = (
-            torch.from_numpy(each).float() for each in affine_transfer(content, style)
-        )
+        matrix, offset = data.colours()
         for generator in correcting:
             generator.set_colours(matrix, offset)
     if config.whiten or config.lambda_texture > 0:
-        image = ResidentImage(style, config, config.device)
-        boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
         with convolutions(config.precision):
-            state.discriminator.fit(image.crops(boxes, config.crop))
+            state.discriminator.fit(data.style_crops(config))
     return state

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sincut.compute.devices import mixed_precision
 from sincut.config.training import TrainConfig
-from sincut.data.matching import recoloured
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, Draws
 from sincut.models.discriminator import Discriminator
 from sincut.models.projector import PatchProjector
@@ -239,14 +238,14 @@ def identity_terms(made: Made, y: Tensor, config: TrainConfig, kind: Kind) -> Te
 
 
 def warm_step(
-    state: State, x: Tensor, y: Tensor, table: Tensor, config: TrainConfig, draws: Draws
+    state: State, x: Tensor, y: Tensor, wanted: Tensor, config: TrainConfig, draws: Draws
 ) -> dict[str, Tensor]:
-    """One step of L1 towards the recoloured content, and towards the style itself (ours).
+    """One step of L1 from x towards what is ``wanted`` of it, and from y towards itself (ours).
 
     A short run has no time to find the style's colours through D alone; this gives them to it.
     """
     inputs = torch.cat([x, y])
-    targets = torch.cat([recoloured(x, table), y])
+    targets = torch.cat([wanted, y])
     noise = _noise(state, inputs, draws)
     with mixed_precision(config.device, config.precision):
         outputs, _ = state.generator.generate(inputs, noise)

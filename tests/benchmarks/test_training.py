@@ -18,6 +18,7 @@ from benchmarks.__main__ import main
 from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
 from sincut.config.presets import PRESETS, train_config
+from sincut.data.pair import Pair
 from sincut.data.random_numbers import Draws
 from sincut.demo import render_content, render_style
 from sincut.evaluation.figures import Figures
@@ -42,8 +43,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def images() -> train_step.Pair:
-    return render_content(160, 128), render_style(144, 128)
+def images() -> Pair:
+    return Pair(render_content(160, 128), render_style(144, 128))
 
 
 def eager_parts(mode: str | None) -> Parts:
@@ -299,6 +300,6 @@ def test_a_measured_run_starts_as_a_shipped_one(
     monkeypatch.setattr(time_to_quality, "train", lambda *args: started.append(args[-1]))
     config = train_step.resolved(train_config("tiny", device="cpu", correction=True))
     time_to_quality.of_run(config, images, Brightness(*images), Moments())
-    expected = new_state(*images, config)
+    expected = new_state(images, config)
     assert torch.equal(started[0].generator.colours, expected.generator.colours)
     assert not torch.allclose(started[0].generator.colours[:, :, 0, 0], torch.eye(3), atol=0.05)

@@ -64,7 +64,7 @@ def test_recorded_training_follows_eager_training(method: str, added: dict[str, 
             learning_rate=1e-4, **added,
         )  # fmt: skip
         curve: list[list[float]] = []
-        state = train(*images(), cfg, lambda r, curve=curve: curve.append([*r.values().values()]))
+        state = train(images(), cfg, lambda r, curve=curve: curve.append([*r.values().values()]))
         curves.append(curve)
         averages.append(torch.cat([p.flatten() for p in state.averaged_generator.parameters()]))
     for eager, recorded in zip(*curves, strict=True):
@@ -159,7 +159,7 @@ def test_training_goes_on_where_a_step_cannot_be_recorded(monkeypatch: pytest.Mo
 
         monkeypatch.setattr(module, "cut_tiles", waiting)
         settings = config(device="cuda", steps=EAGER_CALLS + 4, r1_every=1, record_steps=waits)
-        state = train(*images(), settings, lambda record: None, None, told.append)
+        state = train(images(), settings, lambda record: None, None, told.append)
         results.append(torch.cat([p.flatten() for p in state.generator.parameters()]))
     assert len(told) == 1
     assert told[0].startswith("a step could not be recorded, so every kernel is issued by itself: ")

@@ -13,6 +13,7 @@ import torch
 import sincut
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.images.reading.pillow import read_picture
 from sincut.runs.estimate import Pace, fitted, measure, of_length
@@ -138,7 +139,7 @@ def test_both_halves_of_flip_equivariance_are_timed(
 
     monkeypatch.setattr("sincut.training.loop.sincut_step", sincut_step)
     images = [read_picture(path).rgb for path in pair]
-    pace = measure(*images, config(flip_equivariance=True, warm_steps=0), None)
+    pace = measure(Pair(*images), config(flip_equivariance=True, warm_steps=0), None)
     assert len(seen) == 4
     assert (pace.plain, pace.with_r1) == pytest.approx((3, 7))
     assert pace.setup == pytest.approx(4 * 50 - (2 + 4 + 6 + 8))

@@ -8,6 +8,7 @@ import torch
 
 from sincut.config.presets import train_config
 from sincut.data.colour_transfer import affine_transfer
+from sincut.data.pair import Pair
 from sincut.demo import render_content, render_style
 from sincut.runs.final_colours import final_generator, reduced, translated
 from sincut.training.state import State, new_state
@@ -19,7 +20,7 @@ CONFIG = train_config(**{**TINY, "correction": True})
 
 def drifted(contrast: float) -> State:
     """A new state whose output is ``contrast`` times as strong around its middle, and shifted."""
-    state = new_state(CONTENT, STYLE, CONFIG)
+    state = new_state(Pair(CONTENT, STYLE), CONFIG)
     middle = torch.from_numpy(STYLE).float().mean(dim=(0, 1)) / 127.5 - 1
     matrix = contrast * torch.eye(3)
     with torch.no_grad():
@@ -60,12 +61,12 @@ def test_contrast_is_raised_by_a_third_of_what_is_missing() -> None:
 
 def test_a_published_generator_is_written_as_it_is() -> None:
     config = CONFIG.replaced(correction=False)
-    state = new_state(CONTENT, STYLE, config)
+    state = new_state(Pair(CONTENT, STYLE), config)
     assert final_generator(state, CONTENT, STYLE) is state.averaged_generator
 
 
 def test_reduced_keeps_the_shape_of_the_image() -> None:
     config = train_config(**TINY)
-    generator = new_state(CONTENT, STYLE, config).averaged_generator
+    generator = new_state(Pair(CONTENT, STYLE), config).averaged_generator
     assert reduced(CONTENT, 80, generator).shape == (64, 80, 3)
     assert reduced(CONTENT, 1000, generator).shape == CONTENT.shape

@@ -23,6 +23,7 @@ from safetensors import safe_open
 
 import sincut
 from sincut.data import matching
+from sincut.data import pair as training_pair
 from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
@@ -31,7 +32,6 @@ from sincut.images.reading.pillow import read_picture
 from sincut.models.model_file import load_model
 from sincut.runs.recorder import Recorder
 from sincut.runs.train import RunResult
-from sincut.training import state as training_state
 from tests.conftest import TINY
 
 
@@ -136,7 +136,7 @@ def test_with_the_additions_of_draft_too(
     added: dict[str, Any],
 ) -> None:
     """Filters fitted to the style are part of the state; what is chosen follows from the seed."""
-    monkeypatch.setattr(training_state, "_SAMPLED", 2**14)  # a few crops are enough here
+    monkeypatch.setattr(training_pair, "_SAMPLED", 2**14)  # a few crops are enough here
     monkeypatch.setattr(matching, "_KNOWN", 64)
     train(pair, tmp_path / "whole", **added, report=False)
     train(pair, tmp_path / "run", listener=interrupting(3), **added, report=False)

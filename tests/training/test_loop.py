@@ -14,6 +14,7 @@ from torch import Tensor
 from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.data.random_numbers import NOISE, POSITIONS, Draws
 from sincut.errors import SincutError
 from sincut.training import losses
@@ -252,10 +253,10 @@ def test_average_has_its_half_life() -> None:
     assert average_weight(2, half_life=100) == pytest.approx(0.5)
 
 
-def images() -> tuple[np.ndarray, np.ndarray]:
+def images() -> Pair:
     random = np.random.default_rng(0)
     content = random.integers(0, 120, (60, 70, 3), dtype=np.uint8)
-    return content, random.integers(100, 256, (64, 50, 3), dtype=np.uint8)
+    return Pair(content, random.integers(100, 256, (64, 50, 3), dtype=np.uint8))
 
 
 def test_warm_start_moves_towards_the_colours_of_the_style() -> None:
@@ -266,14 +267,14 @@ def test_warm_start_moves_towards_the_colours_of_the_style() -> None:
             warmed.append(record.values()["warm"])
         return record.step == 0
 
-    train(*images(), config(warm_steps=60), on_step)
+    train(images(), config(warm_steps=60), on_step)
     assert len(warmed) == 60
     assert np.mean(warmed[-5:]) < 0.7 * np.mean(warmed[:5])
 
 
 def test_training_is_reproducible_and_depends_on_the_seed() -> None:
     states = [
-        train(*images(), config(seed=seed, warm_steps=1), lambda _: None) for seed in (5, 5, 6)
+        train(images(), config(seed=seed, warm_steps=1), lambda _: None) for seed in (5, 5, 6)
     ]
     weights = [
         torch.cat([p.flatten() for p in state.averaged_generator.parameters()]) for state in states
@@ -283,7 +284,7 @@ def test_training_is_reproducible_and_depends_on_the_seed() -> None:
 
 
 def test_bf16_training_is_reproducible_too() -> None:
-    states = [train(*images(), config(precision="bf16", steps=2), lambda _: None) for _ in range(2)]
+    states = [train(images(), config(precision="bf16", steps=2), lambda _: None) for _ in range(2)]
     for a, b in zip(
         states[0].generator.parameters(), states[1].generator.parameters(), strict=True
     ):
@@ -291,7 +292,7 @@ def test_bf16_training_is_reproducible_too() -> None:
 
 
 def test_on_step_can_stop_the_loop() -> None:
-    state = train(*images(), config(steps=100), lambda record: record.step == 3)
+    state = train(images(), config(steps=100), lambda record: record.step == 3)
     assert state.step == 3
 
 
@@ -343,7 +344,7 @@ def test_training_with_the_kernels_follows_the_reference(monkeypatch: pytest.Mon
     for function in (module.patch_nce_reference, module.patch_nce_triton):
         monkeypatch.setattr(module, "patch_nce", function)
         curve: list[float] = []
-        train(*images(), cfg, lambda r, curve=curve: curve.append(r.values()["NCE_x"]))
+        train(images(), cfg, lambda r, curve=curve: curve.append(r.values()["NCE_x"]))
         curves.append(np.array(curve))
     eager, fused = curves
     assert not np.array_equal(eager, fused)  # both really ran
@@ -372,7 +373,7 @@ def test_bf16_is_chosen_where_it_was_measured_to_be_faster(
 
 def test_networks_that_correct_start_from_the_transfer_of_colours() -> None:
     content, style = images()
-    state = new_state(content, style, config(correction=True))
+    state = new_state(Pair(content, style), config(correction=True))
     matrix = state.generator.colours[:, :, 0, 0].detach().double().numpy()
     moved = (
         content.reshape(-1, 3) / 127.5 - 1

@@ -1,0 +1,70 @@
+"""The data of a training on one pair: crops of the content, and of the style like them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sincut.config.training import TrainConfig
+from sincut.data.colour_transfer import affine_transfer, transfer_table
+from sincut.data.crops import ResidentImage, draw_crops, sample_boxes
+from sincut.data.matching import Matcher, recoloured
+from sincut.data.random_numbers import Draws
+
+Pixels = npt.NDArray[np.uint8]
+
+_SAMPLED = 2**20  # pixels of the style that tell what its textures are like
+
+
+class Pair(NamedTuple):
+    """One content and one style image, (H, W, 3) uint8 sRGB; a kind of ``TrainingData``."""
+
+    content: Pixels
+    style: Pixels
+
+    def feed(self, config: TrainConfig, *, warm: bool) -> PairFeed:
+        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
+        return PairFeed(self, config, warm=warm)
+
+    def colours(self) -> tuple[Tensor, Tensor]:
+        """The affine map of colours in [-1, 1] from content to style: (3, 3) and (3,) float32."""
+        matrix, offset = affine_transfer(self.content, self.style)
+        return torch.from_numpy(matrix).float(), torch.from_numpy(offset).float()
+
+    def style_crops(self, config: TrainConfig) -> Tensor:
+        """(N, 3, crop, crop) crops that tell what the style's textures are like."""
+        image = ResidentImage(self.style, config, config.device)
+        boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
+        return image.crops(boxes, config.crop)
+
+
+class PairFeed:
+    """Both images on the device, and what finds like crops in them; a kind of ``Feed``."""
+
+    def __init__(self, pair: Pair, config: TrainConfig, *, warm: bool) -> None:
+        self.config = config
+        self.images = [ResidentImage(image, config, config.device) for image in pair]
+        self.table: Tensor | None = None
+        self.matcher: Matcher | None = None
+        if warm or config.candidates > 1:
+            table = torch.from_numpy(transfer_table(*pair, seed=config.seed))
+            self.table = table.to(config.device)
+            if config.candidates > 1:
+                self.matcher = Matcher(self.images[1], self.table, config)
+
+    def draw(self, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""
+        content, style = self.images
+        x = draw_crops(content, self.config, draws, stream=0)
+        if self.matcher is None:
+            return x, draw_crops(style, self.config, draws, stream=1)
+        return x, style.crops(self.matcher.boxes(x, draws), self.config.crop)
+
+    def recoloured(self, x: Tensor) -> Tensor:
+        """Crops of the content in the style's colours: what the warm start aims at."""
+        assert self.table is not None
+        return recoloured(x, self.table)
