@@ -17,7 +17,7 @@ from PIL import Image
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_boxes, draw_crops
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 from sincut.demo import render_content
 
 PAPER = train_config("paper")
@@ -50,7 +50,7 @@ def by_us(
 ) -> torch.Tensor:
     """The crops of a step as training draws them."""
     number = torch.tensor(step, device=resident.planes.device)
-    return draw_crops(resident, config, Draws(config.seed, number), stream=stream)
+    return draw_crops(resident, config, RandomNumbers(config.seed, number), stream=stream)
 
 
 def by_pillow(
@@ -59,7 +59,7 @@ def by_pillow(
     """The same crops, each from a resize of the whole image."""
     whole = Image.fromarray(image)
     crops = []
-    draws = Draws(config.seed, torch.tensor(step))
+    draws = RandomNumbers(config.seed, torch.tensor(step))
     boxes = draw_boxes(*image.shape[:2], config, draws, stream=stream).tolist()
     for rows, columns, top, left, mirrored in boxes:
         resized = whole.resize((columns, rows), Image.Resampling.BILINEAR)

@@ -31,7 +31,7 @@ LOADERS = 4  # the published code loads with four processes
 
 
 class RandomNumbers(Protocol):
-    """What a step draws: :class:`sincut.data.random_numbers.Draws`, or :class:`OrdinaryDraws`."""
+    """What a step draws: the product's random numbers, or :class:`OrdinaryDraws`."""
 
     def normal(self, shape: Sequence[int], stream: int) -> Tensor:
         """Standard normal numbers of that shape."""

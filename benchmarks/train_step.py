@@ -38,7 +38,7 @@ from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_crops
 from sincut.data.pair import Pair
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 from sincut.demo import render_content, render_style
 from sincut.kernels.patch_nce import patch_nce_reference
 from sincut.training import losses
@@ -448,11 +448,11 @@ def _row(trial: Trial, preset: str) -> dict[str, Any]:
 
 def _drawn(
     pair: Pair, config: TrainConfig, steps: Iterable[int]
-) -> Iterator[tuple[Tensor, Tensor, Draws]]:
+) -> Iterator[tuple[Tensor, Tensor, RandomNumbers]]:
     """Crops of content and style and the random numbers of these steps, as training draws them."""
     images = [ResidentImage(image, config, config.device) for image in pair]
     for step in steps:
-        draws = Draws(config.seed, torch.tensor(step, device=config.device))
+        draws = RandomNumbers(config.seed, torch.tensor(step, device=config.device))
         x, y = (draw_crops(image, config, draws, stream=k) for k, image in enumerate(images))
         yield x, y, draws
 

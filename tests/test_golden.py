@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sincut import load_generator, translate
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 from sincut.images.writing.png import write_png
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
@@ -204,5 +204,5 @@ def test_golden_import_and_translate(golden: dict[str, Tensor], tmp_path: Path) 
             tile=tile,
             force=True,
         )
-        got = read_picture(tmp_path / "out.png").rgb.astype(float)
+        got = decode_picture(tmp_path / "out.png").rgb.astype(float)
         assert np.abs(got - expected.numpy()).max() <= 0.5 + 1e-2

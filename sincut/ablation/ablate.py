@@ -53,7 +53,7 @@ from sincut.ablation.page import (
     sheet,
     thumbnail,
 )
-from sincut.ablation.trials import Outcome, Plan, Trial, planned
+from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import out_of_memory
 from sincut.compute.processes import Processes
 from sincut.errors import SincutError
@@ -175,7 +175,11 @@ def ablate(
 
 
 def _check_former(
-    folder: Path, former: Plan, plan: Plan, images: dict[str, RunImage], tell: Listener
+    folder: Path,
+    former: AblationPlan,
+    plan: AblationPlan,
+    images: dict[str, RunImage],
+    tell: Listener,
 ) -> None:
     """Refuse to go on with a plan of another pair or other settings; tell of another version."""
     check_pair(folder, former, images)
@@ -205,7 +209,7 @@ class _Work:
     def __init__(
         self,
         folder: Path,
-        plan: Plan,
+        plan: AblationPlan,
         content: Path,
         style: Path,
         pictures: dict[str, Picture],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sincut.ablation.page import SHEET_FILE
-from sincut.ablation.trials import BOTH, Outcome, Plan, Trial, resolved_plan, shown
+from sincut.ablation.trials import BOTH, AblationPlan, Outcome, Trial, resolved_plan, shown
 from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
@@ -86,7 +86,7 @@ def refuse_settings(
         )
 
 
-def machine_of(plan: Plan, changes: dict[str, Any]) -> dict[str, Any]:
+def machine_of(plan: AblationPlan, changes: dict[str, Any]) -> dict[str, Any]:
     """What belongs to the machine and not to the plan, for the trials that are left."""
     first = plan.trials[0].config
     found: dict[str, Any] = {"device": chosen_device(changes.get("device") or first.device)}
@@ -98,7 +98,7 @@ def machine_of(plan: Plan, changes: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_pair(folder: Path, former: Plan, images: dict[str, RunImage]) -> None:
+def check_pair(folder: Path, former: AblationPlan, images: dict[str, RunImage]) -> None:
     """Refuse other images than those that the ablation was begun with."""
     for name, image in images.items():
         before: RunImage = getattr(former, name)
@@ -109,7 +109,7 @@ def check_pair(folder: Path, former: Plan, images: dict[str, RunImage]) -> None:
             )
 
 
-def check_same(folder: Path, former: Plan, wanted: Plan) -> None:
+def check_same(folder: Path, former: AblationPlan, wanted: AblationPlan) -> None:
     """Refuse to mix trials of two ablations."""
     advice = "resume with the same settings, or give another -o"
     for before, after in zip(former.trials, wanted.trials, strict=False):
@@ -131,7 +131,7 @@ def check_same(folder: Path, former: Plan, wanted: Plan) -> None:
         )
 
 
-def write_plan(folder: Path, plan: Plan, *, several: bool) -> Plan:
+def write_plan(folder: Path, plan: AblationPlan, *, several: bool) -> AblationPlan:
     """Write the plan, and return the one that is valid: of several processes the first one's."""
     settled = resolved_plan(plan)
     make_folder(folder)
@@ -159,14 +159,14 @@ def write_plan(folder: Path, plan: Plan, *, several: bool) -> Plan:
     return valid
 
 
-def read_plan(folder: Path) -> Plan | None:
+def read_plan(folder: Path) -> AblationPlan | None:
     """The plan of the folder, if it has one."""
     path = folder / PLAN_FILE
     if not path.exists():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        plan = Plan(
+        plan = AblationPlan(
             version=str(record["version"]),
             content=RunImage(**record["content"]),
             style=RunImage(**record["style"]),
@@ -186,7 +186,7 @@ def read_plan(folder: Path) -> Plan | None:
     return plan
 
 
-def outcomes_of(folder: Path, plan: Plan) -> tuple[Outcome, ...]:
+def outcomes_of(folder: Path, plan: AblationPlan) -> tuple[Outcome, ...]:
     """How all trials stand, from what is in the folder."""
     found = []
     for trial in plan.trials:

@@ -19,13 +19,13 @@ from sincut.ablation.trials import (
     PAPER_BASE,
     PAPER_IDENTITY_OFF,
     PAPER_LAST_LAYER,
+    AblationPlan,
     Outcome,
-    Plan,
     shown,
 )
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Pixels
 from sincut.pages.heat_maps import wrapped
 from sincut.pages.shell import curves_library, curves_style, document, table
@@ -104,7 +104,7 @@ def averages(outcomes: Sequence[Outcome]) -> list[Average]:
     return found
 
 
-def csv_table(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+def csv_table(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     """The table for programs, figures with all their digits.
 
     ``row`` is ``trial`` for a trial, ``mean`` and ``spread`` for a setting over its seeds.
@@ -135,7 +135,7 @@ def csv_table(plan: Plan, outcomes: Sequence[Outcome]) -> str:
     return file.getvalue()
 
 
-def markdown_tables(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+def markdown_tables(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     """The tables for people: settings over their seeds, then every trial."""
     parts = [
         f"# Ablation: {plain(plan.content.name)} in the look of {plain(plan.style.name)}",
@@ -165,7 +165,7 @@ def trials_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]
 
 
 def sheet(
-    content: Pixels, style: Pixels, plan: Plan, outcomes: Sequence[Outcome]
+    content: Pixels, style: Pixels, plan: AblationPlan, outcomes: Sequence[Outcome]
 ) -> tuple[Pixels, list[tuple[int, int]]]:
     """All pictures on one: content and style, then the results, labelled.
 
@@ -184,7 +184,7 @@ def sheet(
         picture, missing = empty, it.status
         if it.figures is not None:
             try:
-                picture, missing = thumbnail(read_picture(it.folder / THUMBNAIL_FILE).rgb), ""
+                picture, missing = thumbnail(decode_picture(it.folder / THUMBNAIL_FILE).rgb), ""
             except SincutError:  # removed or damaged: the others are shown
                 missing = "no picture"
         pictures.append((f"{it.trial.name}: {missing}" if missing else it.trial.name, picture))
@@ -226,7 +226,7 @@ def thumbnail(picture: Pixels) -> Pixels:
     return np.asarray(small)
 
 
-def page(plan: Plan, outcomes: Sequence[Outcome]) -> str:
+def page(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     """The page beside the sheet: tables, pictures and curves of what there is so far."""
     finished = sum(it.status == "finished" for it in outcomes)
     failed = sum(it.status == "failed" for it in outcomes)
@@ -267,7 +267,7 @@ def page(plan: Plan, outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def curves(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def curves(plan: AblationPlan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Charts for ``sincutCurves`` that show the settings in the same axes, a series per trial.
 
     A setting has one colour in a chart and a seed one dash; of a single seed every second setting
@@ -303,7 +303,7 @@ def curves(plan: Plan, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return found
 
 
-def _groups(plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
+def _groups(plan: AblationPlan) -> list[tuple[str, tuple[str, ...]]]:
     """Titles, and the settings that are drawn together."""
     if plan.paper:
         return list(_PAPER_GROUPS)

@@ -59,7 +59,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """All trials of an ablation, in order: settings one after the other, seeds within them.
 
     ``version`` is that of sincut when it began, ``fields`` are the names of what is varied.
@@ -139,7 +139,7 @@ def planned(
     preset: str | None,
     method: str | None,
     changes: dict[str, Any],
-) -> Plan:
+) -> AblationPlan:
     """The trials that were asked for; device and precision may still be ``auto``."""
     count = _seed_count(seeds)
     if paper and over:
@@ -161,7 +161,7 @@ def planned(
         for setting, config in settings
         for offset in range(count)
     ]
-    return Plan(
+    return AblationPlan(
         version=__version__,
         content=images["content"],
         style=images["style"],
@@ -266,7 +266,7 @@ def _folder_name(number: int, setting: str, seed: int) -> str:
     return f"{number:02d}_{about[:80]}_seed-{seed}"
 
 
-def resolved_plan(plan: Plan) -> Plan:
+def resolved_plan(plan: AblationPlan) -> AblationPlan:
     """The plan with devices and precisions that are ``auto`` found out, once for all trials.
 
     Each trial by itself could find another precision, and then they could not be compared.

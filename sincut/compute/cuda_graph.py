@@ -21,7 +21,7 @@ Terms = dict[str, Tensor]
 EAGER_CALLS = 3
 
 
-class Replayed(Generic[Kind]):
+class RecordedStep(Generic[Kind]):
     """Calls ``step(kind)``; with ``record`` each kind is recorded after its first calls.
 
     ``step`` must read everything that changes from tensors that stay where they are, must not wait

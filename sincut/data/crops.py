@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config.training import TrainConfig, zoom_range
-from sincut.data.random_numbers import BOXES, SAMPLES, Draws, below, chance
+from sincut.data.random_numbers import BOXES, SAMPLES, RandomNumbers, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
 
@@ -69,7 +69,7 @@ class ResidentImage:
 
 
 def draw_boxes(
-    height: int, width: int, config: TrainConfig, draws: Draws, *, stream: int = 0
+    height: int, width: int, config: TrainConfig, draws: RandomNumbers, *, stream: int = 0
 ) -> Tensor:
     """Where ``config.batch`` random crops of an image of that size lie.
 
@@ -105,7 +105,9 @@ def draw_boxes(
     return torch.stack([rows, columns, top, left, mirrored], dim=1)
 
 
-def draw_crops(image: ResidentImage, config: TrainConfig, draws: Draws, *, stream: int) -> Tensor:
+def draw_crops(
+    image: ResidentImage, config: TrainConfig, draws: RandomNumbers, *, stream: int
+) -> Tensor:
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
     boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
     return image.crops(boxes, config.crop)
@@ -117,7 +119,7 @@ def sample_boxes(image: ResidentImage, config: TrainConfig, count: int) -> Tenso
     They are the same in every run of a seed, and an image is got to know by them.
     """
     config = config.replaced(batch=count, zoom_per="crop")
-    draws = Draws(config.seed, torch.tensor(SAMPLES, device=image.planes.device))
+    draws = RandomNumbers(config.seed, torch.tensor(SAMPLES, device=image.planes.device))
     return draw_boxes(image.height, image.width, config, draws, stream=1)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, sample_boxes
-from sincut.data.random_numbers import MATCHES, SHIFTS, Draws, below, chance
+from sincut.data.random_numbers import MATCHES, SHIFTS, RandomNumbers, below, chance
 
 _CELL = 16  # pixels
 # Crops of the style that are described before training, so that looking is cheap: as many as this,
@@ -53,7 +53,7 @@ class Matcher:
         self.scale = 1 / (found.std(dim=0) + 0.02)
         self.found = found * self.scale
 
-    def boxes(self, x: Tensor, draws: Draws) -> Tensor:
+    def boxes(self, x: Tensor, draws: RandomNumbers) -> Tensor:
         """Where the style is like each of ``x`` (N, 3, S, S); (N, 5) as ``draw_boxes``'s."""
         count = len(x) * self.candidates
         words = draws.words(-(-count // 4), MATCHES).flatten()[:count]
@@ -63,7 +63,7 @@ class Matcher:
         best = distance.argmin(dim=1, keepdim=True)
         return self._varied(self.known[places.gather(1, best)[:, 0]], draws)
 
-    def _varied(self, boxes: Tensor, draws: Draws) -> Tensor:
+    def _varied(self, boxes: Tensor, draws: RandomNumbers) -> Tensor:
         """Crops near by, mirrored or not: the best of the known ones come often, and D would learn
         them by heart."""
         words = draws.words(len(boxes), SHIFTS).T

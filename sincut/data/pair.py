@@ -13,7 +13,7 @@ from sincut.config.training import TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
 from sincut.data.crops import ResidentImage, draw_crops, sample_boxes
 from sincut.data.matching import Matcher, recoloured
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -56,7 +56,7 @@ class PairFeed:
             if config.candidates > 1:
                 self.matcher = Matcher(self.images[1], self.table, config)
 
-    def draw(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
         """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""
         content, style = self.images
         x = draw_crops(content, self.config, draws, stream=0)

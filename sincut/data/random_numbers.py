@@ -31,7 +31,7 @@ _SALT = 0xC0DE  # the last word of the counter; the noise of a translation has 0
 
 
 @dataclass(frozen=True)
-class Draws:
+class RandomNumbers:
     """What can be drawn in one step.
 
     ``step`` is () int64 on the device where the numbers are wanted; negative in the warm start.

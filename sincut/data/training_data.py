@@ -7,13 +7,13 @@ from typing import Protocol
 from torch import Tensor
 
 from sincut.config.training import TrainConfig
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 
 
 class Feed(Protocol):
     """Crops for the steps of one configuration, on its device."""
 
-    def draw(self, draws: Draws) -> tuple[Tensor, Tensor]:
+    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
         """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""
         ...
 

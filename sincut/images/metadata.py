@@ -43,7 +43,7 @@ DAMAGE += (ArithmeticError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
-class Carried:
+class KeptMetadata:
     """What a translation carries from the input's file to the output's, beside the pixels.
 
     ``profile`` holds the bytes of the file's RGB profile; ``exif`` is a block as JPEG has it, its

@@ -15,7 +15,7 @@ from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.runs.final_colours import final_generator, reduced, translated
+from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.training.loop import Record, train
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.training.step import Kind, kind_of
@@ -25,7 +25,7 @@ _TIMED = 3
 
 
 @dataclass(frozen=True)
-class Pace:
+class Estimate:
     """Seconds of each thing that a run spends its time on, and bytes of memory at the peak.
 
     ``setup`` is what the loop needs beside its steps: tables, compiling, recording. ``save`` has
@@ -76,7 +76,7 @@ class Pace:
         )
 
 
-def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> Pace:
+def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> Estimate:
     """Time some steps of every kind that the configuration has, and what is written on the way.
 
     Args:
@@ -125,12 +125,12 @@ def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> P
     figures = 0.0
     if comparison is not None:
         figures = _seconds(lambda: comparison.figures(translated(pair.content, generator)))
-    return Pace(
+    return Estimate(
         setup=max(trained - started - steps, 0.0),
         warm=typical(warm=True) or 0.0,
         plain=plain,
         with_r1=with_r1 or plain,
-        preview=_seconds(lambda: reduced(pair.content, config.preview_width, generator)),
+        preview=_seconds(lambda: translated_small(pair.content, config.preview_width, generator)),
         # The model that is saved beside the state is about a fifth of it.
         save=finish + 1.2 * _seconds(lambda: _save(state)),
         figures=figures,
@@ -157,7 +157,7 @@ def of_length(config: TrainConfig, steps: int, *, keep_warm: bool = False) -> Tr
 
 def fitted(
     config: TrainConfig,
-    pace: Pace,
+    estimate: Estimate,
     seconds: float,
     *,
     keep_warm: bool = False,
@@ -174,7 +174,7 @@ def fitted(
 
     def needed(steps: int) -> float:
         changed = of_length(config, steps, keep_warm=keep_warm)
-        return pace.seconds(changed, -changed.warm_steps)
+        return estimate.seconds(changed, -changed.warm_steps)
 
     seconds -= reserved
     if needed(shortest) > seconds:
@@ -182,8 +182,8 @@ def fitted(
         less = ", --no-report" if reserved else ""
         raise SincutError(
             f"--minutes must leave time for at least {shortest} steps after the start, of which "
-            f"one takes {pace.step(config):.2g} s here; got {max(seconds, 0):.0f} s left{taken}; "
-            f"try a larger --minutes{less} or --preset draft"
+            f"one takes {estimate.step(config):.2g} s here; got {max(seconds, 0):.0f} s "
+            f"left{taken}; try a larger --minutes{less} or --preset draft"
         )
     low, high = shortest, 2 * shortest
     while needed(high) <= seconds and high < 1 << 40:

@@ -35,7 +35,7 @@ def final_generator(state: State, content: Pixels, style: Pixels) -> Generator:
     if not isinstance(average, ColourCorrectingGenerator):
         return average
     generator = copy.deepcopy(average)
-    output = reduced(content, _WIDTH, generator)
+    output = translated_small(content, _WIDTH, generator)
     matrix, offset = (
         torch.from_numpy(each).float() for each in affine_transfer(output, style, stretch=_STRETCH)
     )
@@ -43,7 +43,7 @@ def final_generator(state: State, content: Pixels, style: Pixels) -> Generator:
     return generator
 
 
-def reduced(content: Pixels, side: int, generator: Generator) -> Pixels:
+def translated_small(content: Pixels, side: int, generator: Generator) -> Pixels:
     """The content with its longest side at most ``side``, translated in float32."""
     small = Image.fromarray(content)
     small.thumbnail((side, side), Image.Resampling.BILINEAR)

@@ -25,7 +25,7 @@ from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, save_model
-from sincut.runs.final_colours import final_generator, reduced, translated
+from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.runs.folder import (
     BOARD,
     CARD_FILE,
@@ -41,7 +41,7 @@ from sincut.runs.folder import (
 from sincut.runs.live_page import LiveView
 from sincut.runs.model_card import is_own, write_card
 from sincut.runs.report import write_report
-from sincut.runs.tensorboard import Board
+from sincut.runs.tensorboard import EventFiles
 from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__
@@ -69,12 +69,14 @@ class Recorder:
         self.logged = (0, 0.0)  # step and seconds of the last record
         self.saved = 0  # the step of the last saved state
         self.session = 0  # which start or resumption this is
-        self.views: list[LiveView | Board] = []  # what shows the run while it goes on
+        self.views: list[LiveView | EventFiles] = []  # what shows the run while it goes on
 
-    def open(self, state: State, pace: tuple[float, float] | None, *, tensorboard: bool) -> None:
+    def open(
+        self, state: State, foreseen: tuple[float, float] | None, *, tensorboard: bool
+    ) -> None:
         """Make the folder, or bring its log and previews back to where ``state`` is.
 
-        ``pace`` holds the seconds foreseen, to the end and for a step.
+        ``foreseen`` holds seconds, to the end and for a step.
         """
         self.logged = state.step, 0.0
         self.saved = state.step
@@ -100,11 +102,11 @@ class Recorder:
         for step, path in read_run(self.folder).previews:
             if step > state.step:  # of what a kill has undone
                 path.unlink(missing_ok=True)
-        seconds, of_step = pace or (None, None)
+        seconds, of_step = foreseen or (None, None)
         self.live = LiveView(read_run(self.folder), state.step, seconds, seconds_per_step=of_step)
         self.views.append(self.live)
         if tensorboard:
-            self.views.append(Board(self.folder / BOARD, None if fresh else state.step + 1))
+            self.views.append(EventFiles(self.folder / BOARD, None if fresh else state.step + 1))
         if fresh:
             self.save(state)
             if state.step == 0:
@@ -246,7 +248,7 @@ class Recorder:
 
     def preview(self, state: State) -> None:
         """The content at most ``preview_width`` wide, translated, as a PNG."""
-        pixels = reduced(self.pair[0], self.config.preview_width, self.generator(state))
+        pixels = translated_small(self.pair[0], self.config.preview_width, self.generator(state))
         path = self.folder / PREVIEWS / f"{state.step:06d}.png"
         write_png(path, pixels)
         for view in self.views:

@@ -27,10 +27,10 @@ from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.pages.pictures import Embedded, exact, photograph
 from sincut.runs.commands import repeating_command
-from sincut.runs.final_colours import reduced
+from sincut.runs.final_colours import translated_small
 from sincut.runs.folder import REPORT_FILE, RunRecord, find_image, read_run
 from sincut.runs.report_page import Contents, Crop, Measured, page
-from sincut.translation.tiles import Engine, Network, translate_pixels, window_of
+from sincut.translation.tiles import Network, TileWorker, translate_pixels, window_of
 from sincut.translation.tiling import Tile, spans
 from sincut.units import duration
 from sincut.version import __version__
@@ -210,9 +210,9 @@ class _Result:
         if _count(content) <= WHOLE_PIXELS:
             whole = translate_pixels(generator, content, config)
             return cls.of(whole, "The result is the content translated at its own size.")
-        small = reduced(content, _REDUCED_SIDE, generator)
+        small = translated_small(content, _REDUCED_SIDE, generator)
         height, width = content.shape[:2]
-        engine = Engine(Network(generator, config), height, width, content.dtype)
+        engine = TileWorker(Network(generator, config), height, width, content.dtype)
 
         def square(top: int, bottom: int, left: int, right: int) -> Pixels:
             halo, alignment = generator.halo, generator.alignment

@@ -24,7 +24,7 @@ def check_installed() -> None:
     _package()
 
 
-class Board:
+class EventFiles:
     """Writes event files; steps of the warm start are negative there, too.
 
     The files' names hold the time and no more: TensorBoard's own writer would add the name of the

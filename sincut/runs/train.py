@@ -24,7 +24,7 @@ from sincut.files import check_folder, file_digest
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors
-from sincut.runs.estimate import Pace, fitted, measure
+from sincut.runs.estimate import Estimate, fitted, measure
 from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE
 from sincut.runs.recorder import Listener, Recorder
 from sincut.runs.report import expected_seconds
@@ -111,23 +111,23 @@ def train(
         tell(_start_record(config, preset, resume))
     images = _images({"content": Path(content), "style": Path(style)}, tell)
     comparison = Comparison(*images.pair) if config.evaluate_every else None
-    pace = None
+    estimate = None
     if budget is not None:
-        pace = measure(images.pair, config, comparison)
+        estimate = measure(images.pair, config, comparison)
         left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
-        reserved = expected_seconds(*images.pair, pace.preview, config) if report else 0.0
-        config = fitted(config, pace, left, keep_warm=keep_warm, reserved=reserved)
+        reserved = expected_seconds(*images.pair, estimate.preview, config) if report else 0.0
+        config = fitted(config, estimate, left, keep_warm=keep_warm, reserved=reserved)
         tell(_start_record(config, preset, resume))
     state = _begun(folder, images, config, saved, tell)
     run = Recorder(folder, config, images.records, images.pair, comparison, tell)
     foreseen = None
     if state.step < config.steps:
-        pace = pace or measure(images.pair, config, comparison)
-        seconds = pace.seconds(config, state.step)
+        estimate = estimate or measure(images.pair, config, comparison)
+        seconds = estimate.seconds(config, state.step)
         if report:
-            seconds += expected_seconds(*images.pair, pace.preview, config)
-        foreseen = seconds, pace.step(config)
-        tell(_estimate_record(pace, config, seconds))
+            seconds += expected_seconds(*images.pair, estimate.preview, config)
+        foreseen = seconds, estimate.step(config)
+        tell(_estimate_record(estimate, config, seconds))
     state = _run(run, state, images.pair, config, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     run.close(state, report=report and finished and not run.received)
@@ -251,12 +251,12 @@ def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict
     return {"event": "start", "version": __version__, "why": why, "config": config.to_dict()}
 
 
-def _estimate_record(pace: Pace, config: TrainConfig, seconds: float) -> dict[str, Any]:
+def _estimate_record(estimate: Estimate, config: TrainConfig, seconds: float) -> dict[str, Any]:
     return {
         "event": "estimate",
         "seconds": seconds,
-        "seconds_per_step": pace.step(config),
-        "peak_bytes": pace.peak_bytes,
+        "seconds_per_step": estimate.step(config),
+        "peak_bytes": estimate.peak_bytes,
     }
 
 

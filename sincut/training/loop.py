@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sincut.compute.cuda_graph import Replayed, own_stream
+from sincut.compute.cuda_graph import RecordedStep, own_stream
 from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 from sincut.data.training_data import TrainingData
 from sincut.training.schedule import _average, _set_rate, average_weight, rate_factor
 from sincut.training.state import State, new_optimizers, new_state
@@ -68,7 +68,7 @@ def train(
     feed = data.feed(config, warm=state.step < 0)
     number = torch.zeros((), dtype=torch.int64, device=config.device)
     share = torch.zeros((), device=config.device)
-    draws = Draws(config.seed, number)
+    draws = RandomNumbers(config.seed, number)
 
     def one_step(kind: Kind) -> dict[str, Tensor]:
         x, y = feed.draw(draws)
@@ -83,7 +83,7 @@ def train(
         on_notice(f"a step could not be recorded, so every kernel is issued by itself: {text}")
 
     record = config.device == "cuda" and config.record_steps
-    step = Replayed(one_step, record=record, on_failure=on_failure)
+    step = RecordedStep(one_step, record=record, on_failure=on_failure)
     started = time.monotonic()
     with convolutions(config.precision, search=True), own_stream(config.device):
         while state.step < config.steps:

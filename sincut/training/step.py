@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sincut.compute.devices import mixed_precision
 from sincut.config.training import TrainConfig
-from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, Draws
+from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
 from sincut.models.discriminator import Discriminator
 from sincut.models.projector import PatchProjector
 from sincut.training import losses
@@ -32,7 +32,7 @@ def kind_of(step: int, config: TrainConfig) -> Kind:
         return Kind(warm=True)
     mirrored = False
     if config.flip_equivariance:
-        word = Draws(config.seed, torch.tensor(step)).words(1, MIRROR)[0].item()
+        word = RandomNumbers(config.seed, torch.tensor(step)).words(1, MIRROR)[0].item()
         mirrored = word < 2**31
     return Kind(
         with_r1=config.penalised and step % config.r1_every == 0,
@@ -41,7 +41,7 @@ def kind_of(step: int, config: TrainConfig) -> Kind:
 
 
 def sincut_step(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: Draws, kind: Kind
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: RandomNumbers, kind: Kind
 ) -> dict[str, Tensor]:
     """One step on crops x of the content and y of the style: first D, then G and H.
 
@@ -92,7 +92,7 @@ class Made:
 
 
 def translated(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: Draws, kind: Kind
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: RandomNumbers, kind: Kind
 ) -> Made:
     """G of the crops, with the encoder's features passed on the way."""
     with_identity = config.lambda_y > 0 or config.lambda_identity > 0
@@ -181,7 +181,7 @@ def fooling_terms(discriminator: Discriminator, fake: Seen, config: TrainConfig)
 
 
 def contrastive_terms(
-    state: State, made: Made, config: TrainConfig, draws: Draws, kind: Kind
+    state: State, made: Made, config: TrainConfig, draws: RandomNumbers, kind: Kind
 ) -> Terms:
     """PatchNCE of x against ŷ and of y against G(y): recognisable patch by patch."""
     found = Terms({}, [])
@@ -238,7 +238,7 @@ def identity_terms(made: Made, y: Tensor, config: TrainConfig, kind: Kind) -> Te
 
 
 def warm_step(
-    state: State, x: Tensor, y: Tensor, wanted: Tensor, config: TrainConfig, draws: Draws
+    state: State, x: Tensor, y: Tensor, wanted: Tensor, config: TrainConfig, draws: RandomNumbers
 ) -> dict[str, Tensor]:
     """One step of L1 from x towards what is ``wanted`` of it, and from y towards itself (ours).
 
@@ -285,7 +285,7 @@ def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
         optimizer.step()
 
 
-def _noise(state: State, inputs: Tensor, draws: Draws) -> list[Tensor]:
+def _noise(state: State, inputs: Tensor, draws: RandomNumbers) -> list[Tensor]:
     """Fresh noise for every crop and noise image of G."""
     shapes = state.generator.noise_shapes(inputs)
     return [draws.normal(shape, NOISE + level) for level, shape in enumerate(shapes)]

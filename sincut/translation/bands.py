@@ -19,7 +19,7 @@ from sincut.images.reading.samples import unknown
 from sincut.images.reading.source import Source, in_srgb
 from sincut.images.writing.layout import Encoded
 from sincut.images.writing.writer import Writer
-from sincut.translation.tiles import Engine, Network, Pending, as_network, window_of
+from sincut.translation.tiles import Network, Pending, TileWorker, as_network, window_of
 from sincut.translation.tiling import Band, Span, Tile, align_up, reflected
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,7 @@ class Loaded:
         return self.rgb[self.band.start - self.top : self.band.stop - self.top]
 
 
-class Rows:
+class InputRows:
     """Reads each row of a source once, and keeps it as long as a later band needs it."""
 
     def __init__(self, source: Source, mask: Source | None = None) -> None:
@@ -93,8 +93,8 @@ class Rows:
 
 
 def translate_bands(
-    rows: Rows,
-    engine: Engine,
+    rows: InputRows,
+    engine: TileWorker,
     writer: Writer,
     todo: Sequence[tuple[int, Band]],
     colours: Colours,
@@ -140,7 +140,7 @@ def translate_bands(
             if own is not None and colours != rows.source.colours:  # the output is sRGB
                 own = np.concatenate([loaded.own_srgb, own[..., 3:]], axis=-1)
             strength, nodata = engine.strength, rows.source.nodata
-            finish = partial(finished, output, own, loaded.mask, strength, colours, nodata)
+            finish = partial(final_pixels, output, own, loaded.mask, strength, colours, nodata)
             encoded = encoder.submit(_encoded, writer, index, finish)
             behind.append(appender.submit(append, encoded))
             # Or a band more would be held while the next one is read.
@@ -190,7 +190,7 @@ def weights_of(rows: Array) -> Array:
     return weights
 
 
-def finished(
+def final_pixels(
     output: Array,
     own: Array | None,
     mask: Array | None,
@@ -227,7 +227,7 @@ def _encoded(writer: Writer, index: int, finish: Callable[[], Array]) -> Encoded
     return writer.encode(index, finish())
 
 
-def _computed(engine: Engine, loaded: Loaded, on_tile: Callable[[], None]) -> Array:
+def _computed(engine: TileWorker, loaded: Loaded, on_tile: Callable[[], None]) -> Array:
     band = loaded.band
     output = np.empty((band.stop - band.start, engine.width, 3), engine.dtype)
     flying: deque[tuple[Tile, Pending]] = deque()
@@ -254,7 +254,7 @@ def _computed(engine: Engine, loaded: Loaded, on_tile: Callable[[], None]) -> Ar
     return output
 
 
-def _needs_input(rows: Rows, engine: Engine) -> bool:
+def _needs_input(rows: InputRows, engine: TileWorker) -> bool:
     """Whether the output holds something of the input, which then has to be kept for it."""
     source = rows.source
     kept = source.dtype == np.float32 or source.nodata is not None

@@ -9,7 +9,7 @@ import numpy as np
 
 from sincut.files import check_free, write_text
 from sincut.images.bit_depth import as_depth
-from sincut.images.metadata import Carried
+from sincut.images.metadata import KeptMetadata
 from sincut.images.reading.source import Source, in_srgb
 from sincut.images.writing.deep_zoom import OVERLAP, TILE_SIZE, deep_zoom_folder
 from sincut.images.writing.formats import BAND_STEP
@@ -56,7 +56,7 @@ def write_page(target: Path, layout: Layout, open_content: Callable[[], Source])
         Writer.open(
             content_of(target),
             layout,
-            Carried(),
+            KeptMetadata(),
             band_rows=BAND_STEP,
             identity={"input image": [source.path.name, source.path.stat().st_mtime_ns]},
             resume=True,

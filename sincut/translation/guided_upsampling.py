@@ -103,7 +103,7 @@ class ReducedRows:
         return reduced
 
 
-class CarriedLook:
+class SmallTranslation:
     """Carries the look of a small translation to the full-size image, window by window.
 
     Memory: 60 bytes per small pixel, and some hundred per pixel of 64 rows of a window.

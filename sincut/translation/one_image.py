@@ -18,7 +18,7 @@ from sincut.config.training import TrainConfig, zoom_range
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import as_depth
-from sincut.images.metadata import Carried, without_nodata
+from sincut.images.metadata import KeptMetadata, without_nodata
 from sincut.images.profiles import Colours, require_depth
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Source, in_srgb
@@ -27,9 +27,9 @@ from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
 from sincut.models.generator import Generator
-from sincut.translation.bands import Rows, tile_difference, translate_bands
+from sincut.translation.bands import InputRows, tile_difference, translate_bands
 from sincut.translation.deep_zoom_page import check_page, is_deep_zoom, write_page
-from sincut.translation.guided_upsampling import CarriedLook, ReducedRows, working_size
+from sincut.translation.guided_upsampling import ReducedRows, SmallTranslation, working_size
 from sincut.translation.plan import (
     Cut,
     Plan,
@@ -40,10 +40,10 @@ from sincut.translation.plan import (
     seconds_left,
 )
 from sincut.translation.tiles import (
-    Carry,
-    Engine,
+    GuidedUpsampling,
     Network,
     Operator,
+    TileWorker,
     translate_pixels,
     window_bytes,
 )
@@ -77,7 +77,7 @@ class Translated:
 
 
 @dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A generator on its device with what translating asks about it.
 
     ``digest`` is that of its file, ``learned`` the largest width in pixels at which training saw
@@ -118,7 +118,7 @@ class Opened:
     source: Source
     mask: Source | None
     layout: Layout
-    carried: Carried
+    carried: KeptMetadata
     colours: Colours
     notices: list[str]
 
@@ -131,14 +131,16 @@ class Planned:
     operator: Operator
     chosen: Cut
     parts: list[Band]
-    engine: Engine
+    engine: TileWorker
     plan: Plan
 
 
 class OneImage:
     """One input on its way to one output: opened, planned, translated."""
 
-    def __init__(self, model: Model, source: Path, target: Path, config: TranslateConfig) -> None:
+    def __init__(
+        self, model: LoadedModel, source: Path, target: Path, config: TranslateConfig
+    ) -> None:
         self.model, self.source, self.target, self.config = model, source, target, config
 
     def run(
@@ -184,7 +186,9 @@ class OneImage:
         operator = self._operator(working)
         chosen = self._cut(opened, operator, working)
         parts = cut_bands(chosen, layout, operator)
-        engine = Engine(operator, layout.height, layout.width, layout.dtype, self.config.strength)
+        engine = TileWorker(
+            operator, layout.height, layout.width, layout.dtype, self.config.strength
+        )
         plan = self._plan(layout, chosen, parts, working)
         return Planned(working, operator, chosen, parts, engine, plan)
 
@@ -203,12 +207,12 @@ class OneImage:
             todo = list(enumerate(planned.parts))[writer.done :]
             on_plan(self._of_the_rest(planned, writer, todo))
             if todo:
-                if isinstance(planned.operator, Carry) and working is not None:
+                if isinstance(planned.operator, GuidedUpsampling) and working is not None:
                     planned.operator.look = self._look(reading, layout, working)
                     reading.close()  # it may be a whole image in memory
                     reading = stack.enter_context(self._opened(self.source))
                 counted = _Counter(planned.plan.tiles, todo, on_tile)
-                rows = Rows(reading, opened.mask)
+                rows = InputRows(reading, opened.mask)
                 translate_bands(rows, planned.engine, writer, todo, opened.colours, counted)
                 reading.close()
             if is_deep_zoom(self.target):  # first: the result's name says that all is there
@@ -258,7 +262,7 @@ class OneImage:
 
     def _operator(self, working: Working | None) -> Operator:
         if working is not None:
-            return Carry(self.model.device)
+            return GuidedUpsampling(self.model.device)
         return Network(self.model.generator, self.config, record=True)
 
     def _cut(self, opened: Opened, operator: Operator, working: Working | None) -> Cut:
@@ -296,7 +300,7 @@ class OneImage:
             held=memory_in_use(),
         )
 
-    def _output(self, source: Source) -> tuple[Layout, Carried, Colours, list[str]]:
+    def _output(self, source: Source) -> tuple[Layout, KeptMetadata, Colours, list[str]]:
         """What the output holds and carries, into which colours it goes, and what is lost."""
         dtype = output_dtype(self.target, source.dtype, self.config.depth)
         notice = depth_notice(self.target, source.dtype) if self.config.depth == "auto" else None
@@ -307,7 +311,7 @@ class OneImage:
             )
         carried, colours = source.carried, source.colours
         if is_deep_zoom(self.target):  # web pages take every tile for sRGB
-            carried, colours = Carried(), Colours()
+            carried, colours = KeptMetadata(), Colours()
         require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
         notices = [notice] if notice else []
@@ -316,7 +320,7 @@ class OneImage:
             notices.append("its GDAL_NODATA is not kept: the depth is another")
         return layout, carried, colours, notices
 
-    def _look(self, source: Source, layout: Layout, working: Working) -> CarriedLook:
+    def _look(self, source: Source, layout: Layout, working: Working) -> SmallTranslation:
         """The image reduced to the working size, and its translation. Reads all rows."""
         small = ReducedRows(layout.height, layout.width, working.height, working.width)
         for start in range(0, layout.height, BAND_STEP):
@@ -327,12 +331,12 @@ class OneImage:
         look = translate_pixels(self.model.generator, (content + 1) / 2, config) * 2 - 1
         return self._carried(content, look, layout)
 
-    def _carried(self, content: Array, look: Array, layout: Layout) -> CarriedLook:
+    def _carried(self, content: Array, look: Array, layout: Layout) -> SmallTranslation:
         content_planes, look_planes = (
             torch.from_numpy(each).permute(2, 0, 1).contiguous().to(self.model.device)
             for each in (content, look)
         )
-        return CarriedLook(content_planes, look_planes, layout.height, layout.width)
+        return SmallTranslation(content_planes, look_planes, layout.height, layout.width)
 
     def _writer(self, opened: Opened, chosen: Cut) -> Writer:
         config, mask = self.config, opened.mask
@@ -388,20 +392,20 @@ class OneImage:
             working=(working.width, working.height) if working else None,
         )
 
-    def _seconds(self, engine: Engine, todo: Sequence[Band], working: Working | None) -> float:
+    def _seconds(self, engine: TileWorker, todo: Sequence[Band], working: Working | None) -> float:
         """How long computing takes; with a working size, in the network and in carrying."""
         if working is None:
             return seconds_left(engine, todo)
         network = Network(self.model.generator, self.config)
         height, width = working.height, working.width
-        small = Engine(network, height, width, np.dtype(np.float32))
+        small = TileWorker(network, height, width, np.dtype(np.float32))
         reach = network.halo, network.alignment, network.border
         cuts = bands(height, width, align_up(height, BAND_STEP), working.tile, *reach)
-        carry = Carry(self.model.device)
+        carry = GuidedUpsampling(self.model.device)
         nothing = np.zeros((height, width, 3), np.float32)
         layout = Layout(engine.height, engine.width, 3, engine.dtype)
         carry.look = self._carried(nothing, nothing, layout)
-        carrying = Engine(carry, engine.height, engine.width, engine.dtype, engine.strength)
+        carrying = TileWorker(carry, engine.height, engine.width, engine.dtype, engine.strength)
         return seconds_left(small, cuts) + seconds_left(carrying, todo)
 
     def _hints(self, layout: Layout, working: Working | None) -> list[str]:

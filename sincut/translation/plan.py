@@ -20,7 +20,7 @@ from sincut.images.writing.formats import BAND_STEP, disk_bytes, memory_bytes
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import kept_bytes
 from sincut.translation.bands import ENCODERS
-from sincut.translation.tiles import Engine, Operator
+from sincut.translation.tiles import Operator, TileWorker
 from sincut.translation.tiling import Band, align_up, bands
 from sincut.units import byte_text
 
@@ -150,7 +150,7 @@ def cut_bands(chosen: Cut, layout: Layout, operator: Operator) -> list[Band]:
     )
 
 
-def seconds_left(engine: Engine, todo: Sequence[Band]) -> float:
+def seconds_left(engine: TileWorker, todo: Sequence[Band]) -> float:
     """How long computing these bands will take, from the time of one tile of noise."""
     tiles = [tile for band in todo for tile in band.tiles]
     areas = [_area(tile.rows) * _area(tile.columns) for tile in tiles]

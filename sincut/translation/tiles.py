@@ -14,14 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sincut.compute.cuda_graph import Replayed
+from sincut.compute.cuda_graph import RecordedStep
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import out_of_memory
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.models.generator import Generator
-from sincut.translation.guided_upsampling import CarriedLook
+from sincut.translation.guided_upsampling import SmallTranslation
 from sincut.translation.tiling import Span, Tile, align_up, halved, reflected, tiles
 
 Array = npt.NDArray[Any]
@@ -77,7 +77,7 @@ class Network:
         parameter = next(generator.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._inputs: dict[tuple[int, int], list[Tensor]] = {}
-        self._replayed = Replayed(self._generate, record=record and self.device.type == "cuda")
+        self._replayed = RecordedStep(self._generate, record=record and self.device.type == "cuda")
 
     def __call__(self, image: Tensor, tile: Tile) -> Tensor:
         """As :class:`Operator` says. What it returns is overwritten by the next call."""
@@ -109,7 +109,7 @@ class Network:
     def forget(self) -> None:
         """As :class:`Operator` says: recorded graphs."""
         self._inputs.clear()
-        self._replayed = Replayed(self._generate, record=False)
+        self._replayed = RecordedStep(self._generate, record=False)
 
     def _generate(self, shape: tuple[int, int]) -> dict[str, Tensor]:
         image, *noise = self._inputs[shape]
@@ -132,7 +132,7 @@ class Pending:
         return self.pixels.numpy()
 
 
-class Carry:
+class GuidedUpsampling:
     """The look of a small translation, carried to the image's own size, as an operator.
 
     ``look`` is set once the small translation is there.
@@ -142,7 +142,7 @@ class Carry:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.look: CarriedLook | None = None
+        self.look: SmallTranslation | None = None
 
     def __call__(self, image: Tensor, tile: Tile) -> Tensor:
         """As :class:`Operator` says."""
@@ -161,7 +161,7 @@ class Carry:
         """As :class:`Operator` says; nothing is kept."""
 
 
-class Engine:
+class TileWorker:
     """Applies an operator to windows of an image of ``height`` × ``width``.
 
     Args:
@@ -311,7 +311,7 @@ def translate_pixels(
 ) -> Array:
     """Translate (H, W, 3) sRGB of any depth that is in memory; the generator's device does it."""
     output = np.empty_like(rgb)
-    engine = Engine(Network(generator, config), rgb.shape[0], rgb.shape[1], rgb.dtype)
+    engine = TileWorker(Network(generator, config), rgb.shape[0], rgb.shape[1], rgb.dtype)
     plan = plan_tiles(generator, rgb, config)
     for done, tile in enumerate(plan, start=1):
         core = engine.start(window_of(rgb, tile, 0, rgb.shape[0]), tile).wait()

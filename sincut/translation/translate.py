@@ -19,7 +19,7 @@ from sincut.images.writing.part_file import begun
 from sincut.models.model_file import load_model, model_file
 from sincut.signals import stoppable
 from sincut.translation.inputs import found_inputs, planned_outputs
-from sincut.translation.one_image import Model, OneImage, Translated, learned_width
+from sincut.translation.one_image import LoadedModel, OneImage, Translated, learned_width
 from sincut.translation.plan import Plan
 
 
@@ -105,7 +105,7 @@ def translate(
     return batch.results
 
 
-def _on_device(path: Path, device: torch.device) -> Model:
+def _on_device(path: Path, device: torch.device) -> LoadedModel:
     """The generator of a model file, where it is to compute."""
     trained = load_model(path)
     limit_threads()
@@ -113,7 +113,7 @@ def _on_device(path: Path, device: torch.device) -> Model:
         keep_freed_memory()
     trained.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = file_digest(model_file(path))
-    return Model(trained.generator, digest, learned_width(trained.header))
+    return LoadedModel(trained.generator, digest, learned_width(trained.header))
 
 
 class _Listeners(NamedTuple):
@@ -127,7 +127,7 @@ class _Batch:
     """Images one after the other; one that fails does not stop the others."""
 
     def __init__(
-        self, model: Model, config: TranslateConfig, count: int, listeners: _Listeners
+        self, model: LoadedModel, config: TranslateConfig, count: int, listeners: _Listeners
     ) -> None:
         self.model, self.config, self.count, self.listeners = model, config, count, listeners
         self.results: list[Translated] = []

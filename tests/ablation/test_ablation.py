@@ -41,7 +41,7 @@ from sincut.ablation.page import (
     sheet,
     thumbnail,
 )
-from sincut.ablation.trials import Outcome, Plan, Trial, parse_over
+from sincut.ablation.trials import AblationPlan, Outcome, Trial, parse_over
 from sincut.cli import main
 from sincut.compute.processes import Processes
 from sincut.config.presets import PRESETS, train_config
@@ -49,9 +49,9 @@ from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
 from sincut.evaluation import figures as quality
 from sincut.evaluation.figures import Figures
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Pixels
-from sincut.runs.estimate import Pace
+from sincut.runs.estimate import Estimate
 from sincut.runs.folder import RunImage
 from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
@@ -77,7 +77,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "_FLOOR_SPLITS", 1)
     monkeypatch.setattr(quality, "_PATCHES", 512)
-    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: Pace(1, 0, 1, 1, 0, 0, 0, 10**9))
+    monkeypatch.setattr(
+        "sincut.runs.train.measure", lambda *_: Estimate(1, 0, 1, 1, 0, 0, 0, 10**9)
+    )
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
@@ -304,16 +306,18 @@ def test_the_result_is_the_translation_of_the_model(
     made: Ablation, images: tuple[Path, Path], tmp_path: Path
 ) -> None:
     sincut.translate(made.outcomes[0].folder, images[0], tmp_path / "again.png")
-    again = read_picture(tmp_path / "again.png").rgb
-    np.testing.assert_array_equal(read_picture(made.outcomes[0].folder / "result.png").rgb, again)
+    again = decode_picture(tmp_path / "again.png").rgb
+    np.testing.assert_array_equal(decode_picture(made.outcomes[0].folder / "result.png").rgb, again)
 
 
 def test_what_is_kept_of_a_trial(made: Ablation) -> None:
     for it in made.outcomes:
         kept = {path.name for path in it.folder.iterdir()}
         assert kept >= {"model.safetensors", "log.jsonl", "previews", "result.png", "figures.json"}
-        small = read_picture(it.folder / "thumbnail.png").rgb
-        np.testing.assert_array_equal(small, thumbnail(read_picture(it.folder / "result.png").rgb))
+        small = decode_picture(it.folder / "thumbnail.png").rgb
+        np.testing.assert_array_equal(
+            small, thumbnail(decode_picture(it.folder / "result.png").rgb)
+        )
         assert "state.safetensors" not in kept
         config = json.loads((it.folder / "config.json").read_text())["config"]
         assert (config["patches"], config["seed"]) == (it.trial.config.patches, it.trial.seed)
@@ -323,14 +327,14 @@ def test_what_is_kept_of_a_trial(made: Ablation) -> None:
 
 
 def test_the_sheet(made: Ablation, images: tuple[Path, Path]) -> None:
-    pixels = read_picture(made.folder / "sheet.png").rgb
-    content, style = (read_picture(path).rgb for path in images)
+    pixels = decode_picture(made.folder / "sheet.png").rgb
+    content, style = (decode_picture(path).rgb for path in images)
     plan = read_plan(made.folder)
     assert plan is not None
     again, corners = sheet(content, style, plan, made.outcomes)
     np.testing.assert_array_equal(pixels, again)
     pictures = [content, style]
-    pictures += [read_picture(it.folder / "result.png").rgb for it in made.outcomes]
+    pictures += [decode_picture(it.folder / "result.png").rgb for it in made.outcomes]
     for (left, top), picture in zip(corners, pictures, strict=True):
         height, width = picture.shape[:2]
         np.testing.assert_array_equal(pixels[top : top + height, left : left + width], picture)
@@ -342,14 +346,16 @@ def test_the_sheet(made: Ablation, images: tuple[Path, Path]) -> None:
     assert len(set(tops)) == 3
 
 
-def a_plan(tmp_path: Path, settings: list[str], seeds: int = 1, paper: bool = False) -> Plan:
+def a_plan(
+    tmp_path: Path, settings: list[str], seeds: int = 1, paper: bool = False
+) -> AblationPlan:
     image = RunImage("a.png", 1, 1, "0")
     trials = tuple(
         Trial(f"{setting}-{seed}", setting, seed, train_config("draft", patches=16))
         for setting in settings
         for seed in range(seeds)
     )
-    return Plan("1", image, RunImage("b|<i>.png", 1, 1, "1"), paper, ("patches",), trials)
+    return AblationPlan("1", image, RunImage("b|<i>.png", 1, 1, "1"), paper, ("patches",), trials)
 
 
 def test_a_sheet_of_large_pictures_and_of_what_is_missing(tmp_path: Path) -> None:
@@ -393,9 +399,9 @@ def test_pictures_that_somebody_removed(
 
     def read(path: Path) -> Any:
         decoded.append(path)
-        return read_picture(path)
+        return decode_picture(path)
 
-    monkeypatch.setattr(ablation_page, "read_picture", read)
+    monkeypatch.setattr(ablation_page, "decode_picture", read)
     found = ablate(*images, place, resume=True)
     assert {it.status for it in found.outcomes} == {"finished"}
     assert decoded == [trial / "thumbnail.png" for trial in trials]
@@ -404,10 +410,10 @@ def test_pictures_that_somebody_removed(
     ).read_bytes()
     plan = read_plan(place)
     assert plan is not None
-    content, style = (read_picture(path).rgb for path in images)
+    content, style = (decode_picture(path).rgb for path in images)
     pixels, corners = sheet(content, style, plan, found.outcomes)
     before, places = sheet(content, style, plan, made.outcomes)
-    np.testing.assert_array_equal(read_picture(place / "sheet.png").rgb, pixels)
+    np.testing.assert_array_equal(decode_picture(place / "sheet.png").rgb, pixels)
 
     def cell(picture: Pixels, corner: tuple[int, int]) -> Pixels:
         left, top = corner
@@ -951,8 +957,8 @@ def test_two_processes_share_the_trials(
     code = (
         "import sys; from sincut.evaluation import figures; from sincut.runs import train\n"
         "figures._FLOOR_SPLITS, figures._PATCHES = 1, 512\n"
-        "from sincut.runs.estimate import Pace\n"
-        "train.measure = lambda *_: Pace(1, 0, 1, 1, 0, 0, 0, 10**9)\n"
+        "from sincut.runs.estimate import Estimate\n"
+        "train.measure = lambda *_: Estimate(1, 0, 1, 1, 0, 0, 0, 10**9)\n"
         "from sincut.cli import main; main(sys.argv[1:])"
     )
     words = ["ablate", *images, "-o", place, "--over=patches=16,8", *options()]

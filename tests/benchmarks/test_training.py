@@ -19,7 +19,7 @@ from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
 from sincut.config.presets import PRESETS, train_config
 from sincut.data.pair import Pair
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 from sincut.demo import render_content, render_style
 from sincut.evaluation.figures import Figures
 from sincut.training import losses
@@ -160,7 +160,7 @@ def test_the_literal_step_is_for_all_terms(images: train_step.Pair) -> None:
     config = train_config("tiny", "fastcut", device="cpu", precision="fp32", warm_steps=0)
     x = torch.zeros(2, 3, 32, 32)
     with pytest.raises(ValueError, match="the literal step has all terms of SinCUT"):
-        literal_step(literal_state(config), x, x, config, Draws(0, torch.tensor(0)))
+        literal_step(literal_state(config), x, x, config, RandomNumbers(0, torch.tensor(0)))
 
 
 def test_crops_are_those_of_the_steps(images: train_step.Pair) -> None:

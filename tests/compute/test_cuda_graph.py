@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.compute.cuda_graph import EAGER_CALLS, Replayed, own_stream
+from sincut.compute.cuda_graph import EAGER_CALLS, RecordedStep, own_stream
 from sincut.training.loop import train
 from tests.training.test_loop import config, images
 
@@ -21,7 +21,7 @@ def test_without_recording_every_call_is_the_step() -> None:
         seen.append(kind)
         return {"term": torch.tensor(float(len(seen)))}
 
-    replayed = Replayed(step, record=False)
+    replayed = RecordedStep(step, record=False)
     with own_stream("cpu"):
         values = [replayed(kind)["term"].item() for kind in "ababaaaaa"]
     assert seen == list("ababaaaaa")
@@ -38,7 +38,7 @@ def test_each_kind_is_recorded_after_its_first_calls_and_does_the_same() -> None
         return {"term": number * (2 if kind == "double" else 3)}
 
     with own_stream("cuda"):
-        replayed = Replayed(step, record=True)
+        replayed = RecordedStep(step, record=True)
         for count in range(12):
             number.fill_(count)
             kind = "double" if count % 2 else "triple"
@@ -93,8 +93,8 @@ def test_kinds_are_recorded_once_and_replayed_from_then_on(
         events.append(f"record {kind}")
         return Graph(kind), {}
 
-    monkeypatch.setattr(Replayed, "_recorded", recorded)
-    replayed = Replayed(step, record=True)
+    monkeypatch.setattr(RecordedStep, "_recorded", recorded)
+    replayed = RecordedStep(step, record=True)
     for kind in "aaabaaabbb":
         replayed(kind)
     assert events == [
@@ -107,12 +107,14 @@ def test_a_recording_that_fails_is_told_once_and_the_steps_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[str] = []
-    replayed = Replayed(lambda kind: {"kind": torch.ones(())}, record=True, on_failure=told.append)
+    replayed = RecordedStep(
+        lambda kind: {"kind": torch.ones(())}, record=True, on_failure=told.append
+    )
 
     def failing(self: Any, kind: str) -> None:
         raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-    monkeypatch.setattr(Replayed, "_recorded", failing)
+    monkeypatch.setattr(RecordedStep, "_recorded", failing)
     for _ in range(2 * EAGER_CALLS):
         assert replayed("a")["kind"].item() == 1
         assert replayed("b")["kind"].item() == 1
@@ -134,8 +136,8 @@ def test_a_recording_that_fails_is_an_error_where_nobody_is_told(
         raise RuntimeError("out of memory")
 
     for recorded, expected in ((failing, RuntimeError), (interrupted, KeyboardInterrupt)):
-        monkeypatch.setattr(Replayed, "_recorded", recorded)
-        replayed = Replayed(lambda kind: {}, record=True)
+        monkeypatch.setattr(RecordedStep, "_recorded", recorded)
+        replayed = RecordedStep(lambda kind: {}, record=True)
         for _ in range(EAGER_CALLS):
             replayed("a")
         with pytest.raises(expected):

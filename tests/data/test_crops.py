@@ -13,7 +13,7 @@ from PIL import Image
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, halvings, sample_boxes
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 from sincut.errors import SincutError
 
 
@@ -21,8 +21,8 @@ def config(**changes: Any) -> TrainConfig:
     return train_config("paper", **{"crop": 32, "tile": 16, "batch": 64, **changes})
 
 
-def draws(seed: int = 0, step: int = 0, device: str = "cpu") -> Draws:
-    return Draws(seed, torch.tensor(step, device=device))
+def draws(seed: int = 0, step: int = 0, device: str = "cpu") -> RandomNumbers:
+    return RandomNumbers(seed, torch.tensor(step, device=device))
 
 
 def boxes_of(height: int, width: int, settings: TrainConfig, **place: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from sincut.config.training import TrainConfig
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.crops import ResidentImage
 from sincut.data.matching import Matcher, descriptors, recoloured
-from sincut.data.random_numbers import Draws
+from sincut.data.random_numbers import RandomNumbers
 
 AXIS = torch.linspace(0, 1, 5)
 IDENTITY = torch.stack(torch.meshgrid(AXIS, AXIS, AXIS, indexing="ij"), dim=-1)
@@ -60,7 +60,7 @@ def levels_chosen(content: np.ndarray, style: np.ndarray, candidates: int) -> di
     chosen = {}
     for grey in np.unique(content):
         x = torch.full((64, 3, 32, 32), int(grey) / 127.5 - 1)
-        boxes = matcher.boxes(x, Draws(1, torch.tensor(0)))
+        boxes = matcher.boxes(x, RandomNumbers(1, torch.tensor(0)))
         assert boxes.shape == (64, 5)
         chosen[int(grey)] = (image.crops(boxes, 32).mean(dim=(1, 2, 3)) + 1) * 127.5
     return chosen
@@ -90,7 +90,9 @@ def test_what_is_chosen_depends_on_the_step() -> None:
     image = ResidentImage(np.random.default_rng(0).integers(0, 256, (90, 80, 3), np.uint8), config)
     matcher = Matcher(image, IDENTITY, config)
     x = image.crops(matcher.known[:8], 32)
-    first, again, other = (matcher.boxes(x, Draws(1, torch.tensor(step))) for step in (3, 3, 4))
+    first, again, other = (
+        matcher.boxes(x, RandomNumbers(1, torch.tensor(step))) for step in (3, 3, 4)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -103,7 +105,7 @@ def test_the_same_choice_is_never_quite_the_same_crop(mirror: float) -> None:
     matcher = Matcher(image, IDENTITY, config)
     matcher.known, matcher.found = matcher.known[:1], matcher.found[:1]  # no other choice
     x = image.crops(matcher.known.expand(512, 5), 32)
-    boxes = matcher.boxes(x, Draws(1, torch.tensor(0)))
+    boxes = matcher.boxes(x, RandomNumbers(1, torch.tensor(0)))
     (rows, columns, top, left, _) = matcher.known[0].tolist()
     assert torch.equal(boxes[:, :2], matcher.known[:, :2].expand(512, 2))
     for found, place, furthest in (

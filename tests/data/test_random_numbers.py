@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from sincut.data.random_numbers import SAMPLES, Draws
+from sincut.data.random_numbers import SAMPLES, RandomNumbers
 
 
-def draws(step: int = 0, seed: int = 0) -> Draws:
-    return Draws(seed, torch.tensor(step))
+def draws(step: int = 0, seed: int = 0) -> RandomNumbers:
+    return RandomNumbers(seed, torch.tensor(step))
 
 
 def test_normal_numbers_of_any_shape() -> None:

@@ -16,7 +16,7 @@ from sincut.evaluation import anchors as module
 from sincut.evaluation import figures as quality
 from sincut.evaluation.anchors import anchors, blocks, idt, reinhard
 from sincut.evaluation.figures import Comparison
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 
 CONTENT = render_content(150, 131)
 STYLE = render_style(140, 133)
@@ -190,7 +190,7 @@ def test_a_style_smaller_than_a_block() -> None:
 def test_check_values(real_pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Photograph → Monet; other implementations of the anchors are a few hundredths away."""
     monkeypatch.setattr(quality, "_FLOOR_SPLITS", 1)
-    style, content = (read_picture(path).rgb for path in real_pair)
+    style, content = (decode_picture(path).rgb for path in real_pair)
     comparison = Comparison(content, style)
     found = anchors(content, style)
     for name, expected in {

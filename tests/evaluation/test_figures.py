@@ -14,7 +14,7 @@ from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
 from sincut.evaluation import figures as quality
 from sincut.evaluation.figures import Comparison, Figures, edge_correlation
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 
 CONTENT = render_content(192, 160)
 STYLE = render_style(192, 160)
@@ -246,7 +246,7 @@ def test_check_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(quality, "_FLOOR_SPLITS", 1)  # no check value depends on the floor
-    content, style = (Image.fromarray(read_picture(path).rgb) for path in real_pair)
+    content, style = (Image.fromarray(decode_picture(path).rgb) for path in real_pair)
     if direction == 1:
         content, style = style, content
     outputs = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sincut.images.metadata import Carried
+from sincut.images.metadata import KeptMetadata
 from sincut.images.vips import loaded_vips
 from sincut.images.writing import png as encoders
 from sincut.images.writing.layout import compressor, deflated_at_most
@@ -60,7 +60,7 @@ def test_a_png_is_one_sound_stream(
 ) -> None:
     monkeypatch.setattr(encoders, "_CHUNK", size)
     pixels = picture(700, 50, 4, U16)
-    carried = Carried(WIDE, exif_block(), (72.0, 72.0))
+    carried = KeptMetadata(WIDE, exif_block(), (72.0, 72.0))
     found = chunks(write(tmp_path / "a.png", pixels, carried))
     names = [name for name, _ in found if name != b"IDAT"]
     assert names == [b"IHDR", b"iCCP", b"pHYs", b"eXIf", b"IEND"]
@@ -106,7 +106,7 @@ def tile(path: Path, level: int, column: int, row: int, ending: str = "jpg") -> 
 def test_deep_zoom_is_cut_into_tiles(tmp_path: Path) -> None:
     pytest.importorskip("pyvips")
     pixels = np.kron(picture(20, 30), np.ones((32, 32, 1), np.uint8))
-    path = write(tmp_path / "a.dzi", pixels, Carried(WIDE))
+    path = write(tmp_path / "a.dzi", pixels, KeptMetadata(WIDE))
     assert only(tmp_path) == ["a.dzi", "a_files"]
     text = path.read_text()
     assert 'Height="640"' in text
@@ -167,7 +167,7 @@ def test_deep_zoom_tells_what_it_cannot_hold(tmp_path: Path) -> None:
     pytest.importorskip("pyvips")
     pixels = picture(30, 10)
     for strip in (False, True):
-        carried = Carried(WIDE, exif_block(), (72.0, 72.0))
+        carried = KeptMetadata(WIDE, exif_block(), (72.0, 72.0))
         with opened(
             tmp_path / "a.dzi", pixels, carried, strip_metadata=strip, force=True
         ) as writer:

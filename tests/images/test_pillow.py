@@ -18,10 +18,10 @@ from PIL import ExifTags, Image, ImageCms
 
 from sincut.errors import SincutError
 from sincut.files import file_digest, write_atomically
-from sincut.images.metadata import Carried
+from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours
 from sincut.images.reading import pillow as images
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.formats import check_output
 from sincut.images.writing.layout import Layout
@@ -289,7 +289,7 @@ def written(path: Path, source: Picture, strip_metadata: bool = False) -> Path:
     pixels = Colours(source.profile, source.converted).from_srgb(source.rgb)
     if source.alpha is not None:
         pixels = np.dstack([pixels, source.alpha])
-    carried = Carried(source.profile, source.exif, source.dpi, source.geo)
+    carried = KeptMetadata(source.profile, source.exif, source.dpi, source.geo)
     layout, how = Layout(*pixels.shape, dtype=pixels.dtype), {"strip_metadata": strip_metadata}
     with Writer.open(path, layout, carried, band_rows=256, identity={}, **how) as writer:
         for index in range(writer.bands):
@@ -313,7 +313,7 @@ def raw(path: Path) -> dict[str, Any]:
 def test_every_format_keeps_width_and_height(
     tmp_path: Path, ending: str, height: int, width: int
 ) -> None:
-    picture = read_picture(saved(tmp_path / f"in{ending}", pixels(height, width)))
+    picture = decode_picture(saved(tmp_path / f"in{ending}", pixels(height, width)))
     assert (picture.height, picture.width) == picture.rgb.shape[:2] == (height, width)
     assert picture.rgb.dtype == np.uint8
     assert picture.alpha is picture.profile is picture.exif is picture.dpi is None
@@ -326,9 +326,9 @@ def test_every_format_keeps_width_and_height(
 @every_lossless
 def test_lossless_formats_keep_every_pixel(tmp_path: Path, ending: str) -> None:
     array = pixels(20, 30)
-    picture = read_picture(saved(tmp_path / f"in{ending}", array))
+    picture = decode_picture(saved(tmp_path / f"in{ending}", array))
     np.testing.assert_array_equal(picture.rgb, array)
-    again = read_picture(written(tmp_path / f"out{ending}", picture))
+    again = decode_picture(written(tmp_path / f"out{ending}", picture))
     np.testing.assert_array_equal(again.rgb, array)
 
 
@@ -354,11 +354,11 @@ def test_orientation_is_applied_once_and_reset(tmp_path: Path, name: str, orient
     elif name != "a.png" and name != "a.webp":
         options = {"tiffinfo": {274: orientation}}
         options["compression"] = "tiff_adobe_deflate" if name == "deflated.tif" else "raw"
-    picture = read_picture(saved(tmp_path / name, array, **options))
+    picture = decode_picture(saved(tmp_path / name, array, **options))
     np.testing.assert_allclose(picture.rgb, UPRIGHT[orientation](array), atol=30)
     for ending in ENDINGS:
         path = written(tmp_path / f"out{ending}", picture)
-        again = read_picture(path)
+        again = decode_picture(path)
         np.testing.assert_allclose(again.rgb, picture.rgb, atol=30)
         assert exif_of(path)["orientation"] == 1
 
@@ -366,14 +366,14 @@ def test_orientation_is_applied_once_and_reset(tmp_path: Path, name: str, orient
 def test_an_orientation_in_xmp_alone_counts(tmp_path: Path) -> None:
     array = pixels()
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
-    picture = read_picture(saved(tmp_path / "in.webp", array, xmp=xmp))
+    picture = decode_picture(saved(tmp_path / "in.webp", array, xmp=xmp))
     np.testing.assert_array_equal(picture.rgb, UPRIGHT[6](array))
 
 
 def test_greyscale_becomes_rgb(tmp_path: Path) -> None:
     array = pixels(channels=1)[..., 0]
     for ending in (".png", ".tif"):
-        picture = read_picture(saved(tmp_path / f"in{ending}", array))
+        picture = decode_picture(saved(tmp_path / f"in{ending}", array))
         np.testing.assert_array_equal(picture.rgb, np.stack([array] * 3, axis=-1))
         assert picture.notices == ()
     with Image.open(written(tmp_path / "out.png", picture)) as image:
@@ -383,13 +383,13 @@ def test_greyscale_becomes_rgb(tmp_path: Path) -> None:
 def test_one_bit_becomes_black_and_white(tmp_path: Path) -> None:
     for ending in (".png", ".tif", ".bmp"):
         path = saved(tmp_path / f"in{ending}", Image.fromarray(np.eye(9, dtype=bool)))
-        np.testing.assert_array_equal(read_picture(path).rgb[..., 1], 255 * np.eye(9))
+        np.testing.assert_array_equal(decode_picture(path).rgb[..., 1], 255 * np.eye(9))
 
 
 @pytest.mark.parametrize("ending", [".png", ".gif", ".tif", ".bmp"])
 def test_a_palette_is_converted_and_told(tmp_path: Path, ending: str) -> None:
     palette = Image.fromarray(pixels()).quantize(8)
-    picture = read_picture(saved(tmp_path / f"in{ending}", palette))
+    picture = decode_picture(saved(tmp_path / f"in{ending}", palette))
     np.testing.assert_array_equal(picture.rgb, np.asarray(palette.convert("RGB")))
     assert picture.notices == ("its palette is converted to RGB",)
 
@@ -402,21 +402,21 @@ def test_cmyk_is_converted_and_told(tmp_path: Path, ending: str) -> None:
         (0, 0, 0, 255): (0, 0, 0),
     }
     for ink, colour in colours.items():
-        picture = read_picture(saved(tmp_path / f"in{ending}", Image.new("CMYK", (16, 16), ink)))
+        picture = decode_picture(saved(tmp_path / f"in{ending}", Image.new("CMYK", (16, 16), ink)))
         np.testing.assert_allclose(picture.rgb, np.broadcast_to(colour, (16, 16, 3)), atol=2)
         assert picture.notices == ("CMYK is converted to sRGB",)
 
 
 def test_ycbcr_is_converted(tmp_path: Path) -> None:
     path = tiff(tmp_path / "in.tif", tiff_tags(1, 1, 8, 8, 8, photometric=6), b"\x4d\x80\x80")
-    assert read_picture(path).rgb.tolist() == [[[77, 77, 77]]]
+    assert decode_picture(path).rgb.tolist() == [[[77, 77, 77]]]
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.tif", "a.webp", "a.png"])
 def test_of_several_images_the_first_is_used_and_told(tmp_path: Path, name: str) -> None:
     first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
     path = saved(tmp_path / name, first, save_all=True, append_images=[second, first])
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert tuple(picture.rgb[0, 0]) == (255, 0, 0)
     assert "it has 3 images; the first is used" in picture.notices
 
@@ -426,7 +426,7 @@ def test_a_camera_s_previews_are_not_told(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
     with Image.open(path) as image:
         assert image.format == "MPO"
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert picture.rgb[0, 0, 0] > 250
     assert picture.notices == ()
 
@@ -434,7 +434,7 @@ def test_a_camera_s_previews_are_not_told(tmp_path: Path) -> None:
 def test_channels_that_are_neither_colour_nor_alpha_are_told(tmp_path: Path) -> None:
     array = pixels(channels=4)
     tags = tiff_tags(10, 6, 8, 8, 8, 8, t338=(SHORT, 0))
-    picture = read_picture(tiff(tmp_path / "infrared.tif", tags, array.tobytes()))
+    picture = decode_picture(tiff(tmp_path / "infrared.tif", tags, array.tobytes()))
     np.testing.assert_array_equal(picture.rgb, array[..., :3])
     assert picture.notices == ("its channels beyond colour and alpha are not kept",)
 
@@ -447,11 +447,11 @@ def test_channels_that_are_neither_colour_nor_alpha_are_told(tmp_path: Path) -> 
 def test_alpha_passes_unchanged(tmp_path: Path, mode: str, ending: str) -> None:
     array = pixels(channels=len(mode))
     array[0, :3, -1] = (0, 128, 255)
-    picture = read_picture(saved(tmp_path / "in.png", Image.fromarray(array, mode)))
+    picture = decode_picture(saved(tmp_path / "in.png", Image.fromarray(array, mode)))
     np.testing.assert_array_equal(picture.alpha, array[..., -1])
     colour = array[..., :3] if mode == "RGBA" else array[..., [0, 0, 0]]
     np.testing.assert_array_equal(picture.rgb, colour)  # also under alpha 0
-    again = read_picture(written(tmp_path / f"out{ending}", picture))
+    again = decode_picture(written(tmp_path / f"out{ending}", picture))
     np.testing.assert_array_equal(again.alpha, array[..., -1])
     np.testing.assert_array_equal(again.rgb, colour)
 
@@ -480,7 +480,7 @@ def test_a_transparent_colour_becomes_alpha(
 ) -> None:
     more = {"PLTE": b"\7\7\7\x08\x08\x08\t\t\t"} if kind == 3 else {}
     path = png(tmp_path / "in.png", 3, 1, depth, kind, [row], **more, tRNS=transparent)
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert picture.rgb[0, :, 0].tolist() == picture.rgb[0, :, 2].tolist() == colours
     assert picture.alpha is not None
     assert picture.alpha.tolist() == [alpha]
@@ -490,7 +490,7 @@ def test_a_transparent_colour_becomes_alpha(
 def test_premultiplied_colours_are_divided(tmp_path: Path, channels: int) -> None:
     pixel = bytes((50,) * (channels - 1) + (100,))
     tags = tiff_tags(1, 1, *(8,) * channels, photometric=1 if channels == 2 else 2, t338=(SHORT, 1))
-    picture = read_picture(tiff(tmp_path / "in.tif", tags, pixel))
+    picture = decode_picture(tiff(tmp_path / "in.tif", tags, pixel))
     assert picture.rgb.tolist() == [[[127, 127, 127]]]
     assert picture.alpha is not None
     assert picture.alpha.tolist() == [[100]]
@@ -499,7 +499,7 @@ def test_premultiplied_colours_are_divided(tmp_path: Path, channels: int) -> Non
 def test_alpha_is_turned_with_the_image(tmp_path: Path) -> None:
     array = pixels(channels=4)
     path = saved(tmp_path / "in.png", array, exif=exif_block(orientation=6))
-    np.testing.assert_array_equal(read_picture(path).alpha, UPRIGHT[6](array)[..., 3])
+    np.testing.assert_array_equal(decode_picture(path).alpha, UPRIGHT[6](array)[..., 3])
 
 
 # -------------------------------------------------------------------------------------- depth
@@ -517,7 +517,7 @@ def deep_message(path: Path, mode: str) -> str:
 )
 def test_a_deep_png_is_refused(tmp_path: Path, kind: int, size: int, mode: str) -> None:
     path = png(tmp_path / "deep.png", 2, 2, 16, kind, [bytes(2 * size)] * 2)
-    assert refusal(read_picture, path) == deep_message(path, mode)
+    assert refusal(decode_picture, path) == deep_message(path, mode)
 
 
 @pytest.mark.parametrize(
@@ -537,7 +537,7 @@ def test_a_deep_png_is_refused(tmp_path: Path, kind: int, size: int, mode: str) 
 )
 def test_a_deep_tiff_is_refused(tmp_path: Path, tags: Tags, data: list[bytes], mode: str) -> None:
     path = tiff(tmp_path / "deep.tif", tags, *data)
-    assert refusal(read_picture, path) == deep_message(path, mode)
+    assert refusal(decode_picture, path) == deep_message(path, mode)
 
 
 @pytest.mark.parametrize(
@@ -552,7 +552,7 @@ def test_a_deep_tiff_is_refused(tmp_path: Path, tags: Tags, data: list[bytes], m
 def test_a_deep_ppm_is_refused(tmp_path: Path, header: bytes, mode: str) -> None:
     path = tmp_path / "deep.ppm"
     path.write_bytes(header + b"0 " * 24)
-    assert refusal(read_picture, path) == deep_message(path, mode)
+    assert refusal(decode_picture, path) == deep_message(path, mode)
 
 
 def test_a_deep_jpeg_is_no_image(tmp_path: Path) -> None:
@@ -560,7 +560,7 @@ def test_a_deep_jpeg_is_no_image(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(b"\xff\xc0") + 4] = 12
     path.write_bytes(data)
-    assert "is not an image that can be read" in refusal(read_picture, path)
+    assert "is not an image that can be read" in refusal(decode_picture, path)
 
 
 def test_a_16_elsewhere_than_in_the_depth_is_no_depth(tmp_path: Path) -> None:
@@ -597,9 +597,9 @@ def test_a_16_elsewhere_than_in_the_depth_is_no_depth(tmp_path: Path) -> None:
         tiff(tmp_path / "at 1600.tif", deflated, zlib.compress(pixels().tobytes()), start=1600),
         tiff(tmp_path / "rows of 2016 bytes.tif", tiled, *[bytes(16 * 2016)] * 2),
     ):
-        assert read_picture(path).rgb.size
-    assert read_picture(tmp_path / "565.bmp").rgb.tolist() == [[[255, 0, 0]] * 4]
-    assert read_picture(tmp_path / "max.ppm").rgb.tolist() == [[[255, 0, 0]]]
+        assert decode_picture(path).rgb.size
+    assert decode_picture(tmp_path / "565.bmp").rgb.tolist() == [[[255, 0, 0]] * 4]
+    assert decode_picture(tmp_path / "max.ppm").rgb.tolist() == [[[255, 0, 0]]]
 
 
 # ----------------------------------------------------------------------------------- profiles
@@ -612,7 +612,7 @@ def test_the_profile_s_bytes_are_kept(
     tmp_path: Path, ending: str, data: bytes, strip_metadata: bool
 ) -> None:
     path = saved(tmp_path / f"in{ending}", pixels(low=100), icc_profile=data)
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert picture.profile == data
     assert picture.converted == (data is WIDE)
     for target in ENDINGS:
@@ -622,7 +622,7 @@ def test_the_profile_s_bytes_are_kept(
 
 @every_ending
 def test_without_a_profile_none_is_added(tmp_path: Path, ending: str) -> None:
-    picture = read_picture(saved(tmp_path / "in.png", pixels()))
+    picture = decode_picture(saved(tmp_path / "in.png", pixels()))
     assert "icc_profile" not in raw(written(tmp_path / f"out{ending}", picture))
 
 
@@ -632,7 +632,7 @@ def test_a_wide_profile_is_converted_to_srgb_and_back(tmp_path: Path) -> None:
     )
     wide = wide_from_srgb(srgb)
     assert np.abs(wide.astype(int) - srgb).max() > 20  # there is something to convert
-    picture = read_picture(saved(tmp_path / "in.png", wide, icc_profile=WIDE))
+    picture = decode_picture(saved(tmp_path / "in.png", wide, icc_profile=WIDE))
     assert picture.converted
     np.testing.assert_allclose(picture.rgb.astype(int), srgb, atol=4)
     assert picture.notices == ()
@@ -643,20 +643,20 @@ def test_a_wide_profile_is_converted_to_srgb_and_back(tmp_path: Path) -> None:
 def test_what_lies_outside_srgb_is_clipped_and_told(tmp_path: Path) -> None:
     array = np.full((10, 10, 3), 128, np.uint8)
     array[:2] = (0, 255, 0)
-    picture = read_picture(saved(tmp_path / "in.png", array, icc_profile=WIDE))
+    picture = decode_picture(saved(tmp_path / "in.png", array, icc_profile=WIDE))
     assert picture.notices == ("20.0% of its pixels lie outside sRGB and were clipped",)
     assert picture.rgb[0, 0].tolist() == [0, 255, 0]
 
 
 def test_dark_colours_are_not_taken_for_clipped_ones(tmp_path: Path) -> None:
     dark = np.repeat(np.arange(60, dtype=np.uint8)[None, :, None], 3, axis=2)
-    assert read_picture(saved(tmp_path / "in.png", dark, icc_profile=WIDE)).notices == ()
+    assert decode_picture(saved(tmp_path / "in.png", dark, icc_profile=WIDE)).notices == ()
 
 
 @pytest.mark.parametrize("data", [SRGB, NEARLY], ids=["sRGB", "nearly sRGB"])
 def test_a_profile_equal_to_srgb_changes_no_pixel(tmp_path: Path, data: bytes) -> None:
     array = pixels(40, 40)
-    picture = read_picture(saved(tmp_path / "in.png", array, icc_profile=data))
+    picture = decode_picture(saved(tmp_path / "in.png", array, icc_profile=data))
     np.testing.assert_array_equal(picture.rgb, array)
     assert picture.notices == ()
     with Image.open(written(tmp_path / "out.png", picture)) as image:
@@ -666,7 +666,7 @@ def test_a_profile_equal_to_srgb_changes_no_pixel(tmp_path: Path, data: bytes) -
 
 def test_alpha_is_not_converted_with_the_colours(tmp_path: Path) -> None:
     array = pixels(channels=4, low=100)
-    picture = read_picture(saved(tmp_path / "in.png", array, icc_profile=WIDE))
+    picture = decode_picture(saved(tmp_path / "in.png", array, icc_profile=WIDE))
     np.testing.assert_array_equal(picture.alpha, array[..., 3])
     with Image.open(written(tmp_path / "out.tif", picture)) as image:
         np.testing.assert_array_equal(np.asarray(image)[..., 3], array[..., 3])
@@ -682,22 +682,22 @@ UNUSABLE = "its ICC profile cannot be used and is not kept; sRGB is assumed"
 )
 @every_ending
 def test_a_profile_that_cannot_be_used_is_told(tmp_path: Path, ending: str, data: bytes) -> None:
-    picture = read_picture(saved(tmp_path / f"in{ending}", pixels(), icc_profile=data))
+    picture = decode_picture(saved(tmp_path / f"in{ending}", pixels(), icc_profile=data))
     assert picture.notices == (UNUSABLE,)
     assert picture.profile is None
 
 
 def test_a_profile_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
     path = png(tmp_path / "in.png", 1, 1, 8, 2, [bytes(3)], iCCP=b"x\0\0not zlib")
-    assert read_picture(path).notices == (UNUSABLE,)
+    assert decode_picture(path).notices == (UNUSABLE,)
     profile_as_numbers = tiff_tags(1, 1, 8, 8, 8, t34675=(SHORT, 5))
     path = tiff(tmp_path / "in.tif", profile_as_numbers, bytes(3))
-    assert read_picture(path).notices == (UNUSABLE,)
+    assert decode_picture(path).notices == (UNUSABLE,)
 
 
 def test_a_grey_profile_is_used_but_not_kept(tmp_path: Path) -> None:
     path = saved(tmp_path / "in.png", Image.new("L", (4, 4), 55), icc_profile=GREY)
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert picture.notices == ("greyscale becomes sRGB; its grey profile is not kept",)
     assert picture.profile is None
     # Linear grey, so 55 of 255 of the light: 0.2157, which sRGB writes as 128.
@@ -708,7 +708,7 @@ def test_a_grey_profile_is_used_but_not_kept(tmp_path: Path) -> None:
 def test_a_cmyk_profile_is_used_but_not_kept(tmp_path: Path, ending: str) -> None:
     inks = table_profile(b"prtr", b"CMYK", 4)
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
-    picture = read_picture(saved(tmp_path / f"in{ending}", cyan, icc_profile=inks))
+    picture = decode_picture(saved(tmp_path / f"in{ending}", cyan, icc_profile=inks))
     assert picture.notices == ("CMYK is converted to sRGB; its profile is not kept",)
     assert picture.profile is None
     np.testing.assert_allclose(picture.rgb, 119, atol=3)  # L = 50, not the naive cyan
@@ -717,7 +717,7 @@ def test_a_cmyk_profile_is_used_but_not_kept(tmp_path: Path, ending: str) -> Non
 def test_a_profile_without_a_way_back_is_refused(tmp_path: Path) -> None:
     scanner = table_profile(b"scnr", b"RGB ", 3)
     path = saved(tmp_path / "in.png", pixels(), icc_profile=scanner)
-    assert refusal(read_picture, path) == (
+    assert refusal(decode_picture, path) == (
         f"{path} has an ICC profile that does not allow the conversion to sRGB and back "
         "(cannot build transform); try a copy converted to sRGB"
     )
@@ -733,23 +733,23 @@ def test_exif_survives_from_every_format_to_every_format(
 ) -> None:
     path = saved(tmp_path / "in.png", pixels(), exif=exif_block(order))
     if ending != ".png":
-        first = read_picture(path)
+        first = decode_picture(path)
         path = written(tmp_path / f"in{ending}", first)
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert picture.notices == ()
     for target in ENDINGS:
         out = written(tmp_path / f"out{target}", picture)
         assert exif_of(out) == SURVIVING
-        assert read_picture(out).rgb.shape == (10, 6, 3)
+        assert decode_picture(out).rgb.shape == (10, 6, 3)
         assert exif_of(written(tmp_path / f"bare{target}", picture, strip_metadata=True)) == NOTHING
-        assert read_picture(tmp_path / f"bare{target}").exif is None
+        assert decode_picture(tmp_path / f"bare{target}").exif is None
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_an_exif_block_is_kept_byte_for_byte(tmp_path: Path, order: str) -> None:
     """But for the orientation and the link to the thumbnail, which shows what is no more."""
     path = saved(tmp_path / "in.jpg", pixels(), exif=exif_block(order, orientation=6))
-    block = read_picture(path).exif
+    block = decode_picture(path).exif
     assert block is not None
     before, after = exif_block(order, orientation=6), exif_block(order, orientation=1)
     changed = {i for i, (a, b) in enumerate(zip(before, block, strict=True)) if a != b}
@@ -758,7 +758,7 @@ def test_an_exif_block_is_kept_byte_for_byte(tmp_path: Path, order: str) -> None
     assert turned < changed <= turned | set(range(link, link + 4))
     assert block[link : link + 4] == bytes(4)
     for target in (".jpg", ".png", ".webp"):
-        out = written(tmp_path / f"out{target}", read_picture(path))
+        out = written(tmp_path / f"out{target}", decode_picture(path))
         assert raw(out)["exif"].removeprefix(b"Exif\0\0") == block.removeprefix(b"Exif\0\0")
 
 
@@ -769,7 +769,7 @@ def test_exif_as_png_had_it_before_its_chunk(tmp_path: Path) -> None:
     )
     profile_text = b"Raw profile type exif\0\0" + zlib.compress(text.encode())
     path = png(tmp_path / "in.png", 2, 1, 8, 2, [bytes(6)], zTXt=profile_text)
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert picture.rgb.shape == (2, 1, 3)
     assert exif_of(written(tmp_path / "out.jpg", picture)) == SURVIVING
 
@@ -783,7 +783,7 @@ def test_a_tiff_s_structure_does_not_leak(tmp_path: Path, compression: str) -> N
     path = saved(
         tmp_path / "in.tif", pixels(), compression=compression, tiffinfo={271: "Make", 339: 1}
     )
-    picture = read_picture(path)
+    picture = decode_picture(path)
     for target in (".png", ".jpg", ".webp"):
         with Image.open(written(tmp_path / f"out{target}", picture)) as image:
             tags = set(image.getexif())
@@ -794,7 +794,7 @@ def test_a_tiff_s_structure_does_not_leak(tmp_path: Path, compression: str) -> N
 def test_a_jpeg_s_claims_about_storage_do_not_reach_a_tiff(tmp_path: Path) -> None:
     """Telephones write ImageWidth and more into a JPEG's EXIF; Pillow would believe it."""
     array = pixels()
-    picture = read_picture(saved(tmp_path / "in.png", array, exif=exif_block(orientation=1)))
+    picture = decode_picture(saved(tmp_path / "in.png", array, exif=exif_block(orientation=1)))
     with Image.open(written(tmp_path / "out.tif", picture)) as image:
         assert image.size == (10, 6)
         assert image.tag_v2[262] == 2
@@ -805,7 +805,9 @@ def test_exif_of_a_bigtiff_becomes_a_classic_block(tmp_path: Path) -> None:
     tags = Image.Exif()
     tags[271] = "Make"
     tags[EXIF] = {37510: COMMENT}
-    picture = read_picture(saved(tmp_path / "in.tif", pixels(), exif=tags.tobytes(), big_tiff=True))
+    picture = decode_picture(
+        saved(tmp_path / "in.tif", pixels(), exif=tags.tobytes(), big_tiff=True)
+    )
     assert (tmp_path / "in.tif").read_bytes()[:4] == b"II+\0"
     assert picture.exif is not None
     assert picture.exif.startswith(b"Exif\0\0II*\0")
@@ -814,19 +816,19 @@ def test_exif_of_a_bigtiff_becomes_a_classic_block(tmp_path: Path) -> None:
 
 
 def test_types_survive_in_a_tiff(tmp_path: Path) -> None:
-    picture = read_picture(saved(tmp_path / "in.jpg", pixels(), exif=exif_block()))
+    picture = decode_picture(saved(tmp_path / "in.jpg", pixels(), exif=exif_block()))
     data = written(tmp_path / "out.tif", picture).read_bytes()
     assert struct.pack("<HHI", 37510, UNDEFINED, len(COMMENT)) in data
     assert struct.pack("<HHI", 37380, SRATIONAL, 1) in data
     assert struct.pack("<HH", INTEROP, LONG) not in data  # an offset that means nothing there
-    block = read_picture(tmp_path / "out.tif").exif
+    block = decode_picture(tmp_path / "out.tif").exif
     assert block is not None
     assert struct.pack("<HHI", 37510, UNDEFINED, len(COMMENT)) in block
 
 
 @pytest.mark.parametrize("width", range(1, 9))
 def test_directories_of_a_tiff_lie_at_even_offsets(tmp_path: Path, width: int) -> None:
-    picture = read_picture(saved(tmp_path / "in.jpg", pixels(1, width), exif=exif_block()))
+    picture = decode_picture(saved(tmp_path / "in.jpg", pixels(1, width), exif=exif_block()))
     with Image.open(written(tmp_path / "out.tif", picture)) as image:
         tags = image.tag_v2
         assert tags[EXIF] % 2 == tags[GPS] % 2 == 0
@@ -835,7 +837,7 @@ def test_directories_of_a_tiff_lie_at_even_offsets(tmp_path: Path, width: int) -
 def test_text_that_is_no_text_does_not_reach_a_tiff(tmp_path: Path) -> None:
     tags: Tags = {271: (ASCII, b"Make\0"), 272: (UNDEFINED, b"model"), 315: (SHORT, 7)}
     body = struct.pack("<2sHI", b"II", 42, 8) + directory(tags, 8)
-    picture = read_picture(saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + body))
+    picture = decode_picture(saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + body))
     with Image.open(written(tmp_path / "out.tif", picture)) as image:
         assert 271 in image.getexif()
         assert not {272, 315} & set(image.getexif())
@@ -843,12 +845,12 @@ def test_text_that_is_no_text_does_not_reach_a_tiff(tmp_path: Path) -> None:
 
 def test_exif_that_is_announced_twice(tmp_path: Path) -> None:
     path = saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + exif_block())
-    assert exif_of(written(tmp_path / "out.jpg", read_picture(path))) == SURVIVING
+    assert exif_of(written(tmp_path / "out.jpg", decode_picture(path))) == SURVIVING
 
 
 def test_a_long_exif_is_kept_or_told(tmp_path: Path) -> None:
     block = exif_block() + bytes(70_000)
-    picture = read_picture(saved(tmp_path / "in.png", pixels(), exif=block, dpi=(300, 300)))
+    picture = decode_picture(saved(tmp_path / "in.png", pixels(), exif=block, dpi=(300, 300)))
     assert picture.exif is not None
     for ending in (".png", ".webp", ".tif"):
         assert lost_metadata(tmp_path / f"out{ending}", picture) == ()
@@ -872,7 +874,7 @@ DAMAGED = {
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp"])
 def test_damaged_exif_is_told_and_not_kept(tmp_path: Path, ending: str, name: str) -> None:
     array = pixels(16, 16)
-    picture = read_picture(saved(tmp_path / f"in{ending}", array, exif=DAMAGED[name]))
+    picture = decode_picture(saved(tmp_path / f"in{ending}", array, exif=DAMAGED[name]))
     assert picture.rgb.shape == array.shape
     assert "its EXIF is damaged and not kept" in picture.notices
     assert picture.exif is None
@@ -884,13 +886,13 @@ def test_the_orientation_of_damaged_exif_counts(tmp_path: Path) -> None:
     entry = struct.pack("<HHIHH", 274, SHORT, 1, 6, 0)
     block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 99) + entry
     array = pixels()
-    picture = read_picture(saved(tmp_path / "in.png", array, exif=block))
+    picture = decode_picture(saved(tmp_path / "in.png", array, exif=block))
     assert picture.exif is None
     np.testing.assert_array_equal(picture.rgb, UPRIGHT[6](array))
 
 
 def test_an_empty_exif_is_none(tmp_path: Path) -> None:
-    picture = read_picture(png(tmp_path / "in.png", 1, 1, 8, 2, [bytes(3)], eXIf=b""))
+    picture = decode_picture(png(tmp_path / "in.png", 1, 1, 8, 2, [bytes(3)], eXIf=b""))
     assert picture.exif is None
     assert picture.notices == ()
 
@@ -898,7 +900,7 @@ def test_an_empty_exif_is_none(tmp_path: Path) -> None:
 def test_a_damaged_part_of_exif_is_told(tmp_path: Path) -> None:
     tags: Tags = {271: (ASCII, b"Make\0"), 272: (ASCII, b"x" * 50)}
     body = struct.pack("<2sHI", b"II", 42, 8) + directory(tags, 8)[:-45]
-    picture = read_picture(saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + body))
+    picture = decode_picture(saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + body))
     assert len(picture.notices) == 1
     assert picture.notices[0].startswith("it is damaged in part: ")  # then Pillow's own words
     out = tmp_path / "out.tif"
@@ -910,7 +912,7 @@ def test_a_damaged_directory_of_exif_is_told_where_it_matters(tmp_path: Path) ->
     """The block is kept as it is where it is opaque, and taken apart for a TIFF alone."""
     tags: Tags = {271: (ASCII, b"Make\0"), EXIF: (FLOAT, 0.5)}
     body = struct.pack("<2sHI", b"II", 42, 8) + directory(tags, 8)
-    picture = read_picture(saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + body))
+    picture = decode_picture(saved(tmp_path / "in.png", pixels(), exif=b"Exif\0\0" + body))
     assert lost_metadata(tmp_path / "out.tif", picture) == ("its EXIF is damaged and not kept",)
     assert exif_of(written(tmp_path / "out.tif", picture)) == NOTHING
     assert lost_metadata(tmp_path / "out.png", picture) == ()
@@ -920,21 +922,21 @@ def test_a_damaged_directory_of_exif_is_told_where_it_matters(tmp_path: Path) ->
 @pytest.mark.parametrize("source", [".png", ".jpg", ".tif", ".bmp"])
 @pytest.mark.parametrize("target", [".png", ".jpg", ".tif"])
 def test_dpi_survives(tmp_path: Path, source: str, target: str) -> None:
-    picture = read_picture(saved(tmp_path / f"in{source}", pixels(), dpi=(300, 150)))
+    picture = decode_picture(saved(tmp_path / f"in{source}", pixels(), dpi=(300, 150)))
     assert raw(written(tmp_path / f"out{target}", picture))["dpi"] == pytest.approx(
         (300, 150), rel=1e-3
     )
     assert "dpi" not in raw(written(tmp_path / f"bare{target}", picture, strip_metadata=True)) or (
         target == ".tif" and raw(tmp_path / f"bare{target}")["dpi"] == (1, 1)
     )
-    assert read_picture(tmp_path / f"bare{target}").dpi is None
+    assert decode_picture(tmp_path / f"bare{target}").dpi is None
 
 
 def test_webp_keeps_a_resolution_in_exif_or_it_is_told(tmp_path: Path) -> None:
-    plain = read_picture(saved(tmp_path / "plain.png", pixels(), dpi=(300, 300)))
+    plain = decode_picture(saved(tmp_path / "plain.png", pixels(), dpi=(300, 300)))
     told = "its resolution is not kept: WEBP can hold it in EXIF only"
     assert lost_metadata(tmp_path / "out.webp", plain) == (told,)
-    camera = read_picture(saved(tmp_path / "camera.jpg", pixels(), exif=exif_block()))
+    camera = decode_picture(saved(tmp_path / "camera.jpg", pixels(), exif=exif_block()))
     assert camera.dpi == (300, 300)
     assert lost_metadata(tmp_path / "out.webp", camera) == ()
 
@@ -943,21 +945,21 @@ def test_no_resolution_is_made_up(tmp_path: Path) -> None:
     """Pillow takes a TIFF without one for 1 dpi, and a JPEG whose EXIF has none for 72."""
     tags = Image.Exif()
     tags[271] = "Make"
-    assert read_picture(saved(tmp_path / "in.jpg", pixels(), exif=tags)).dpi is None
-    assert read_picture(tiff(tmp_path / "in.tif", tiff_tags(2, 1, 8, 8, 8), bytes(6))).dpi is None
+    assert decode_picture(saved(tmp_path / "in.jpg", pixels(), exif=tags)).dpi is None
+    assert decode_picture(tiff(tmp_path / "in.tif", tiff_tags(2, 1, 8, 8, 8), bytes(6))).dpi is None
 
 
 @pytest.mark.parametrize("ratio", [(0, 0), (0, 1), (1, 0), (4_000_000_000, 1), (1, 1000)])
 def test_a_resolution_of_nonsense_is_no_resolution(tmp_path: Path, ratio: tuple[int, int]) -> None:
     tags = tiff_tags(2, 1, 8, 8, 8, t282=(RATIONAL, ratio), t283=(RATIONAL, ratio), t296=(SHORT, 2))
-    picture = read_picture(tiff(tmp_path / "in.tif", tags, bytes(6)))
+    picture = decode_picture(tiff(tmp_path / "in.tif", tags, bytes(6)))
     assert picture.dpi is None
     for density in ((0, 0), (0, 11_811), (11_811, 0)):
         chunk = struct.pack(">IIB", *density, 1)
         path = png(tmp_path / "in.png", 1, 1, 8, 2, [bytes(3)], pHYs=chunk)
-        assert read_picture(path).dpi is None
+        assert decode_picture(path).dpi is None
     for target in ENDINGS:
-        assert read_picture(written(tmp_path / f"out{target}", picture)).dpi is None
+        assert decode_picture(written(tmp_path / f"out{target}", picture)).dpi is None
 
 
 # ------------------------------------------------------------------------------------ GeoTIFF
@@ -986,7 +988,7 @@ def geo_of(path: Path) -> dict[int, tuple[int, Any]]:
 
 def test_geotiff_tags_are_copied_to_a_tiff(tmp_path: Path) -> None:
     path = geo_tiff(tmp_path / "in.tif")
-    picture = read_picture(path)
+    picture = decode_picture(path)
     assert set(geo_of(path)) == set(GEO)
     assert lost_metadata(tmp_path / "out.tif", picture) == ()
     out = written(tmp_path / "out.tif", picture)
@@ -996,14 +998,14 @@ def test_geotiff_tags_are_copied_to_a_tiff(tmp_path: Path) -> None:
 
 
 def test_geotiff_tags_and_exif_survive_together(tmp_path: Path) -> None:
-    camera = read_picture(saved(tmp_path / "in.jpg", pixels(), exif=exif_block()))
+    camera = decode_picture(saved(tmp_path / "in.jpg", pixels(), exif=exif_block()))
     both = Picture(
-        camera.rgb, exif=camera.exif, geo=read_picture(geo_tiff(tmp_path / "geo.tif")).geo
+        camera.rgb, exif=camera.exif, geo=decode_picture(geo_tiff(tmp_path / "geo.tif")).geo
     )
     out = written(tmp_path / "out.tif", both)
     assert geo_of(out) == geo_of(tmp_path / "geo.tif")
     assert exif_of(out) == SURVIVING
-    again = written(tmp_path / "again.tif", read_picture(out))
+    again = written(tmp_path / "again.tif", decode_picture(out))
     assert geo_of(again) == geo_of(out)
     assert exif_of(again) == SURVIVING
 
@@ -1012,7 +1014,7 @@ def test_geotiff_tags_and_exif_survive_together(tmp_path: Path) -> None:
 def test_where_geotiff_tags_cannot_be_held_it_is_told(
     tmp_path: Path, ending: str, kind: str
 ) -> None:
-    picture = read_picture(geo_tiff(tmp_path / "in.tif"))
+    picture = decode_picture(geo_tiff(tmp_path / "in.tif"))
     told = f"its GeoTIFF tags are not kept: {kind} cannot hold them"
     assert lost_metadata(tmp_path / f"out{ending}", picture) == (told,)
     written(tmp_path / f"out{ending}", picture)
@@ -1023,16 +1025,16 @@ def test_where_geotiff_tags_cannot_be_held_it_is_told(
 
 def test_a_missing_file_a_folder_and_a_file_as_folder(tmp_path: Path) -> None:
     missing = tmp_path / "missing.png"
-    assert refusal(read_picture, missing) == f"{missing} does not exist; give an image file"
-    assert refusal(read_picture, tmp_path) == (
+    assert refusal(decode_picture, missing) == f"{missing} does not exist; give an image file"
+    assert refusal(decode_picture, tmp_path) == (
         f"{tmp_path} is a folder, not an image; give the image file"
     )
     inside = saved(tmp_path / "a.png", pixels()) / "b.png"
-    assert refusal(read_picture, inside) == (
+    assert refusal(decode_picture, inside) == (
         f"cannot read {inside} (Not a directory); check the place and its permissions"
     )
     long = tmp_path / ("x" * 300)
-    assert refusal(read_picture, long) == (
+    assert refusal(decode_picture, long) == (
         f"cannot read {long} (File name too long); check the place and its permissions"
     )
 
@@ -1044,7 +1046,7 @@ def test_a_file_that_must_not_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(images, "open", closed, raising=False)
-    assert refusal(read_picture, path) == (
+    assert refusal(decode_picture, path) == (
         f"cannot read {path} (Permission denied); check the place and its permissions"
     )
 
@@ -1053,7 +1055,7 @@ def test_a_file_that_must_not_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.png"
     path.write_bytes(content)
-    assert refusal(read_picture, path) == (
+    assert refusal(decode_picture, path) == (
         f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, BMP, "
         "GIF, PPM; try another copy or one converted to PNG"
     )
@@ -1063,7 +1065,7 @@ def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
 def test_formats_that_are_not_named_are_no_images(tmp_path: Path, name: str) -> None:
     image = Image.fromarray(pixels(16, 16))
     path = saved(tmp_path / name, image).rename(tmp_path / "a.png")
-    assert "is not an image that can be read" in refusal(read_picture, path)
+    assert "is not an image that can be read" in refusal(decode_picture, path)
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".webp", ".bmp", ".gif", ".ppm"])
@@ -1072,7 +1074,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, ending: str, share: float) 
     path = saved(tmp_path / f"a{ending}", pixels(60, 60))
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    message = refusal(read_picture, path)
+    message = refusal(decode_picture, path)
     assert message.startswith(f"{path} is broken or cut short (")
     assert message.endswith("); try another copy of the file")
 
@@ -1080,7 +1082,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, ending: str, share: float) 
 def test_the_words_for_a_file_cut_short(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.ppm", pixels(10, 10))
     path.write_bytes(path.read_bytes()[:-1])
-    assert refusal(read_picture, path) == (
+    assert refusal(decode_picture, path) == (
         f"{path} is broken or cut short (image file is truncated (29 bytes not processed)); "
         "try another copy of the file"
     )
@@ -1099,17 +1101,17 @@ def test_changed_bytes_end_in_a_picture_or_one_line(tmp_path: Path, ending: str)
         path = tmp_path / f"bad{ending}"
         path.write_bytes(damaged)
         try:
-            picture = read_picture(path, 2_000)
+            picture = decode_picture(path, 2_000)
         except SincutError:
             continue
         for target in LOSSLESS:
-            again = read_picture(written(tmp_path / f"out{target}", picture))
+            again = decode_picture(written(tmp_path / f"out{target}", picture))
             assert again.rgb.shape == picture.rgb.shape
 
 
 def test_a_colour_mode_without_conversion_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "lab.tif", Image.new("LAB", (4, 4)))
-    assert refusal(read_picture, path) == (
+    assert refusal(decode_picture, path) == (
         f"{path} has the colour mode LAB, which is not supported; allowed: greyscale, RGB, "
         "palette, CMYK; try an RGB copy"
     )
@@ -1117,13 +1119,13 @@ def test_a_colour_mode_without_conversion_is_refused(tmp_path: Path) -> None:
 
 def test_the_size_is_compared_before_decoding(tmp_path: Path) -> None:
     path = png(tmp_path / "huge.png", 100_000, 100_000, 8, 2, [b""])
-    assert refusal(read_picture, path) == (
+    assert refusal(decode_picture, path) == (
         f"{path} has 100000×100000 = 10000000000 pixels, allowed are 1000000000; "
         "try --max-pixels 10000000000"
     )
     path = saved(tmp_path / "a.png", pixels(5, 7))
-    assert read_picture(path, max_pixels=35).rgb.shape == (5, 7, 3)
-    assert refusal(read_picture, path, max_pixels=34) == (
+    assert decode_picture(path, max_pixels=35).rgb.shape == (5, 7, 3)
+    assert refusal(decode_picture, path, max_pixels=34) == (
         f"{path} has 7×5 = 35 pixels, allowed are 34; try --max-pixels 35"
     )
 
@@ -1135,10 +1137,10 @@ def test_pillow_s_own_limit_stays_out_of_it(
     path = saved(tmp_path / f"a{ending}", pixels(40, 40))
     for limit in (1000, 10):  # a warning, an error
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        assert read_picture(path).rgb.shape == (40, 40, 3)
+        assert decode_picture(path).rgb.shape == (40, 40, 3)
         assert limit == Image.MAX_IMAGE_PIXELS
-        refusal(read_picture, path, max_pixels=1)
-        refusal(read_picture, tmp_path)
+        refusal(decode_picture, path, max_pixels=1)
+        refusal(decode_picture, tmp_path)
         assert limit == Image.MAX_IMAGE_PIXELS
 
 
@@ -1154,10 +1156,10 @@ def test_other_warnings_than_pillow_s_about_files_pass(
 
     monkeypatch.setattr(images, "_decoded", deprecated)
     with pytest.raises(DeprecationWarning):
-        read_picture(path)
+        decode_picture(path)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        assert read_picture(path).notices == ()
+        assert decode_picture(path).notices == ()
 
 
 # ----------------------------------------------------------------------------- refused outputs
@@ -1347,7 +1349,7 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
 def test_a_plain_png_is_exact(tmp_path: Path) -> None:
     array = pixels(33, 21)
     write_png(tmp_path / "out.png", array)
-    np.testing.assert_array_equal(read_picture(tmp_path / "out.png").rgb, array)
+    np.testing.assert_array_equal(decode_picture(tmp_path / "out.png").rgb, array)
 
 
 def test_the_digest_is_that_of_sha256sum(tmp_path: Path) -> None:

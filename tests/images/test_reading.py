@@ -21,7 +21,7 @@ from sincut.errors import SincutError
 from sincut.images.reading import pillow
 from sincut.images.reading import source as sources
 from sincut.images.reading.open import open_source, read_picture
-from sincut.images.reading.pillow import read_picture as read_whole
+from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Picture, Source
 from tests.images.test_pillow import (
     GEO,
@@ -204,7 +204,7 @@ def test_other_kinds_of_tiff_are_decoded_whole(tmp_path: Path, name: str) -> Non
         tiff(path, tiff_tags(2, 2, 4, photometric=1), b"\x12\x34")
     rows, source = everything(path)
     assert source.decoded
-    np.testing.assert_array_equal(rows, read_whole(path).rgb)
+    np.testing.assert_array_equal(rows, decode_picture(path).rgb)
     message = refusal(opened, path, memory=10)
     assert message.startswith(f"{path} has {source.width}×{source.height} pixels, which takes 0.1 ")
     assert (
@@ -648,7 +648,7 @@ def test_absent_files_folders_and_no_images_as_ever(tmp_path: Path) -> None:
     short = tmp_path / "short.tif"
     short.write_bytes(b"II*\0")
     for path in (tmp_path / "missing.png", tmp_path, text, short, text / "b.png"):
-        assert refusal(opened, path) == refusal(read_whole, path) == refusal(read_picture, path)
+        assert refusal(opened, path) == refusal(decode_picture, path) == refusal(read_picture, path)
 
 
 @pytest.mark.parametrize(
@@ -851,14 +851,14 @@ def same_pictures(a: Picture, b: Picture) -> None:
 def test_a_picture_of_8_bits_is_that_of_images(tmp_path: Path, ending: str) -> None:
     channels = 3 if ending == ".jpg" else 4
     path = saved(tmp_path / f"in{ending}", pixels(channels=channels), icc_profile=WIDE)
-    same_pictures(read_picture(path), read_whole(path))
+    same_pictures(read_picture(path), decode_picture(path))
 
 
 def test_a_streamed_picture_of_8_bits_is_that_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path / "in.tif", pixels(channels=4), icc_profile=WIDE, dpi=(300, 300))
-    whole = read_whole(path)
+    whole = decode_picture(path)
     monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
     monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
     same_pictures(read_picture(path), whole)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut.images.metadata import Carried, tiff_exif
+from sincut.images.metadata import KeptMetadata, tiff_exif
 from sincut.images.reading.source import Picture
 from sincut.images.writing import tiff as tiffs
-from sincut.images.writing.tiff import halved, levels, tiles_bytes
+from sincut.images.writing.tiff import half_size, levels, tiles_bytes
 from sincut.images.writing.writer import Layout
 from tests.images.by_pillow import write_picture
 from tests.images.test_pillow import exif_of, geo_of
@@ -64,7 +64,7 @@ def test_tifffile_reads_it_without_more_codecs(
                 assert page.is_reduced == (page.index > 0)
                 assert page.photometric == 2
                 assert page.extrasamples == ((2,) if channels == 4 else ())
-                expected = halved(expected)
+                expected = half_size(expected)
 
 
 def test_levels_are_halves_down_to_a_tile() -> None:
@@ -84,7 +84,7 @@ def test_levels_are_halves_down_to_a_tile() -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 6), (5, 7), (1, 8)])
 def test_halving_takes_means(height: int, width: int, dtype: np.dtype[Any]) -> None:
     pixels = picture(height, width, 4, dtype)
-    result = halved(pixels)
+    result = half_size(pixels)
     assert result.shape == ((height + 1) // 2, (width + 1) // 2, 4)
     assert result.dtype == dtype
     for row, column in np.ndindex(result.shape[:2]):
@@ -98,8 +98,8 @@ def test_halving_takes_means(height: int, width: int, dtype: np.dtype[Any]) -> N
 
 def test_halving_floats_tells_nothing_of_infinities() -> None:
     pixels = np.array([[[np.inf] * 3, [-np.inf] * 3], [[np.nan] * 3, [1.0] * 3]], np.float32)
-    assert np.isnan(halved(pixels)).all()
-    assert halved(np.full((2, 2, 3), 3e38, np.float32)).dtype == F32
+    assert np.isnan(half_size(pixels)).all()
+    assert half_size(np.full((2, 2, 3), 3e38, np.float32)).dtype == F32
 
 
 def test_libvips_sees_the_levels(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_libvips_sees_the_levels(tmp_path: Path) -> None:
     for page in range(3):
         image = vips.Image.new_from_file(str(path), page=page)
         np.testing.assert_array_equal(image.numpy(), expected)
-        expected = halved(expected)
+        expected = half_size(expected)
     assert image.get("n-pages") == 3
 
 
@@ -121,7 +121,7 @@ def test_pillow_reads_the_large_form(tmp_path: Path, form: str) -> None:
     with Image.open(path) as image:
         assert image.n_frames == 3
         image.seek(1)
-        np.testing.assert_array_equal(np.asarray(image), halved(pixels))
+        np.testing.assert_array_equal(np.asarray(image), half_size(pixels))
 
 
 def test_metadata_in_both_forms(tmp_path: Path, form: str) -> None:
@@ -168,7 +168,7 @@ def test_directories_lie_at_even_offsets(tmp_path: Path, form: str) -> None:
 def test_the_large_form_is_chosen_by_size(tmp_path: Path) -> None:
     def large(height: int, width: int, dtype: np.dtype[Any], pyramid: bool = False) -> bool:
         encoder = tiffs.Tiff(
-            Layout(height, width, 3, dtype), Carried(), False, deflate=True, pyramid=pyramid
+            Layout(height, width, 3, dtype), KeptMetadata(), False, deflate=True, pyramid=pyramid
         )
         return encoder.start()[:4] == b"II+\0"
 

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sincut.images.metadata import Carried
-from sincut.images.reading.pillow import read_picture
+from sincut.images.metadata import KeptMetadata
+from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing import part_file as partfile
 from sincut.images.writing.formats import (
@@ -45,6 +45,8 @@ HELD = {".tif": (U8, U16, F32), ".png": (U8, U16), ".webp": (U8,)}
 LOSSLESS = [(ending, dtype) for ending, dtypes in HELD.items() for dtype in dtypes]
 BEGUN = ".png", ".jpg", ".tif", ".webp"
 
+NOTHING = KeptMetadata()
+
 
 def picture(
     height: int, width: int, channels: int = 3, dtype: np.dtype[Any] = U8, seed: int = 1
@@ -63,7 +65,12 @@ def layout_of(pixels: np.ndarray) -> Layout:
     return Layout(*pixels.shape, dtype=pixels.dtype)
 
 
-def opened(path: Path, pixels: np.ndarray, carried: Carried = Carried(), **options: Any) -> Writer:  # noqa: B008, RUF100
+def opened(
+    path: Path,
+    pixels: np.ndarray,
+    carried: KeptMetadata = NOTHING,
+    **options: Any,
+) -> Writer:
     options = {"band_rows": 256, "identity": {"model": "abc"}} | options
     return Writer.open(path, layout_of(pixels), carried, **options)
 
@@ -78,7 +85,12 @@ def add(writer: Writer, pixels: np.ndarray, until: int | None = None) -> None:
         writer.append(writer.encode(index, band(writer, pixels, index)))
 
 
-def write(path: Path, pixels: np.ndarray, carried: Carried = Carried(), **options: Any) -> Path:  # noqa: B008, RUF100
+def write(
+    path: Path,
+    pixels: np.ndarray,
+    carried: KeptMetadata = NOTHING,
+    **options: Any,
+) -> Path:
     with opened(path, pixels, carried, **options) as writer:
         add(writer, pixels)
         writer.finish()
@@ -207,12 +219,12 @@ def test_progress_of_the_finish_goes_up_to_1(tmp_path: Path, vips: Any) -> None:
 # ----------------------------------------------------------------------------------- metadata
 
 
-def everything(tmp_path: Path) -> Carried:
-    geo = read_picture(geo_tiff(tmp_path / "geo.tif")).geo
-    return Carried(WIDE, exif_block(orientation=1), (300.0, 150.5), geo)
+def everything(tmp_path: Path) -> KeptMetadata:
+    geo = decode_picture(geo_tiff(tmp_path / "geo.tif")).geo
+    return KeptMetadata(WIDE, exif_block(orientation=1), (300.0, 150.5), geo)
 
 
-def as_picture(pixels: np.ndarray, carried: Carried) -> Picture:
+def as_picture(pixels: np.ndarray, carried: KeptMetadata) -> Picture:
     """For ``write_picture``, with colours that are in the profile already."""
     alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
     named = {"exif": carried.exif, "dpi": carried.dpi, "geo": carried.geo}
@@ -372,10 +384,10 @@ def test_killed_from_outside_it_becomes_the_same(tmp_path: Path) -> None:
         "import sys, time, numpy as np\n"
         "from pathlib import Path\n"
         "from sincut.images.writing.writer import Layout, Writer\n"
-        "from sincut.images.metadata import Carried\n"
+        "from sincut.images.metadata import KeptMetadata\n"
         "folder = Path(sys.argv[1]); pixels = np.load(folder / 'in.npy')\n"
         "writer = Writer.open(folder / 'a.png', Layout(*pixels.shape, dtype=pixels.dtype),\n"
-        "    Carried(), band_rows=256, identity={'model': 'abc'})\n"
+        "    KeptMetadata(), band_rows=256, identity={'model': 'abc'})\n"
         "for i in (0, 1): writer.append(writer.encode(i, pixels[i * 256 : (i + 1) * 256]))\n"
         "(folder / 'ready').touch(); time.sleep(60)\n"
     )
@@ -423,7 +435,7 @@ def test_what_was_begun_is_not_thrown_away_unasked(tmp_path: Path) -> None:
         ("compression", {"compression": "none"}),
         ("pyramid setting", {"pyramid": True}),
         ("set of metadata", {"strip_metadata": True}),
-        ("set of metadata", {"carried": Carried(dpi=(72.0, 72.0))}),
+        ("set of metadata", {"carried": KeptMetadata(dpi=(72.0, 72.0))}),
         ("width", {"pixels": picture(1000, 21)}),
         ("height", {"pixels": picture(1001, 20)}),
         ("number of channels", {"pixels": picture(1000, 20, 4)}),
@@ -540,12 +552,12 @@ import resource, sys
 import numpy as np
 from pathlib import Path
 from sincut.errors import SincutError
-from sincut.images.metadata import Carried
+from sincut.images.metadata import KeptMetadata
 from sincut.images.writing.writer import Layout, Writer
 pixels = np.random.default_rng(0).integers(0, 256, (1024, 100, 3), dtype=np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
-    with Writer.open(Path(sys.argv[1]), Layout(1024, 100, 3, pixels.dtype), Carried(),
+    with Writer.open(Path(sys.argv[1]), Layout(1024, 100, 3, pixels.dtype), KeptMetadata(),
                      band_rows=256, identity={}) as writer:
         for i in range(4):
             writer.append(writer.encode(i, pixels[i * 256 : (i + 1) * 256]))

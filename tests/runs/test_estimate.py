@@ -15,14 +15,14 @@ from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
 from sincut.errors import SincutError
-from sincut.images.reading.pillow import read_picture
-from sincut.runs.estimate import Pace, fitted, measure, of_length
+from sincut.images.reading.pillow import decode_picture
+from sincut.runs.estimate import Estimate, fitted, measure, of_length
 from sincut.runs.report import expected_seconds
 from sincut.training.step import Kind
 from tests.conftest import TINY
 from tests.runs.test_run import interrupting
 
-PACE = Pace(
+PACE = Estimate(
     setup=0.0,
     warm=1.0,
     plain=2.0,
@@ -138,11 +138,11 @@ def test_both_halves_of_flip_equivariance_are_timed(
         return {"G": torch.zeros(())}
 
     monkeypatch.setattr("sincut.training.loop.sincut_step", sincut_step)
-    images = [read_picture(path).rgb for path in pair]
-    pace = measure(Pair(*images), config(flip_equivariance=True, warm_steps=0), None)
+    images = [decode_picture(path).rgb for path in pair]
+    estimate = measure(Pair(*images), config(flip_equivariance=True, warm_steps=0), None)
     assert len(seen) == 4
-    assert (pace.plain, pace.with_r1) == pytest.approx((3, 7))
-    assert pace.setup == pytest.approx(4 * 50 - (2 + 4 + 6 + 8))
+    assert (estimate.plain, estimate.with_r1) == pytest.approx((3, 7))
+    assert estimate.setup == pytest.approx(4 * 50 - (2 + 4 + 6 + 8))
 
 
 def test_the_report_counts_too(

@@ -10,7 +10,7 @@ from sincut.config.presets import train_config
 from sincut.data.colour_transfer import affine_transfer
 from sincut.data.pair import Pair
 from sincut.demo import render_content, render_style
-from sincut.runs.final_colours import final_generator, reduced, translated
+from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.training.state import State, new_state
 from tests.conftest import TINY
 
@@ -68,5 +68,5 @@ def test_a_published_generator_is_written_as_it_is() -> None:
 def test_reduced_keeps_the_shape_of_the_image() -> None:
     config = train_config(**TINY)
     generator = new_state(Pair(CONTENT, STYLE), config).averaged_generator
-    assert reduced(CONTENT, 80, generator).shape == (64, 80, 3)
-    assert reduced(CONTENT, 1000, generator).shape == CONTENT.shape
+    assert translated_small(CONTENT, 80, generator).shape == (64, 80, 3)
+    assert translated_small(CONTENT, 1000, generator).shape == CONTENT.shape

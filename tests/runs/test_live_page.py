@@ -18,7 +18,7 @@ import pytest
 import sincut
 from sincut.errors import SincutError
 from sincut.runs import live_page as live
-from sincut.runs.estimate import Pace
+from sincut.runs.estimate import Estimate
 from sincut.runs.folder import RunImage, RunRecord, Session, read_run
 from sincut.runs.live_page import LiveView, Thinned, live_page
 from tests.conftest import TINY
@@ -296,11 +296,11 @@ def test_figures_without_a_value_are_no_harm(fresh: RunRecord) -> None:
 
 
 @pytest.fixture
-def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
+def estimate(monkeypatch: pytest.MonkeyPatch) -> Estimate:
     """What every run is told of this machine, instead of measuring it: 20 seconds a step."""
-    pace = Pace(1.0, 1.0, 20.0, 20.0, 0.5, 0.1, 0.0, 1000)
-    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: pace)
-    return pace
+    estimate = Estimate(1.0, 1.0, 20.0, 20.0, 0.5, 0.1, 0.0, 1000)
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: estimate)
+    return estimate
 
 
 class Killed(BaseException):
@@ -324,7 +324,7 @@ def test_after_an_error_and_a_kill_it_goes_on_with_the_whole_history(
     pair: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    pace: Pace,
+    estimate: Estimate,
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(Killed):
@@ -350,7 +350,7 @@ def test_after_an_error_and_a_kill_it_goes_on_with_the_whole_history(
     assert series(first)["G"] == [1, 2, 3, 4]
     assert [step for step, _ in first["previews"]] == [0, 3]
     assert first["facts"][0] == ["Step", "4 of 6"]
-    assert first["facts"][2] == ["Time left", f"{pace.seconds(read_run(run).config, 4):.0f} s"]
+    assert first["facts"][2] == ["Time left", f"{estimate.seconds(read_run(run).config, 4):.0f} s"]
     assert first["patience"] == 10 * 20.0
     done = told(run)
     assert series(done) == series(told(tiny_run))
@@ -358,7 +358,9 @@ def test_after_an_error_and_a_kill_it_goes_on_with_the_whole_history(
     assert done["state"] == "finished"
 
 
-def test_interrupted_and_extended(pair: tuple[Path, Path], tmp_path: Path, pace: Pace) -> None:
+def test_interrupted_and_extended(
+    pair: tuple[Path, Path], tmp_path: Path, estimate: Estimate
+) -> None:
     run = tmp_path / "run"
 
     def interrupt(record: dict[str, Any]) -> None:
@@ -376,7 +378,7 @@ def test_interrupted_and_extended(pair: tuple[Path, Path], tmp_path: Path, pace:
     assert "(6 steps, then 7 steps from step 3)" in page
 
 
-def test_divergence_is_told(pair: tuple[Path, Path], tmp_path: Path, pace: Pace) -> None:
+def test_divergence_is_told(pair: tuple[Path, Path], tmp_path: Path, estimate: Estimate) -> None:
     changes = {"warm_steps": 0, "learning_rate": 1.0, "lambda_identity": 1e39, "steps": 50}
     with pytest.raises(SincutError, match="training diverged"):
         sincut.train(*pair, tmp_path / "run", **{**TINY, **changes})

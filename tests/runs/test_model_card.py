@@ -18,7 +18,7 @@ import sincut
 from sincut.config.presets import train_config
 from sincut.files import file_digest
 from sincut.runs import report as reporting
-from sincut.runs.estimate import Pace
+from sincut.runs.estimate import Estimate
 from sincut.runs.folder import RunImage, RunRecord, Session, read_run
 from sincut.runs.model_card import is_own, model_card, plain, write_card
 from tests.conftest import TINY, size_of
@@ -30,10 +30,10 @@ HOSTILE = [
 
 
 @pytest.fixture(autouse=True)
-def pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are told a pace, which is no matter here, instead of measuring it."""
-    pace = Pace(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
-    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: pace)
+def estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are told a estimate, which is no matter here, instead of measuring it."""
+    estimate = Estimate(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: estimate)
 
 
 def tables(card: str) -> dict[str, list[str]]:

@@ -28,7 +28,7 @@ from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.images.bit_depth import as_depth
-from sincut.images.reading.pillow import read_picture
+from sincut.images.reading.pillow import decode_picture
 from sincut.models.model_file import load_model
 from sincut.runs.recorder import Recorder
 from sincut.runs.train import RunResult
@@ -97,7 +97,7 @@ def test_files_of_a_run(tiny_run: Path) -> None:
     assert set(log[2]["losses"]) == {"D", "D_gan", "G", "G_gan", "NCE_x", "NCE_y", "R1", "identity"}
     with Image.open(tiny_run / "previews" / "000006.png") as preview:
         assert preview.size == (64, 51)
-    first, last = (read_picture(tiny_run / f"previews/{n}.png").rgb for n in ("000000", "000006"))
+    first, last = (decode_picture(tiny_run / f"previews/{n}.png").rgb for n in ("000000", "000006"))
     assert not np.array_equal(first, last)
 
 
@@ -108,7 +108,7 @@ def test_what_can_be_translated_can_be_trained_on(
     deep = []
     for path in pair:
         deep.append(tmp_path / f"{path.stem}.tif")
-        pixels = read_picture(path).rgb
+        pixels = decode_picture(path).rgb
         tifffile.imwrite(deep[-1], as_depth(pixels, np.dtype(np.uint16)), photometric="rgb")
     train((deep[0], deep[1]), tmp_path / "run")
     of_eight, of_sixteen = (load_model(run).generator for run in (tiny_run, tmp_path / "run"))
@@ -406,7 +406,7 @@ def test_figures_on_the_way_are_logged(pair: tuple[Path, Path], tmp_path: Path) 
     logged = [line for line in lines if "figures" in line]
     assert [{"event": "figures", **line} for line in logged] == figures
     sincut.translate(tmp_path / "run", large[0], tmp_path / "result.png", precision="fp32")
-    content, style, result = (read_picture(p).rgb for p in (*large, tmp_path / "result.png"))
+    content, style, result = (decode_picture(p).rgb for p in (*large, tmp_path / "result.png"))
     expected = dataclasses.asdict(Comparison(content, style).figures(result))
     assert logged[-1]["figures"] == pytest.approx(expected, abs=1e-6)
     assert refusal(*pair, tmp_path / "small", **{**TINY, "evaluate_every": 2}) == (

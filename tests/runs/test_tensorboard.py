@@ -18,9 +18,9 @@ from PIL import Image
 import sincut
 from sincut.cli import main
 from sincut.errors import SincutError
-from sincut.runs.estimate import Pace
+from sincut.runs.estimate import Estimate
 from sincut.runs.folder import read_run
-from sincut.runs.tensorboard import Board
+from sincut.runs.tensorboard import EventFiles
 from sincut.runs.train import RunResult
 from tests.conftest import TINY
 
@@ -48,10 +48,10 @@ def images(events: Any) -> dict[int, np.ndarray]:
 
 
 @pytest.fixture(autouse=True)
-def pace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are told a pace, which is no matter here, instead of measuring it."""
-    pace = Pace(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
-    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: pace)
+def estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are told a estimate, which is no matter here, instead of measuring it."""
+    estimate = Estimate(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
+    monkeypatch.setattr("sincut.runs.train.measure", lambda *_: estimate)
 
 
 def assert_all_of_the_log(run: Path) -> None:
@@ -103,20 +103,20 @@ def test_the_log_and_the_previews_also_after_a_kill(
 
 def test_entries_after_the_saved_step_are_no_more(tmp_path: Path) -> None:
     line: dict[str, Any] = {"losses": {"G": 1.0}}
-    first = Board(tmp_path, None)
+    first = EventFiles(tmp_path, None)
     for step in range(-2, 6):
         first.record({**line, "step": step})
     first.preview(0, np.zeros((4, 5, 3), np.uint8))
     first.preview(5, np.zeros((4, 5, 3), np.uint8))
     first.close("stopped", 4)
-    Board(tmp_path, 4).close("finished", 4)
+    EventFiles(tmp_path, 4).close("finished", 4)
     events = accumulated(tmp_path)
     assert scalars(events, "losses/G")[0] == [-2, -1, 0, 1, 2, 3]
     assert list(images(events)) == [0]
 
 
 def test_what_is_written_can_be_seen_at_once(tmp_path: Path) -> None:
-    board = Board(tmp_path, None)
+    board = EventFiles(tmp_path, None)
     board.record({"losses": {"G": 1.0}, "step": 1})
     assert scalars(accumulated(tmp_path), "losses/G") == ([1], [1.0])
     board.close("finished", 1)
@@ -129,7 +129,7 @@ def test_names_say_the_time_and_nothing_of_the_machine(
     now = int(time.time())
     monkeypatch.setattr("sincut.runs.tensorboard.time", SimpleNamespace(time=lambda: now + 0.5))
     for step in range(12):  # in the same second; each takes back what the last one wrote after it
-        board = Board(tmp_path, step if step else None)
+        board = EventFiles(tmp_path, step if step else None)
         for later in (step, step + 1):
             board.record({"losses": {"G": float(step)}, "step": later})
         board.close("stopped", step)
@@ -142,7 +142,7 @@ def test_names_say_the_time_and_nothing_of_the_machine(
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    board = Board(tmp_path, None)
+    board = EventFiles(tmp_path, None)
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -157,7 +157,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_figures_are_there(tmp_path: Path) -> None:
-    board = Board(tmp_path, None)
+    board = EventFiles(tmp_path, None)
     board.record({"step": 4, "seconds": 1.0, "figures": {"S1": 0.25, "C2": 0.5}})
     board.close("finished", 4)
     events = accumulated(tmp_path)
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs tensorboard")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SincutError) as caught:
-        Board(tmp_path / "file" / "tensorboard", None)
+        EventFiles(tmp_path / "file" / "tensorboard", None)
     assert str(caught.value) == (
         f"cannot write to {tmp_path / 'file' / 'tensorboard'} (Not a directory); check the place "
         "and its free space"

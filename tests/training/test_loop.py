@@ -15,7 +15,7 @@ from sincut.compute.devices import convolutions, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
-from sincut.data.random_numbers import NOISE, POSITIONS, Draws
+from sincut.data.random_numbers import NOISE, POSITIONS, RandomNumbers
 from sincut.errors import SincutError
 from sincut.training import losses
 from sincut.training.loop import Record, train
@@ -37,12 +37,12 @@ def batch(config: TrainConfig, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def draws(seed: int, step: int = 0, device: str = "cpu") -> Draws:
-    return Draws(seed, torch.tensor(step, device=device))
+def draws(seed: int, step: int = 0, device: str = "cpu") -> RandomNumbers:
+    return RandomNumbers(seed, torch.tensor(step, device=device))
 
 
 def literal_step(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: Draws, kind: Kind
+    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: RandomNumbers, kind: Kind
 ) -> dict[str, Tensor]:
     """The step as the published code has it: every feature encoded on its own, whole encoder."""
     g, d, h = state.generator, state.discriminator, state.projector

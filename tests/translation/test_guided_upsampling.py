@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.translation.guided_upsampling import CarriedLook, ReducedRows, colour_maps, working_size
+from sincut.translation.guided_upsampling import (
+    ReducedRows,
+    SmallTranslation,
+    colour_maps,
+    working_size,
+)
 
 # Full and small sizes: whole and odd ratios, the same, hardly smaller, thin, a single pixel.
 SIZES = [
@@ -132,7 +137,7 @@ def test_windows_equal_the_whole(full: tuple[int, int], small: tuple[int, int]) 
     height, width = full
     image = scene(height, width)
     content = reduced(image, small)
-    carried = CarriedLook(content, translated(content), height, width)
+    carried = SmallTranslation(content, translated(content), height, width)
     whole = carried.window(image, 0, 0)
     assert whole.shape == image.shape
     rng = np.random.default_rng(1)
@@ -150,7 +155,7 @@ def test_windows_equal_the_whole(full: tuple[int, int], small: tuple[int, int]) 
 def test_a_pixel_of_the_content_changes_only_itself() -> None:
     image = scene(157, 233)
     content = reduced(image, (41, 60))
-    carried = CarriedLook(content, translated(content), 157, 233)
+    carried = SmallTranslation(content, translated(content), 157, 233)
     changed = image.clone()
     changed[:, 100, 130] += 0.5
     difference = (carried.window(changed, 0, 0) - carried.window(image, 0, 0)).abs().sum(0)
@@ -166,7 +171,9 @@ def test_a_small_pixel_reaches_no_further_than_its_neighbourhood() -> None:
     changed = look.clone()
     changed[:, 50, 60] += 0.01
     # The map of the whole image moves by next to nothing; what is local by more.
-    before, after = (CarriedLook(content, y, 300, 360).window(image, 0, 0) for y in (look, changed))
+    before, after = (
+        SmallTranslation(content, y, 300, 360).window(image, 0, 0) for y in (look, changed)
+    )
     difference = (after - before).abs().amax(0)
     assert difference[151, 181] > 5e-3
     difference[151 - 30 : 151 + 31, 181 - 30 : 181 + 31] = 0
@@ -223,7 +230,7 @@ def test_an_unchanged_small_image_gives_back_the_content(
 ) -> None:
     image = scene(*full)
     content = reduced(image, small)
-    got = CarriedLook(content, content.clone(), *full).window(image, 0, 0)
+    got = SmallTranslation(content, content.clone(), *full).window(image, 0, 0)
     torch.testing.assert_close(got, image, rtol=0, atol=2e-6)
 
 
@@ -233,7 +240,7 @@ def test_an_affine_change_of_colours_is_carried_exactly() -> None:
     matrix = torch.tensor([[0.6, -0.4, 0.2], [0.1, 1.3, 0.0], [-0.2, 0.3, 0.5]])
     offset = torch.tensor([0.1, -0.2, 0.3])[:, None, None]
     look = torch.einsum("ij,jhw->ihw", matrix, content) + offset
-    got = CarriedLook(content, look, 157, 233).window(image, 0, 0)
+    got = SmallTranslation(content, look, 157, 233).window(image, 0, 0)
     expected = torch.einsum("ij,jhw->ihw", matrix, image) + offset
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
@@ -241,7 +248,7 @@ def test_an_affine_change_of_colours_is_carried_exactly() -> None:
 def test_at_its_own_size_the_look_is_the_result() -> None:
     image = scene(150, 170)
     look = translated(image)
-    got = CarriedLook(image, look, 150, 170).window(image, 0, 0)
+    got = SmallTranslation(image, look, 150, 170).window(image, 0, 0)
     torch.testing.assert_close(got, look, rtol=0, atol=1e-6)
 
 
@@ -253,7 +260,7 @@ def test_the_result_reduced_again_is_the_look(small: tuple[int, int], bound: flo
     image = scene(240, 320)
     content = reduced(image, small)
     look = translated(content)
-    again = reduced(CarriedLook(content, look, 240, 320).window(image, 0, 0), small)
+    again = reduced(SmallTranslation(content, look, 240, 320).window(image, 0, 0), small)
     assert (again - look).square().mean().sqrt() < bound
 
 
@@ -263,7 +270,7 @@ def test_an_edge_stays_sharp_and_gets_no_halo() -> None:
     image[:, :, 81:] = 0.6  # inside a small pixel
     content = reduced(image, (40, 40))
     look = 0.1 - 0.5 * content**3  # no affine map
-    got = CarriedLook(content, look, 160, 160).window(image, 0, 0)
+    got = SmallTranslation(content, look, 160, 160).window(image, 0, 0)
     left, right = 0.1 + 0.5 * 0.6**3, 0.1 - 0.5 * 0.6**3
     step = left - right
     assert (got[:, :, :78] - left).abs().max() < 0.1 * step
@@ -277,7 +284,7 @@ def test_strokes_that_have_nothing_to_do_with_the_content_do_not_enlarge_its_noi
     flat = 0.02 * torch.randn((3, 320, 320), generator=torch.Generator().manual_seed(3))
     content = reduced(flat, (80, 80))
     strokes = 0.3 * torch.randn(content.shape, generator=torch.Generator().manual_seed(4))
-    carried = CarriedLook(content, content + strokes, 320, 320)
+    carried = SmallTranslation(content, content + strokes, 320, 320)
     maps = carried.planes[6:].view(3, 3, 80, 80)
     assert (maps - torch.eye(3)[:, :, None, None]).abs().max() < 1
     detail = carried.window(flat, 0, 0) - carried.window(torch.zeros_like(flat), 0, 0)
@@ -287,17 +294,17 @@ def test_strokes_that_have_nothing_to_do_with_the_content_do_not_enlarge_its_noi
 def test_plain_images_are_no_division_by_zero() -> None:
     content, look = torch.full((3, 20, 30), 0.25), torch.full((3, 20, 30), -0.5)
     image = scene(60, 90)
-    got = CarriedLook(content, look, 60, 90).window(image, 0, 0)
+    got = SmallTranslation(content, look, 60, 90).window(image, 0, 0)
     torch.testing.assert_close(got, image - 0.75, rtol=0, atol=1e-5)
 
 
 def test_misused_windows_say_what_was_expected() -> None:
     content = torch.zeros(3, 10, 20)
     with pytest.raises(ValueError, match=r"must both be \(3, h, w\)"):
-        CarriedLook(content, torch.zeros(3, 10, 21), 40, 80)
+        SmallTranslation(content, torch.zeros(3, 10, 21), 40, 80)
     with pytest.raises(ValueError, match="9 pixels cannot be reduced to 10"):
-        CarriedLook(content, content, 9, 80)
-    carried = CarriedLook(content, content, 40, 80)
+        SmallTranslation(content, content, 9, 80)
+    carried = SmallTranslation(content, content, 40, 80)
     for shape, top, left in [((3, 8, 8), 33, 0), ((3, 8, 8), 0, -1), ((1, 8, 8), 0, 0)]:
         with pytest.raises(ValueError, match="inside 40 rows and 80 columns"):
             carried.window(torch.zeros(shape), top, left)

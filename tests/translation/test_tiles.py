@@ -16,8 +16,8 @@ from sincut.errors import SincutError
 from sincut.images.bit_depth import as_depth
 from sincut.models.generator import Generator
 from sincut.translation.tiles import (
-    Engine,
     Network,
+    TileWorker,
     device_bytes,
     plan_tiles,
     translate_pixels,
@@ -164,12 +164,12 @@ def test_deep_pixels_are_computed_in_their_depth(dtype: type) -> None:
     assert len(np.unique(output)) > 1500
 
 
-def engine_for(generator: Generator, height: int, width: int, **options: Any) -> Engine:
+def engine_for(generator: Generator, height: int, width: int, **options: Any) -> TileWorker:
     network = Network(generator, TranslateConfig())
-    return Engine(network, height, width, np.dtype(np.uint8), **options)
+    return TileWorker(network, height, width, np.dtype(np.uint8), **options)
 
 
-def all_at_once(engine: Engine, rgb: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+def all_at_once(engine: TileWorker, rgb: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
     """One tile that is the whole image."""
     (tile,) = tiles(*rgb.shape[:2], max(rgb.shape) + 1, engine.operator.halo, 2)
     return engine.start(window_of(rgb, tile, 0, len(rgb)), tile, mask).wait()
@@ -277,7 +277,7 @@ def test_tiles_in_flight_on_cuda_are_those_of_the_cpu(dtype: type, record: bool)
     network = Network(trained_like().cuda(), TranslateConfig(), record=record)
     output, flying = np.empty_like(rgb), []
     with own_stream("cuda"):
-        engine = Engine(network, 700, 900, rgb.dtype)
+        engine = TileWorker(network, 700, 900, rgb.dtype)
         for tile in tiles(700, 900, 128, network.halo, network.alignment):
             flying.append((tile, engine.start(window_of(rgb, tile, 0, 700), tile)))
         for tile, pending in flying:
@@ -297,5 +297,5 @@ def test_memory_of_tiles_on_cuda_is_foreseen(downsamplings: int) -> None:
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     (tile, *_) = tiles(1100, 1100, 1024, network.halo, network.alignment)
-    Engine(network, 1100, 1100, rgb.dtype).start(window_of(rgb, tile, 0, 1100), tile).wait()
+    TileWorker(network, 1100, 1100, rgb.dtype).start(window_of(rgb, tile, 0, 1100), tile).wait()
     assert 0.7 < foreseen / (torch.cuda.max_memory_allocated() - before) < 1.5

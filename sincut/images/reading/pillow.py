@@ -24,7 +24,7 @@ from sincut.images.metadata import (
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
-    Carried,
+    KeptMetadata,
     copied_tags,
     damage_told,
     dropped_tags,
@@ -59,13 +59,13 @@ def _decoded_source(
         others = "pip install 'sincut[big]', a TIFF copy, " if extra else "a TIFF copy, "
         size = (image.height, image.width)
         raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
-    picture = read_picture(path, limits.max_pixels, as_stored=True)
+    picture = decode_picture(path, limits.max_pixels, as_stored=True)
     return Source(
         path,
         _PictureRows(picture),
         Samples("RGB", picture.alpha is not None),
         (picture.height, picture.width),
-        Carried(picture.profile, picture.exif, picture.dpi, picture.geo),
+        KeptMetadata(picture.profile, picture.exif, picture.dpi, picture.geo),
         Colours(picture.profile, picture.converted),
         picture.notices,
         picture,
@@ -123,7 +123,7 @@ _IPTC = 0x0404  # among Photoshop's blocks in a JPEG
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
 
-def read_picture(
+def decode_picture(
     path: Path, max_pixels: int = 1_000_000_000, *, as_stored: bool = False
 ) -> Picture:
     """Decode a file. ``max_pixels`` is compared with the header before anything is decoded.
@@ -185,7 +185,7 @@ def is_deep(opened: ImageFile.ImageFile) -> bool:
 
 
 def decoding_bytes(opened: ImageFile.ImageFile) -> int:
-    """Host memory that ``read_picture`` holds at its peak: Pillow's image, with what its decoder
+    """Host memory that ``decode_picture`` holds at its peak: Pillow's image, with what its decoder
     and a change of mode or orientation take beside it, and the arrays."""
     stored = 1 if opened.mode in ("1", "L", "P") else 4
     beside = 4 if opened.mode in ("P", "PA", "LA", "La") or opened.has_transparency_data else 0

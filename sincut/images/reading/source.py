@@ -19,7 +19,7 @@ from PIL import UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
-from sincut.images.metadata import DAMAGE, Carried, nodata_of
+from sincut.images.metadata import DAMAGE, KeptMetadata, nodata_of
 from sincut.images.profiles import Colours, interpreted
 from sincut.images.reading.rows import Rows, Turned, upright
 from sincut.images.reading.samples import Samples, Seen
@@ -56,7 +56,7 @@ def _source(
         rows,
         replace(layout, device=device),
         upright_size,
-        Carried(
+        KeptMetadata(
             colours.profile, header.exif, turned_dpi(header.dpi, header.orientation), header.geo
         ),
         colours,
@@ -173,7 +173,7 @@ class Source:
         rows: Rows,
         layout: Samples,
         size: tuple[int, int],
-        carried: Carried,
+        carried: KeptMetadata,
         colours: Colours,
         notices: tuple[str, ...],
         picture: Picture | None = None,

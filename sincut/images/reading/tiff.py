@@ -64,7 +64,7 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         file = stack.enter_context(open(path, "rb"))
         try:
             with damage_told() as early:
-                tiff = Tiff(path, file)
+                tiff = TiffReader(path, file)
         except _UNREADABLE:
             return None
         size = (tiff.height, tiff.width)
@@ -90,7 +90,7 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
     return _source(path, rows, layout, size, header, [*notices, *more], damage, limits)
 
 
-def _tiff_rows(path: Path, tiff: Tiff, limits: _Limits) -> Rows:
+def _tiff_rows(path: Path, tiff: TiffReader, limits: _Limits) -> Rows:
     """Rows of a TIFF, from libvips where tifffile would have to decode too much at once: a page
     that is compressed in one piece, which libvips decodes line by line."""
     if tiff.piece_bytes <= _LARGEST_PIECE:
@@ -108,7 +108,7 @@ def _tiff_rows(path: Path, tiff: Tiff, limits: _Limits) -> Rows:
     return tiff
 
 
-def _tiff_header(tiff: Tiff, file: IO[bytes]) -> tuple[Header, list[str]]:
+def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
     notices, exif = [], None
     pages = tiff_pages(file)
     if pages > 1:
@@ -126,7 +126,7 @@ def _tiff_header(tiff: Tiff, file: IO[bytes]) -> tuple[Header, list[str]]:
     return header, notices
 
 
-def _tiff_layout(tiff: Tiff) -> tuple[Samples, list[str]]:
+def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
     mode = "RGB" if tiff.photometric in (RGB, YCBCR) else "L"
     beyond = tiff.samples - BANDS[mode]
     # Without the tag a single one is alpha, as Pillow has it; of several nobody knows.
@@ -177,7 +177,7 @@ _BAND_BYTES = 16_000_000
 _THREADS = min(4, os.cpu_count() or 1)
 
 
-class Tiff:
+class TiffReader:
     """The first page of a TIFF: what it is, what it says, and its rows as they are stored.
 
     ``dtype`` is what ``read`` gives. ``supported`` says whether ``read`` can give it at all: of
@@ -399,7 +399,7 @@ class _Bands:
 
     def __init__(
         self,
-        tiff: Tiff,
+        tiff: TiffReader,
         file: IO[bytes],
         page: Any,
         offsets: Array,

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from sincut.errors import one_line
-from sincut.images.metadata import Carried
+from sincut.images.metadata import KeptMetadata
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.encoder import Encoder, _removed_on_failure
-from sincut.images.writing.layout import Band, Encoded, Layout, Progress
+from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress
 from sincut.images.writing.part_file import PartFile, beside
 
 TILE_SIZE, OVERLAP = 254, 1  # pixels, of Deep Zoom: with the overlap a tile has 256
@@ -19,7 +19,7 @@ TILE_SIZE, OVERLAP = 254, 1  # pixels, of Deep Zoom: with the overlap a tile has
 class DeepZoom(Encoder):
     """A pyramid of small JPEG tiles, or PNG with alpha, for viewers in a browser. Needs pyvips."""
 
-    def __init__(self, layout: Layout, carried: Carried, strip_metadata: bool) -> None:
+    def __init__(self, layout: Layout, carried: KeptMetadata, strip_metadata: bool) -> None:
         super().__init__(layout)
         self.profile = carried.profile
         kept = {"EXIF": carried.exif, "resolution": carried.dpi, "GeoTIFF tags": carried.geo}
@@ -30,7 +30,7 @@ class DeepZoom(Encoder):
         """Nothing: the part file holds only pixels."""
         return b""
 
-    def encode(self, index: int, band: Band) -> Encoded:
+    def encode(self, index: int, band: BandPixels) -> Encoded:
         """See :class:`Encoder`."""
         return Encoded(index, (band.tobytes(),))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sincut.images.metadata import Carried, save_options
-from sincut.images.writing.layout import Band, Encoded, Entry, Layout, Progress
+from sincut.images.metadata import KeptMetadata, save_options
+from sincut.images.writing.layout import BandPixels, Encoded, Entry, Layout, Progress
 from sincut.images.writing.part_file import PartFile
 
 
@@ -27,7 +27,7 @@ class Encoder(abc.ABC):
         """What the part file begins with."""
 
     @abc.abstractmethod
-    def encode(self, index: int, band: Band) -> Encoded:
+    def encode(self, index: int, band: BandPixels) -> Encoded:
         """A band (rows, W, C) of the layout's type as it will stand in the file. Pure."""
 
     def note(self, encoded: Encoded, entries: Sequence[Entry]) -> Entry:
@@ -45,7 +45,7 @@ class _WithOptions(Encoder):
     kind: str
     fixed: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, layout: Layout, carried: Carried, strip_metadata: bool) -> None:
+    def __init__(self, layout: Layout, carried: KeptMetadata, strip_metadata: bool) -> None:
         super().__init__(layout)
         self.options = dict(self.fixed)
         if carried.profile is not None:

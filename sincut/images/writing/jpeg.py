@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sincut.images.writing.encoder import _WithOptions
-from sincut.images.writing.layout import Band, Encoded, Progress
+from sincut.images.writing.layout import BandPixels, Encoded, Progress
 from sincut.images.writing.part_file import PartFile
 
 _JPEG = MappingProxyType({"quality": 95, "subsampling": "4:4:4"})
@@ -39,13 +39,13 @@ class Jpeg(_WithOptions):
         struct.pack_into(">H", head, place + 5, self.layout.height)
         return bytes(head)
 
-    def encode(self, index: int, band: Band) -> Encoded:
+    def encode(self, index: int, band: BandPixels) -> Encoded:
         """See :class:`Encoder`."""
         data = self._encoded(np.ascontiguousarray(band))
         scan = data[_jpeg_segments(data)[1] : -2]
         return Encoded(index, (b"\xff\xd7", scan) if index else (scan,))
 
-    def _encoded(self, band: Band, **options: Any) -> bytes:
+    def _encoded(self, band: BandPixels, **options: Any) -> bytes:
         file = io.BytesIO()
         image = Image.fromarray(band)
         image.save(file, self.kind, **{**_JPEG, **options}, restart_marker_rows=1)

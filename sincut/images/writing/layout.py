@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Band = npt.NDArray[Any]
+BandPixels = npt.NDArray[Any]
 Entry = dict[str, Any]  # a line of the journal
 Progress = Callable[[float], None]  # is told which part, of [0, 1], of the finish is done
 

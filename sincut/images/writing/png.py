@@ -18,7 +18,7 @@ from PIL import Image
 from sincut.files import write_atomically
 from sincut.images.reading.source import Pixels
 from sincut.images.writing.encoder import _WithOptions
-from sincut.images.writing.layout import Band, Encoded, Entry, Progress, compressor
+from sincut.images.writing.layout import BandPixels, Encoded, Entry, Progress, compressor
 from sincut.images.writing.part_file import PartFile
 
 
@@ -50,7 +50,7 @@ class Png(_WithOptions):
         header = struct.pack(">IIBBBBB", layout.width, layout.height, depth, colour, 0, 0, 0)
         return data[:8] + _chunk(b"IHDR", header) + data[8 + 25 : place]
 
-    def encode(self, index: int, band: Band) -> Encoded:
+    def encode(self, index: int, band: BandPixels) -> Encoded:
         """See :class:`Encoder`; the note holds the Adler-32 and the length of what is deflated."""
         pixel, deflate = self.layout.pixel_bytes, compressor(-zlib.MAX_WBITS)
         pieces = [_chunk(b"IDAT", b"\x78\x01")] if index == 0 else []  # the stream's header
@@ -89,7 +89,7 @@ def adler_joined(first: int, second: int, length: int) -> int:
     return high << 16 | low
 
 
-def _filtered(rows: Band, above: Band | None, pixel: int) -> Band:
+def _filtered(rows: BandPixels, above: BandPixels | None, pixel: int) -> BandPixels:
     """(R, B) bytes as PNG's rows (R, 1 + B), each with the filter of the least absolute sum.
 
     Sub, Up and Average are tried; Paeth was 2 % smaller at best for half the speed. Without a row

@@ -17,9 +17,9 @@ from itertools import accumulate
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.images.metadata import Carried, save_options
+from sincut.images.metadata import KeptMetadata, save_options
 from sincut.images.writing.encoder import Encoder
-from sincut.images.writing.layout import Band, Encoded, Layout, Progress, compressor
+from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress, compressor
 from sincut.images.writing.part_file import PartFile
 
 TILE = 256
@@ -41,7 +41,7 @@ class Tiff(Encoder):
     def __init__(
         self,
         layout: Layout,
-        carried: Carried,
+        carried: KeptMetadata,
         strip_metadata: bool,
         *,
         deflate: bool,
@@ -68,7 +68,7 @@ class Tiff(Encoder):
         zeros = [0] * sum(_tiles(height) * _tiles(width) for height, width in self.levels)
         return self._front(zeros, zeros)
 
-    def encode(self, index: int, band: Band) -> Encoded:
+    def encode(self, index: int, band: BandPixels) -> Encoded:
         """See :class:`Encoder`; the note holds the tiles' byte counts, row by row."""
         pieces = tuple(
             self._packed(band[top : top + TILE, left : left + TILE])
@@ -99,7 +99,7 @@ class Tiff(Encoder):
         part.write_tail(b"", self._front(places, sizes))
         part.publish()
 
-    def _packed(self, pixels: Band) -> bytes:
+    def _packed(self, pixels: BandPixels) -> bytes:
         """A tile's bytes. At the image's edges its last row and column are repeated."""
         height, width = pixels.shape[:2]
         pad = ((0, TILE - height), (0, TILE - width), (0, 0))
@@ -111,7 +111,7 @@ class Tiff(Encoder):
         deflate = compressor()
         return b"".join((deflate.compress(tile), deflate.flush()))
 
-    def _unpacked(self, data: bytes) -> Band:
+    def _unpacked(self, data: bytes) -> BandPixels:
         data = zlib.decompress(data) if self.deflate else data
         tile = np.frombuffer(data, self.stored).reshape(TILE, TILE, self.layout.channels)
         return np.cumsum(tile, axis=1, dtype=self.layout.dtype) if self.predicted else tile
@@ -132,7 +132,7 @@ class Tiff(Encoder):
         ]
         pixels = np.concatenate([np.concatenate(tiles, axis=1) for tiles in grid])
         pixels = pixels[: height - 2 * TILE * row, : width - 2 * TILE * column]
-        return self._packed(halved(pixels))
+        return self._packed(half_size(pixels))
 
     def _front(self, places: list[int], sizes: list[int]) -> bytes:
         """Header, EXIF and GPS directories, and the directory of each level."""
@@ -215,7 +215,7 @@ def tiles_count(layout: Layout, pyramid: bool) -> int:
     return sum(_tiles(height) * _tiles(width) for height, width in levels(layout, pyramid))
 
 
-def halved(pixels: Band) -> Band:
+def half_size(pixels: BandPixels) -> BandPixels:
     """(ceil(H/2), ceil(W/2), C): means of 2×2 pixels; a last odd row or column counts twice.
 
     Integers are rounded half up. The mean is that of the stored values, as viewers expect.
@@ -225,9 +225,9 @@ def halved(pixels: Band) -> Band:
     parts = even[::2, ::2], even[::2, 1::2], even[1::2, ::2], even[1::2, 1::2]
     if pixels.dtype.kind == "f":
         with np.errstate(invalid="ignore", over="ignore"):
-            mean: Band = np.stack(parts).mean(axis=0, dtype=np.float32)
+            mean: BandPixels = np.stack(parts).mean(axis=0, dtype=np.float32)
         return mean
-    total: Band = np.stack(parts).sum(axis=0, dtype=np.uint32)
+    total: BandPixels = np.stack(parts).sum(axis=0, dtype=np.uint32)
     total += 2
     total >>= 2
     return total.astype(pixels.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sincut.images.writing.encoder import _removed_on_failure, _WithOptions
-from sincut.images.writing.layout import Band, Encoded, Progress
+from sincut.images.writing.layout import BandPixels, Encoded, Progress
 from sincut.images.writing.part_file import PartFile, beside
 
 _WEBP = MappingProxyType({"lossless": True, "exact": True})  # exact: also what lies under alpha 0
@@ -25,7 +25,7 @@ class Webp(_WithOptions):
         """Nothing: the part file holds only pixels."""
         return b""
 
-    def encode(self, index: int, band: Band) -> Encoded:
+    def encode(self, index: int, band: BandPixels) -> Encoded:
         """See :class:`Encoder`."""
         return Encoded(index, (band.tobytes(),))
 

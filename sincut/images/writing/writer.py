@@ -16,19 +16,19 @@ from typing import Any
 from sincut.errors import SincutError
 from sincut.files import check_free
 from sincut.images.bit_depth import NAMES
-from sincut.images.metadata import Carried
+from sincut.images.metadata import KeptMetadata
 from sincut.images.writing.deep_zoom import DeepZoom, deep_zoom_folder
 from sincut.images.writing.encoder import Encoder
 from sincut.images.writing.formats import BAND_STEP, _depth, _held, _kind
 from sincut.images.writing.jpeg import Jpeg
-from sincut.images.writing.layout import Band, Encoded, Layout, Progress
+from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress
 from sincut.images.writing.part_file import PartFile
 from sincut.images.writing.png import Png
 from sincut.images.writing.tiff import Tiff
 from sincut.images.writing.webp import Webp
 
 _JOURNAL_VERSION = 1
-_ENCODERS: dict[str, Callable[[Layout, Carried, bool], Encoder]] = {
+_ENCODERS: dict[str, Callable[[Layout, KeptMetadata, bool], Encoder]] = {
     "PNG": Png,
     "JPEG": Jpeg,
     "WEBP": Webp,
@@ -50,7 +50,7 @@ class Writer:
     def open(
         target: Path,
         layout: Layout,
-        carried: Carried,
+        carried: KeptMetadata,
         *,
         band_rows: int,
         identity: dict[str, Any],
@@ -117,8 +117,8 @@ class Writer:
         """How many bands there are."""
         return self._part.bands
 
-    def encode(self, index: int, band: Band) -> Encoded:
-        """Band ``index`` (rows, W, C) of the layout's type as it will stand in the file.
+    def encode(self, index: int, band: BandPixels) -> Encoded:
+        """BandPixels ``index`` (rows, W, C) of the layout's type as it will stand in the file.
 
         Pure: threads may call it at once, for any bands in any order.
         """
@@ -182,7 +182,7 @@ class Writer:
             self.discard()
 
 
-def _digest(carried: Carried, strip_metadata: bool) -> str:
+def _digest(carried: KeptMetadata, strip_metadata: bool) -> str:
     geo = sorted(dict(carried.geo or {}).items())
     kept = (carried.profile, *([] if strip_metadata else [carried.exif, carried.dpi, geo]))
     return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
