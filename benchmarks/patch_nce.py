@@ -275,7 +275,7 @@ def same_curve(device: str, steps: int) -> dict[str, Any]:
     """Train twice, with what CUDA uses and with the reference, and compare the losses of G."""
     import numpy as np
 
-    from sincut.compute.devices import resolved
+    from sincut.compute.precision import resolved
     from sincut.config.presets import train_config
     from sincut.data.pair import Pair
     from sincut.demo import render_content, render_style

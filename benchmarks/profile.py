@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.patch_nce import PEAK_BYTES, PEAK_FLOPS
 from benchmarks.train_step import ENDLESS, example_pair, synchronise
 from sincut.compute.cuda_graph import EAGER_CALLS
-from sincut.compute.devices import resolved
+from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
-from sincut.compute.devices import resolved
+from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair

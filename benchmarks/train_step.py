@@ -33,7 +33,8 @@ from benchmarks.literal import (
     pillow_crops,
 )
 from sincut.compute.cuda_graph import EAGER_CALLS
-from sincut.compute.devices import convolutions, resolved
+from sincut.compute.devices import convolutions
+from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.crops import ResidentImage, draw_crops

@@ -128,7 +128,7 @@ def listener(
             console.line(
                 f"sincut {record['version']}: preset {config['preset']} ({record['why']}), "
                 f"method {config['method']}, {config['steps']} steps on {config['device']} in "
-                f"{config['precision']}, seed {config['seed']}"
+                f"{config['precision']} ({record['why_precision']}), seed {config['seed']}"
             )
         elif event == "notice":
             console.line(f"Note on {record['about']}: {record['text']}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+# What a machine is remembered for belongs to its user, not to tests.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sincut-tests-")
 
 # Read by Triton when a kernel is decorated, so before anything of the project is imported.
 if not torch.cuda.is_available():

@@ -74,7 +74,7 @@ def test_train_translate_and_info(pair: tuple[Path, Path], tmp_path: Path) -> No
     lines = result.stdout.splitlines()
     assert lines[0] == (
         f"sincut {sincut.__version__}: preset draft (as asked), method sincut, "
-        "4 steps on cpu in fp32, seed 0"
+        "4 steps on cpu in fp32 (as asked), seed 0"
     )
     assert re.fullmatch(
         r"Estimate: \d+ s at [\d.e-]+ s a step, [\d.]+ [MG]B of memory at the peak\.", lines[1]

@@ -107,7 +107,7 @@ def test_the_make_targets_exist() -> None:
 def test_the_readme_is_short() -> None:
     lines = README.splitlines()
     assert len(lines) <= 200
-    assert [line for line in lines if len(line) > 110] == []
+    assert [line for line in lines if len(line) > (125 if line.startswith("|") else 110)] == []
 
 
 def test_the_map_of_wings_is_true() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.compute.devices import chosen_device, resolved
+from sincut.compute.devices import chosen_device
+from sincut.compute.precision import resolved
 from sincut.config.fields import field_of
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig

@@ -7,28 +7,15 @@ import functools
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.kernels.philox import random_words
 from sincut.version import __version__
-
-
-def resolved(config: TrainConfig) -> TrainConfig:
-    """The configuration with ``auto`` replaced by what this machine has."""
-    device = chosen_device(config.device)
-    if device == "cpu":
-        limit_threads()
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if faster_in_bf16(device) else "fp32"
-    return config.replaced(device=device, precision=precision)
 
 
 def chosen_device(name: str) -> str:
@@ -65,7 +52,7 @@ def check_launches() -> None:
 def environment(device: str) -> dict[str, Any]:
     """What something is computed with: the processor's name, threads and versions, by name."""
     found = {
-        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor_name(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -76,35 +63,6 @@ def environment(device: str) -> dict[str, Any]:
 
         found["triton"] = triton.__version__
     return found
-
-
-def faster_in_bf16(device: str) -> bool:
-    """Whether convolutions are clearly faster in bf16 here; only then is it chosen by itself.
-
-    On CUDA the generation tells (8.0 and later have the units). Among CPUs the instructions alone
-    do not: where they are present, both are timed, which takes some hundredths of a second.
-    """
-    if device == "cuda":
-        return torch.cuda.get_device_capability() >= (8, 0)
-    found = torch.cpu.get_capabilities()
-    if not (found.get("amx_bf16") or found.get("avx512_bf16")):
-        return False
-    return convolution_seconds(torch.bfloat16) < 0.8 * convolution_seconds(torch.float32)
-
-
-def convolution_seconds(dtype: torch.dtype) -> float:
-    """The shortest of some forward and backward passes of a small generator's convolution."""
-    random = torch.Generator().manual_seed(0)
-    image = torch.randn((8, 32, 64, 64), generator=random).to(dtype)
-    weight = torch.randn((32, 32, 3, 3), generator=random).to(dtype).requires_grad_()
-    image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        output = torch.nn.functional.conv2d(image, weight, padding=1)
-        output.sum().backward()  # type: ignore[no-untyped-call]
-        times.append(time.perf_counter() - started)
-    return min(times)
 
 
 def limit_threads(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> None:
@@ -147,7 +105,7 @@ def convolutions(precision: str, *, search: bool = False) -> Iterator[None]:
         of_cudnn.conv.fp32_precision, of_cudnn.benchmark = saved  # type: ignore[attr-defined]
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The processor's name and the matrix extensions that matter here."""
     features = torch.cpu.get_capabilities()
     found = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if features.get(name)]

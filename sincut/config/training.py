@@ -25,8 +25,8 @@ class TrainConfig(Config):
     precision: str = option(
         "auto",
         "precision of the networks' convolutions; auto: bf16 where it is faster (on CUDA from "
-        "compute capability 8.0; on CPUs with AMX or AVX512-BF16 if a short measurement says so), "
-        "else fp32",
+        "compute capability 8.0; on CPUs with AMX or AVX512-BF16 if a short measurement says so, "
+        "which is remembered for the machine), else fp32",
         choices=PRECISIONS,
     )
     record_steps: bool = option(

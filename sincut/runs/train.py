@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sincut.compute.devices import chosen_device, resolved
+from sincut.compute.devices import chosen_device
+from sincut.compute.precision import Precision, precision_of, resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
@@ -106,9 +107,10 @@ def train(
     else:
         _check_folder(folder, force)
         config = _fresh_config(preset, method, changes)
-    config = resolved(config)
+    asked, config = config, resolved(config)
+    precision = precision_of(asked, config.device)
     if budget is None:
-        tell(_start_record(config, preset, resume))
+        tell(_start_record(config, preset, resume, precision))
     images = _images({"content": Path(content), "style": Path(style)}, tell)
     comparison = Comparison(*images.pair) if config.evaluate_every else None
     estimate = None
@@ -117,7 +119,7 @@ def train(
         left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
         reserved = expected_seconds(*images.pair, estimate.preview, config) if report else 0.0
         config = fitted(config, estimate, left, keep_warm=keep_warm, reserved=reserved)
-        tell(_start_record(config, preset, resume))
+        tell(_start_record(config, preset, resume, precision))
     state = _begun(folder, images, config, saved, tell)
     run = Recorder(folder, config, images.records, images.pair, comparison, tell)
     foreseen = None
@@ -246,9 +248,17 @@ def _resumed_config(
     return wanted
 
 
-def _start_record(config: TrainConfig, preset: str | None, resume: bool) -> dict[str, Any]:
+def _start_record(
+    config: TrainConfig, preset: str | None, resume: bool, precision: Precision
+) -> dict[str, Any]:
     why = "as asked" if preset else ("of the run" if resume else f"the default on {config.device}")
-    return {"event": "start", "version": __version__, "why": why, "config": config.to_dict()}
+    return {
+        "event": "start",
+        "version": __version__,
+        "why": why,
+        "why_precision": precision.why,
+        "config": config.to_dict(),
+    }
 
 
 def _estimate_record(estimate: Estimate, config: TrainConfig, seconds: float) -> dict[str, Any]:

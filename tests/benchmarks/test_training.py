@@ -39,7 +39,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A preset of the smallest networks; ``auto`` is bf16, as on a machine where that is faster."""
     unnamed = {k: v for k, v in TINY.items() if k not in ("preset", "device", "precision")}
     monkeypatch.setitem(PRESETS, "tiny", ("the smallest networks", unnamed))
-    monkeypatch.setattr("sincut.compute.devices.faster_in_bf16", lambda device: True)
+    monkeypatch.setattr("sincut.compute.precision.faster_in_bf16", lambda device: True)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sincut.compute.devices import convolution_seconds, convolutions, faster_in_bf16, limit_threads
+from sincut.compute.devices import convolutions, limit_threads
 
 
 @pytest.fixture
@@ -50,24 +50,6 @@ def test_the_users_number_of_threads_stays(
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     limit_threads(tmp_path / "cpu.max")
     assert torch.get_num_threads() == 4
-
-
-def test_bf16_is_measured_only_where_there_are_instructions_for_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    measured: list[torch.dtype] = []
-
-    def seconds(dtype: torch.dtype) -> float:
-        measured.append(dtype)
-        return convolution_seconds(dtype)
-
-    monkeypatch.setattr("sincut.compute.devices.convolution_seconds", seconds)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert not faster_in_bf16("cpu")
-    assert measured == []
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    faster_in_bf16("cpu")
-    assert set(measured) == {torch.bfloat16, torch.float32}
 
 
 def test_settings_of_convolutions_are_put_back() -> None:

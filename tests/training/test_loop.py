@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.compute.devices import convolutions, resolved
+from sincut.compute.devices import convolutions
+from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
@@ -350,25 +351,6 @@ def test_training_with_the_kernels_follows_the_reference(monkeypatch: pytest.Mon
     assert not np.array_equal(eager, fused)  # both really ran
     assert np.abs(fused[:20] / eager[:20] - 1).max() <= 1e-3
     assert abs(fused[80:].mean() / eager[80:].mean() - 1) <= 0.02
-
-
-@pytest.mark.parametrize(
-    ("found", "seconds", "precision"),
-    [
-        ({"amx_bf16": True}, {torch.bfloat16: 1.0, torch.float32: 2.0}, "bf16"),
-        ({"avx512_bf16": True}, {torch.bfloat16: 1.9, torch.float32: 2.0}, "fp32"),
-        ({}, {torch.bfloat16: 1.0, torch.float32: 2.0}, "fp32"),
-    ],
-)
-def test_bf16_is_chosen_where_it_was_measured_to_be_faster(
-    monkeypatch: pytest.MonkeyPatch,
-    found: dict[str, bool],
-    seconds: dict[torch.dtype, float],
-    precision: str,
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
-    monkeypatch.setattr("sincut.compute.devices.convolution_seconds", seconds.__getitem__)
-    assert resolved(train_config("paper", device="cpu")).precision == precision
 
 
 def test_networks_that_correct_start_from_the_transfer_of_colours() -> None:
