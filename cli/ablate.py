@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,9 @@ from sincut.config.presets import PRESETS
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.units import duration
+
+if TYPE_CHECKING:
+    from sincut.runs.events import Event
 
 
 @click.command()
@@ -138,17 +141,18 @@ def ablate(
 
 def listener(
     console: Console, update: Callable[[str, int, int], None], *, every_trial: bool
-) -> Callable[[dict[str, Any]], None]:
-    """Tells an ablation's records to the console; of a run only what is new about it."""
+) -> Callable[[Event], None]:
+    """Tells an ablation's events to the console; of a run only what is new about it."""
     of_run = run_listener(console, update)
     left = 0  # trials, this one included
     estimated = False
 
-    def listen(record: dict[str, Any]) -> None:
+    def listen(told: Event) -> None:
         nonlocal left, estimated
+        record = told.record()
         event = record["event"]
         if event in ("step", "figures", "notice"):
-            of_run(record)
+            of_run(told)
             return
         console.record(record)
         if event == "ablation":
@@ -168,8 +172,8 @@ def listener(
             )
         elif event == "measured":
             figures = record["figures"]
-            told = "  ".join(f"{name} {figures[name]:.3f}" for name in ("S1", "S2", "S3", "C1"))
-            console.line(f"  {told}")
+            text = "  ".join(f"{name} {figures[name]:.3f}" for name in ("S1", "S2", "S3", "C1"))
+            console.line(f"  {text}")
         elif event == "failed":
             console.line(f"  Failed: {record['message']}")
 

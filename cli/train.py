@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,9 @@ from sincut.cli.options import field_option, given_changes, json_option, quiet_o
 from sincut.config.presets import PRESETS
 from sincut.config.training import TrainConfig
 from sincut.units import byte_text, duration
+
+if TYPE_CHECKING:
+    from sincut.runs.events import Event
 
 _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.items())
 
@@ -115,14 +118,13 @@ def train(
         sys.exit(128 + result.signal)
 
 
-def listener(
-    console: Console, update: Callable[[str, int, int], None]
-) -> Callable[[dict[str, Any]], None]:
-    """Tells a run's records to the console."""
+def listener(console: Console, update: Callable[[str, int, int], None]) -> Callable[[Event], None]:
+    """Tells a run's events to the console."""
 
-    def listen(record: dict[str, Any]) -> None:
-        console.record(record)
+    def listen(told: Event) -> None:
+        record = told.record()
         event = record["event"]
+        console.record(record)
         if event == "start":
             config = record["config"]
             console.line(

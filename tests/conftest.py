@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ if not torch.cuda.is_available():
 
 import sincut
 from sincut.demo import render_content, render_style
+from sincut.runs.events import Event
 from tests.browser.chromium import browser as browser
 
 # The smallest networks that have every part; a step takes some hundredths of a second.
@@ -70,6 +72,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def on_the_kernels_device(test: Any) -> Any:
     """A test of kernels is a GPU test where there is one; elsewhere the interpreter runs it."""
     return pytest.mark.gpu(test) if torch.cuda.is_available() else test
+
+
+def heard(function: Callable[[dict[str, Any]], Any]) -> Callable[[Event], None]:
+    """A listener that gives every event to a function, as JSON has it."""
+    return lambda event: function(event.record())
 
 
 def size_of(path: Path) -> tuple[int, int]:

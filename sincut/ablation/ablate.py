@@ -63,9 +63,18 @@ from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.png import write_png
 from sincut.models.model_file import load_generator
+from sincut.runs.events import (
+    AblationPlanned,
+    Event,
+    Listener,
+    Noticed,
+    OfTrial,
+    TrialFailed,
+    TrialMeasured,
+    TrialStarted,
+)
 from sincut.runs.final_colours import translated
 from sincut.runs.folder import RunImage
-from sincut.runs.recorder import Listener
 from sincut.runs.train import train
 from sincut.signals import stoppable
 from sincut.training.state import STATE_FILE
@@ -164,7 +173,7 @@ def ablate(
     outcomes = outcomes_of(folder, plan)
     if dry_run and force:
         outcomes = tuple(Outcome(it.trial, it.folder) for it in outcomes)
-    tell(_record(folder, outcomes))
+    tell(_planned_event(folder, outcomes))
     if dry_run:
         return Ablation(folder, outcomes)
     processes.choose_gpu(machine["device"])
@@ -186,10 +195,10 @@ def _check_former(
     check_same(folder, former, plan)
     if former.version != __version__:
         text = f"it was begun with sincut {former.version}, and this is {__version__}"
-        tell({"event": "notice", "about": f"the ablation in {folder}", "text": text})
+        tell(Noticed(f"the ablation in {folder}", text))
 
 
-def _record(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _planned_event(folder: Path, outcomes: Sequence[Outcome]) -> AblationPlanned:
     """Which trials there are, and how each stands."""
     trials = [
         {
@@ -200,7 +209,7 @@ def _record(folder: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         }
         for it in outcomes
     ]
-    return {"event": "ablation", "folder": str(folder), "trials": trials}
+    return AblationPlanned(str(folder), trials)
 
 
 class _Work:
@@ -221,7 +230,7 @@ class _Work:
         self.paths = content, style
         self.content, self.style = pictures["content"].rgb, pictures["style"].rgb
         self.comparison = comparison
-        self.told: set[tuple[str, str]] = set()  # notices
+        self.told: set[Noticed] = set()
         self.received: list[int] = []  # signals
 
     def run(self, trials: Sequence[Trial]) -> int:
@@ -246,15 +255,7 @@ class _Work:
                 if left and self.comparison is None:
                     self.comparison = Comparison(self.content, self.style)
                 for number, trial in enumerate(left, start=1):
-                    self.tell(
-                        {
-                            "event": "trial",
-                            "trial": trial.folder,
-                            "name": trial.name,
-                            "number": number,
-                            "count": len(left),
-                        }
-                    )
+                    self.tell(TrialStarted(trial.folder, trial.name, number, len(left)))
                     self.one(trial)
                     if self.received:
                         break
@@ -293,18 +294,11 @@ class _Work:
                 message = _with_names(str(error), run, *self.paths)
             run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
             write_json(run / FAILURE_FILE, {"message": message})
-            self.tell({"event": "failed", "trial": trial.folder, "message": message})
+            self.tell(TrialFailed(trial.folder, message))
             return
         write_json(run / FIGURES_FILE, dataclasses.asdict(figures))
         (run / STATE_FILE).unlink(missing_ok=True)
-        self.tell(
-            {
-                "event": "measured",
-                "trial": trial.folder,
-                "name": trial.name,
-                "figures": dataclasses.asdict(figures),
-            }
-        )
+        self.tell(TrialMeasured(trial.folder, trial.name, dataclasses.asdict(figures)))
 
     def train(self, trial: Trial, run: Path) -> None:
         """From where it was saved, or from the beginning."""
@@ -313,13 +307,12 @@ class _Work:
             shutil.rmtree(run)  # a kill came before the first save
         run.parent.mkdir(exist_ok=True)
 
-        def listen(record: dict[str, Any]) -> None:
-            if record["event"] == "notice":
-                notice = record["about"], record["text"]
-                if notice in self.told:
+        def listen(event: Event) -> None:
+            if isinstance(event, Noticed):
+                if event in self.told:
                     return
-                self.told.add(notice)
-            self.tell({**record, "trial": trial.folder})
+                self.told.add(event)
+            self.tell(OfTrial(event, trial.folder))
 
         config = {**trial.config.to_dict(), **self.machine}
         train(*self.paths, run, resume=resume, report=False, listener=listen, **config)

@@ -12,8 +12,8 @@ from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
 from sincut.files import check_folder, make_folder
 from sincut.images.writing.png import write_png
+from sincut.runs.events import Listener
 from sincut.runs.folder import REPORT_FILE
-from sincut.runs.recorder import Listener
 from sincut.runs.train import train
 from sincut.translation.translate import translate
 

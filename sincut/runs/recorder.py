@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,16 @@ from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, save_model
+from sincut.runs.events import (
+    Listener,
+    Measured,
+    Noticed,
+    Previewed,
+    Reported,
+    Reporting,
+    Stepped,
+    View,
+)
 from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.runs.folder import (
     BOARD,
@@ -45,8 +54,6 @@ from sincut.runs.tensorboard import EventFiles
 from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 class Recorder:
@@ -69,7 +76,7 @@ class Recorder:
         self.logged = (0, 0.0)  # step and seconds of the last record
         self.saved = 0  # the step of the last saved state
         self.session = 0  # which start or resumption this is
-        self.views: list[LiveView | EventFiles] = []  # what shows the run while it goes on
+        self.views: list[View] = []  # what shows the run while it goes on
 
     def open(
         self, state: State, foreseen: tuple[float, float] | None, *, tensorboard: bool
@@ -118,7 +125,7 @@ class Recorder:
         try:
             if not write_card(read_run(self.folder)):
                 text = "it was changed by hand and stays; without it a new one is written"
-                self.tell({"event": "notice", "about": CARD_FILE, "text": text})
+                self.tell(Noticed(CARD_FILE, text))
             if report:
                 self.report(state)
         finally:
@@ -135,7 +142,7 @@ class Recorder:
         path = self.folder / REPORT_FILE
 
         def on_progress(text: str, done: int, total: int) -> None:
-            self.tell({"event": "reporting", "text": text, "done": done, "of": total})
+            self.tell(Reporting(text, done, total))
 
         try:
             write_report(
@@ -150,10 +157,10 @@ class Recorder:
             self.received.append(signal.SIGINT)
         except Exception as error:
             text = str(error) or type(error).__name__
-            self.tell({"event": "notice", "about": "the report, which was not made", "text": text})
+            self.tell(Noticed("the report, which was not made", text))
         else:
             self.live.report = path.name
-            self.tell({"event": "report", "path": str(path)})
+            self.tell(Reported(str(path)))
 
     def abandon(self) -> None:
         """Let go of a run that an error ends, which matters more than what fails here."""
@@ -207,34 +214,28 @@ class Recorder:
         """One line in the log, the same to the listener."""
         steps, seconds = record.step - self.logged[0], record.seconds - self.logged[1]
         self.logged = record.step, record.seconds
-        line = {
-            "step": record.step,
-            "session": self.session,
-            "steps": record.steps,
-            "seconds": round(record.seconds, 3),
-            "steps_per_second": round(steps / max(seconds, 1e-6), 3),
-            "learning_rate": record.learning_rate,
-            "losses": record.values(),
-        }
-        self.append(line)
-        self.tell({"event": "step", **line})
+        self.append(
+            Stepped(
+                record.step,
+                self.session,
+                record.steps,
+                round(record.seconds, 3),
+                round(steps / max(seconds, 1e-6), 3),
+                record.learning_rate,
+                record.values(),
+            )
+        )
 
     def evaluate(self, record: Record, comparison: Comparison) -> None:
         """The figures of the content translated at its own size, in the log and to the listener."""
         figures = dataclasses.asdict(
             comparison.figures(translated(self.pair[0], self.generator(record.state)))
         )
-        line = {
-            "step": record.step,
-            "session": self.session,
-            "seconds": round(record.seconds, 3),
-            "figures": figures,
-        }
-        self.append(line)
-        self.tell({"event": "figures", **line})
+        self.append(Measured(record.step, self.session, round(record.seconds, 3), figures))
 
-    def append(self, line: dict[str, Any]) -> None:
-        """One more line in the log."""
+    def append(self, event: Stepped | Measured) -> None:
+        """One more line in the log, shown by the views and told to the listener."""
+        line = dataclasses.asdict(event)
         try:
             with open(self.folder / LOG_FILE, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -245,6 +246,7 @@ class Recorder:
             ) from None
         for view in self.views:
             view.record(line)
+        self.tell(event)
 
     def preview(self, state: State) -> None:
         """The content at most ``preview_width`` wide, translated, as a PNG."""
@@ -253,7 +255,7 @@ class Recorder:
         write_png(path, pixels)
         for view in self.views:
             view.preview(state.step, pixels)
-        self.tell({"event": "preview", "step": state.step, "path": str(path)})
+        self.tell(Previewed(state.step, str(path)))
 
     def save(self, state: State) -> None:
         """The state, then the model."""

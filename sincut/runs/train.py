@@ -25,9 +25,10 @@ from sincut.files import check_folder, file_digest
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors
-from sincut.runs.estimate import Estimate, fitted, measure
+from sincut.runs.estimate import fitted, measure
+from sincut.runs.events import Done, Estimated, Listener, Live, Noticed, Started, Stopped
 from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE
-from sincut.runs.recorder import Listener, Recorder
+from sincut.runs.recorder import Recorder
 from sincut.runs.report import expected_seconds
 from sincut.runs.tensorboard import check_installed
 from sincut.signals import signals
@@ -83,9 +84,7 @@ def train(
         report: write :mod:`sincut.runs.report`'s page into the folder when the run is finished. A
             report that fails is a notice, and the run is whole without it.
         tensorboard: write event files for TensorBoard as well; takes the extra ``logging``.
-        listener: gets a JSON-able record of everything worth telling: ``start``, ``estimate``,
-            ``live``, ``step``, ``preview``, ``figures``, ``reporting``, ``report``, ``notice``,
-            ``done`` or ``interrupted``, under the key ``event``.
+        listener: gets everything worth telling, as :mod:`sincut.runs.events` has it.
         changes: fields of :class:`sincut.config.training.TrainConfig`.
 
     Raises:
@@ -110,7 +109,7 @@ def train(
     asked, config = config, resolved(config)
     precision = precision_of(asked, config.device)
     if budget is None:
-        tell(_start_record(config, preset, resume, precision))
+        tell(_started(config, preset, resume, precision))
     images = _images({"content": Path(content), "style": Path(style)}, tell)
     comparison = Comparison(*images.pair) if config.evaluate_every else None
     estimate = None
@@ -119,7 +118,7 @@ def train(
         left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
         reserved = expected_seconds(*images.pair, estimate.preview, config) if report else 0.0
         config = fitted(config, estimate, left, keep_warm=keep_warm, reserved=reserved)
-        tell(_start_record(config, preset, resume, precision))
+        tell(_started(config, preset, resume, precision))
     state = _begun(folder, images, config, saved, tell)
     run = Recorder(folder, config, images.records, images.pair, comparison, tell)
     foreseen = None
@@ -129,12 +128,11 @@ def train(
         if report:
             seconds += expected_seconds(*images.pair, estimate.preview, config)
         foreseen = seconds, estimate.step(config)
-        tell(_estimate_record(estimate, config, seconds))
+        tell(Estimated(seconds, estimate.step(config), estimate.peak_bytes))
     state = _run(run, state, images.pair, config, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     run.close(state, report=report and finished and not run.received)
-    event = "done" if finished else "interrupted"
-    tell({"event": event, "folder": str(folder), "step": state.step, "steps": config.steps})
+    tell((Done if finished else Stopped)(str(folder), state.step, config.steps))
     return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
 
 
@@ -151,7 +149,7 @@ def _images(paths: Mapping[str, Path], tell: Listener) -> _Images:
     pictures = {name: read_picture(path) for name, path in paths.items()}
     for name, picture in pictures.items():
         for notice in picture.notices:
-            tell({"event": "notice", "about": f"the {name} image", "text": notice})
+            tell(Noticed(f"the {name} image", notice))
     records = {name: _describe(paths[name], picture) for name, picture in pictures.items()}
     return _Images(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
 
@@ -176,7 +174,7 @@ def _begun(
         )
     if config.steps != header["config"]["steps"] and config.schedule != "constant":
         text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
-        tell({"event": "notice", "about": "the learning rate", "text": text})
+        tell(Noticed("the learning rate", text))
     return state
 
 
@@ -193,7 +191,7 @@ def _run(
     """Train to the end, or until a signal comes; the state after the last step."""
 
     def about_recording(text: str) -> None:
-        run.tell({"event": "notice", "about": "recording steps", "text": text})
+        run.tell(Noticed("recording steps", text))
 
     try:
         run.open(state, foreseen, tensorboard=tensorboard)
@@ -201,7 +199,7 @@ def _run(
             # A kill may have come between state and model, and the length may be a new one.
             run.save(state)
         if state.step < config.steps:
-            run.tell({"event": "live", "path": str(run.folder / LIVE_PAGE)})
+            run.tell(Live(str(run.folder / LIVE_PAGE)))
             with signals() as received:
                 run.received = received
                 state = train_loop(pair, config, run.on_step, state, about_recording)
@@ -248,26 +246,11 @@ def _resumed_config(
     return wanted
 
 
-def _start_record(
+def _started(
     config: TrainConfig, preset: str | None, resume: bool, precision: Precision
-) -> dict[str, Any]:
+) -> Started:
     why = "as asked" if preset else ("of the run" if resume else f"the default on {config.device}")
-    return {
-        "event": "start",
-        "version": __version__,
-        "why": why,
-        "why_precision": precision.why,
-        "config": config.to_dict(),
-    }
-
-
-def _estimate_record(estimate: Estimate, config: TrainConfig, seconds: float) -> dict[str, Any]:
-    return {
-        "event": "estimate",
-        "seconds": seconds,
-        "seconds_per_step": estimate.step(config),
-        "peak_bytes": estimate.peak_bytes,
-    }
+    return Started(__version__, why, precision.why, config.to_dict())
 
 
 def _budget(minutes: float | str | None, resume: bool, changes: dict[str, Any]) -> float | None:

@@ -57,7 +57,7 @@ from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
 from sincut.signals import signals, stoppable
 from tests.browser.chromium import Browser
-from tests.conftest import TINY
+from tests.conftest import TINY, heard
 
 # Without what takes a second a trial: a table of colours and their correction.
 SMALL: dict[str, Any] = {
@@ -635,7 +635,7 @@ def test_a_killed_ablation_goes_on(
     """Half-trained trials from their state, finished ones not at all; to the same results."""
     place = tmp_path / "a"
     with pytest.raises(Killed):
-        ablate(*images, place, over=GRID, seeds=2, listener=at("02", 2, kill), **SMALL)
+        ablate(*images, place, over=GRID, seeds=2, listener=heard(at("02", 2, kill)), **SMALL)
     first = place / "trials" / made.outcomes[0].trial.folder
     (first / "state.safetensors").write_bytes(b"a kill came before it was deleted")
     half = place / "trials" / made.outcomes[1].trial.folder
@@ -646,7 +646,7 @@ def test_a_killed_ablation_goes_on(
 
     records: list[dict[str, Any]] = []
     found = ablate(
-        *images, place, over=GRID, seeds=2, resume=True, listener=records.append, **SMALL
+        *images, place, over=GRID, seeds=2, resume=True, listener=heard(records.append), **SMALL
     )
     trained = [
         (record["trial"][:2], record["step"]) for record in records if record["event"] == "step"
@@ -677,7 +677,7 @@ def test_interrupted_by_hand(images: tuple[Path, Path], tmp_path: Path) -> None:
             stop(record)
 
         given: dict[str, Any] = {"resume": True} if step == 2 else {"over": GRID, **SMALL}
-        found = ablate(*images, place, listener=listen, **given)
+        found = ablate(*images, place, listener=heard(listen), **given)
         assert (found.signal, len(found.unfinished)) == (signal.SIGTERM, 2)
         assert {record.get("trial", "01")[:2] for record in records} == {"01"}
         assert [record["step"] for record in records if record["event"] == "step"] == [step]
@@ -815,7 +815,13 @@ def test_what_may_differ_when_resumed(
     given = {name: value for name, value in SMALL.items() if name not in ("preset", "precision")}
     records: list[dict[str, Any]] = []
     found = ablate(
-        *images, tmp_path / "a", over=GRID, seeds=2, resume=True, listener=records.append, **given
+        *images,
+        tmp_path / "a",
+        over=GRID,
+        seeds=2,
+        resume=True,
+        listener=heard(records.append),
+        **given,
     )
     assert found.outcomes[3].figures == made.outcomes[3].figures
     assert [record for record in records if record["event"] == "notice"] == [
@@ -849,7 +855,7 @@ def test_recording_steps_is_up_to_the_machine(
         "record_steps must be "
     )
     over = {"record_steps": [True, False]}
-    ablate(*images, tmp_path / "b", over=over, listener=at("01", 1, kill), **SMALL)
+    ablate(*images, tmp_path / "b", over=over, listener=heard(at("01", 1, kill)), **SMALL)
     assert taken[3:] == [(True, "cpu"), (False, "cpu")]
     assert refusal(*images, tmp_path / "b", resume=True, record_steps=False) == (
         "record_steps is set for all trials and varied with --over, got both; give one of them"
@@ -896,7 +902,7 @@ def test_force_starts_anew(made: Ablation, images: tuple[Path, Path], tmp_path: 
     assert len(list(place.glob("trials/*"))) == 4
     stop = at("01", 1, kill)
     with pytest.raises(Killed):
-        ablate(*images, place, over=over, force=True, listener=stop, **SMALL)
+        ablate(*images, place, over=over, force=True, listener=heard(stop), **SMALL)
     assert sorted(path.name for path in place.iterdir()) == ["ablation.json", "mine.txt", "trials"]
     assert [path.name for path in place.glob("trials/*")] == ["01_patches=4_seed-0"]
 
@@ -935,7 +941,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
 
     monkeypatch.setattr(ablation, "train", ended)
     records: list[dict[str, Any]] = []
-    found = ablate(*images, place, resume=True, listener=records.append)
+    found = ablate(*images, place, resume=True, listener=heard(records.append))
     assert [record["event"] for record in records] == ["ablation", "trial", "failed"]
     assert records[0]["trials"][0]["status"] == "failed"
     assert found.failures[0].failure == (

@@ -19,7 +19,7 @@ from sincut.images.reading.pillow import decode_picture
 from sincut.runs.estimate import Estimate, fitted, measure, of_length
 from sincut.runs.report import expected_seconds
 from sincut.training.step import Kind
-from tests.conftest import TINY
+from tests.conftest import TINY, heard
 from tests.runs.test_run import interrupting
 
 PACE = Estimate(
@@ -100,7 +100,7 @@ def test_the_estimate_is_right_on_a_steady_machine(
     settings = {**TINY, "correction": False, **lengths}
     settings = {**settings, "report": False}
     sincut.train(
-        *pair, tmp_path / "run", listener=lambda r: told.append((machine.now, r)), **settings
+        *pair, tmp_path / "run", listener=heard(lambda r: told.append((machine.now, r))), **settings
     )
     ((at, estimate),) = [(at, r) for at, r in told if r["event"] == "estimate"]
     assert estimate["seconds"] == pytest.approx(machine.now - at, rel=within)
@@ -110,7 +110,7 @@ def test_the_estimate_of_what_is_left(
     monkeypatch: pytest.MonkeyPatch, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     settings = {**TINY, "correction": False, "steps": 23, "preview_every": 7, "checkpoint_every": 5}
-    sincut.train(*pair, tmp_path / "run", listener=interrupting(11), **settings)
+    sincut.train(*pair, tmp_path / "run", listener=heard(interrupting(11)), **settings)
     machine = Machine(monkeypatch, spread=0.0)
     told: list[tuple[float, dict[str, Any]]] = []
     sincut.train(
@@ -118,7 +118,7 @@ def test_the_estimate_of_what_is_left(
         tmp_path / "run",
         resume=True,
         report=False,
-        listener=lambda r: told.append((machine.now, r)),
+        listener=heard(lambda r: told.append((machine.now, r))),
     )
     ((at, estimate),) = [(at, r) for at, r in told if r["event"] == "estimate"]
     assert estimate["seconds"] == pytest.approx(machine.now - at, rel=1e-6)
@@ -157,7 +157,7 @@ def test_the_report_counts_too(
         told: list[dict[str, Any]] = []
         folder = tmp_path / f"run-{report}"
         result = sincut.train(
-            *pair, folder, minutes=5, report=report, listener=told.append, **settings
+            *pair, folder, minutes=5, report=report, listener=heard(told.append), **settings
         )
         steps[report] = result.steps
         (estimate,) = (record for record in told if record["event"] == "estimate")
@@ -195,7 +195,7 @@ def test_minutes_are_kept(
     settings = {name: value for name, value in TINY.items() if name != "steps"}
     told: list[dict[str, Any]] = []
     result = sincut.train(
-        *pair, tmp_path / "run", minutes=minutes, listener=told.append, **settings
+        *pair, tmp_path / "run", minutes=minutes, listener=heard(told.append), **settings
     )
     assert machine.now == pytest.approx(60 * minutes, rel=0.2)
     start = next(record for record in told if record["event"] == "start")

@@ -21,7 +21,7 @@ from sincut.runs import live_page as live
 from sincut.runs.estimate import Estimate
 from sincut.runs.folder import RunImage, RunRecord, Session, read_run
 from sincut.runs.live_page import LiveView, Thinned, live_page
-from tests.conftest import TINY
+from tests.conftest import TINY, heard
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"\u2028.png'
 
@@ -328,7 +328,7 @@ def test_after_an_error_and_a_kill_it_goes_on_with_the_whole_history(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(Killed):
-        sincut.train(*pair, run, report=False, **TINY, listener=at(5, killed))
+        sincut.train(*pair, run, report=False, **TINY, listener=heard(at(5, killed)))
     data = told(run)
     assert (data["state"], data["running"]) == ("stopped", False)
     assert data["facts"][0] == ["Step", "4 of 6"]  # as it is saved
@@ -367,7 +367,7 @@ def test_interrupted_and_extended(
         if record["event"] == "preview" and record["step"] == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    sincut.train(*pair, run, **{**TINY, "log_every": 4}, listener=interrupt)
+    sincut.train(*pair, run, **{**TINY, "log_every": 4}, listener=heard(interrupt))
     data = told(run)
     assert data["said"] == "Interrupted after 3 of 6 steps and saved"  # by its preview, not a log
     assert data["facts"][0] == ["Step", "3 of 6"]

@@ -21,7 +21,7 @@ from sincut.runs import report as reporting
 from sincut.runs.estimate import Estimate
 from sincut.runs.folder import RunImage, RunRecord, Session, read_run
 from sincut.runs.model_card import is_own, model_card, plain, write_card
-from tests.conftest import TINY, size_of
+from tests.conftest import TINY, heard, size_of
 
 HOSTILE = [
     "a|b.png", "`rm -rf`.png", "line\nbreak.png", "--dashes.png", "'quote\".png", "<b>&amp;.png",
@@ -199,7 +199,7 @@ def test_interrupted_between_records_and_extended(pair: tuple[Path, Path], tmp_p
             os.kill(os.getpid(), signal.SIGINT)
 
     run = tmp_path / "run"
-    sincut.train(*pair, run, **{**TINY, "log_every": 2}, listener=interrupt)
+    sincut.train(*pair, run, **{**TINY, "log_every": 2}, listener=heard(interrupt))
     assert read_run(run).step == 2
     card = (run / "README.md").read_text("utf-8")
     assert tables(card)["steps"] == ["3 of 6, interrupted"]  # of the model that lies there
@@ -275,7 +275,7 @@ def test_a_card_changed_by_hand_stays(
     card.write_text(mine, "utf-8")
     assert not is_own(card)
     told: list[dict[str, Any]] = []
-    sincut.train(*pair, run, resume=True, steps=7, report=False, listener=told.append)
+    sincut.train(*pair, run, resume=True, steps=7, report=False, listener=heard(told.append))
     assert card.read_text("utf-8") == mine
     assert [record for record in told if record["event"] == "notice"][-1] == {
         "event": "notice",

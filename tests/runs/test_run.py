@@ -32,7 +32,7 @@ from sincut.images.reading.pillow import decode_picture
 from sincut.models.model_file import load_model
 from sincut.runs.recorder import Recorder
 from sincut.runs.train import RunResult
-from tests.conftest import TINY
+from tests.conftest import TINY, heard
 
 
 def train(pair: tuple[Path, Path], folder: Path, **changes: Any) -> RunResult:
@@ -120,7 +120,7 @@ def test_what_can_be_translated_can_be_trained_on(
 def test_interrupted_and_resumed_equals_uninterrupted(
     tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path, step: int
 ) -> None:
-    stopped = train(pair, tmp_path / "run", listener=interrupting(step))
+    stopped = train(pair, tmp_path / "run", listener=heard(interrupting(step)))
     assert (stopped.step, stopped.signal) == (step, signal.SIGINT)
     done = resume(pair, tmp_path / "run")
     assert (done.step, done.signal) == (6, 0)
@@ -139,7 +139,7 @@ def test_with_the_additions_of_draft_too(
     monkeypatch.setattr(training_pair, "_SAMPLED", 2**14)  # a few crops are enough here
     monkeypatch.setattr(matching, "_KNOWN", 64)
     train(pair, tmp_path / "whole", **added, report=False)
-    train(pair, tmp_path / "run", listener=interrupting(3), **added, report=False)
+    train(pair, tmp_path / "run", listener=heard(interrupting(3)), **added, report=False)
     resume(pair, tmp_path / "run", report=False)
     found = content_of(tmp_path / "run")
     assert found == content_of(tmp_path / "whole")
@@ -159,7 +159,7 @@ def test_the_log_of_an_interrupted_run_is_that_of_an_uninterrupted_one(
 
     settings = {"log_every": 2, "checkpoint_every": 5}
     train(pair, tmp_path / "one", **settings)
-    train(pair, tmp_path / "two", **settings, listener=interrupt)
+    train(pair, tmp_path / "two", **settings, listener=heard(interrupt))
     resume(pair, tmp_path / "two")
     assert content_of(tmp_path / "one") == content_of(tmp_path / "two")
 
@@ -219,7 +219,7 @@ def test_killed_and_resumed_equals_uninterrupted(
             raise Killed
 
     with pytest.raises(Killed):
-        train(pair, tmp_path / "run", listener=listen)
+        train(pair, tmp_path / "run", listener=heard(listen))
     resume(pair, tmp_path / "run")
     assert content_of(tmp_path / "run") == content_of(tiny_run)
 
@@ -228,7 +228,7 @@ def test_a_finished_run_can_be_extended(pair: tuple[Path, Path], tmp_path: Path)
     constant = {"schedule": "constant"}  # other schedules depend on the length
     train(pair, tmp_path / "short", steps=3, **constant)
     told: list[dict[str, Any]] = []
-    assert resume(pair, tmp_path / "short", steps=6, listener=told.append).step == 6
+    assert resume(pair, tmp_path / "short", steps=6, listener=heard(told.append)).step == 6
     assert "notice" not in [record["event"] for record in told]
     train(pair, tmp_path / "long", steps=6, **constant)
     assert content_of(tmp_path / "short") == content_of(tmp_path / "long")
@@ -240,7 +240,7 @@ def test_extending_says_what_becomes_of_the_schedule(
 ) -> None:
     train(pair, tmp_path / "run", steps=2, schedule="linear")
     told: list[dict[str, Any]] = []
-    resume(pair, tmp_path / "run", steps=3, listener=told.append)
+    resume(pair, tmp_path / "run", steps=3, listener=heard(told.append))
     assert [record["text"] for record in told if record["event"] == "notice"] == [
         "its schedule (linear) is now that of 3 steps"
     ]
@@ -377,7 +377,7 @@ def test_weights_that_the_last_update_broke_are_not_saved(
 
 def test_the_estimate_comes_before_the_first_step(pair: tuple[Path, Path], tmp_path: Path) -> None:
     records: list[dict[str, Any]] = []
-    train(pair, tmp_path / "run", steps=2, listener=records.append)
+    train(pair, tmp_path / "run", steps=2, listener=heard(records.append))
     events = [record["event"] for record in records]
     assert events.index("start") == 0
     assert (
@@ -399,7 +399,7 @@ def test_figures_on_the_way_are_logged(pair: tuple[Path, Path], tmp_path: Path) 
     for path, render in zip(large, (render_content, render_style), strict=True):
         Image.fromarray(render(160, 140)).save(path)
     settings = {**TINY, "steps": 4, "evaluate_every": 2, "warm_steps": 0}
-    sincut.train(*large, tmp_path / "run", report=False, listener=told.append, **settings)
+    sincut.train(*large, tmp_path / "run", report=False, listener=heard(told.append), **settings)
     figures = [record for record in told if record["event"] == "figures"]
     assert [record["step"] for record in figures] == [2, 4]
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
@@ -459,7 +459,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
 def test_a_signal_in_the_last_step_only_leaves_the_report_out(
     pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    result = train(pair, tmp_path / "run", listener=interrupting(6))
+    result = train(pair, tmp_path / "run", listener=heard(interrupting(6)))
     assert (result.step, result.steps, result.signal) == (6, 6, signal.SIGINT)
     assert not (tmp_path / "run" / "report.html").exists()
     assert resume(pair, tmp_path / "run").signal == 0
@@ -478,7 +478,7 @@ def test_a_run_is_whole_without_its_report(
 
     monkeypatch.setattr("sincut.runs.recorder.write_report", fail)
     told: list[dict[str, Any]] = []
-    result = train(pair, tmp_path / "run", steps=2, listener=told.append)
+    result = train(pair, tmp_path / "run", steps=2, listener=heard(told.append))
     assert (result.step, result.steps) == (2, 2)
     assert told[-1]["event"] == "done"
     notices = [(r["about"], r["text"]) for r in told if r["event"] == "notice"]
@@ -504,11 +504,11 @@ def test_every_session_is_recorded_and_what_a_kill_undid_is_gone(
 
     run = tmp_path / "run"
     with pytest.raises(Killed):
-        train(pair, run, steps=9, listener=kill)  # saved at 4, previews at 0, 3 and 6
+        train(pair, run, steps=9, listener=heard(kill))  # saved at 4, previews at 0, 3 and 6
     assert [path.name for path in sorted((run / "previews").iterdir())] == [
         "000000.png", "000003.png", "000006.png",
     ]  # fmt: skip
-    resume(pair, run, listener=interrupting(5))
+    resume(pair, run, listener=heard(interrupting(5)))
     assert [path.name for path in sorted((run / "previews").iterdir())] == [
         "000000.png", "000003.png",
     ]  # fmt: skip

@@ -22,7 +22,7 @@ from sincut.runs.estimate import Estimate
 from sincut.runs.folder import read_run
 from sincut.runs.tensorboard import EventFiles
 from sincut.runs.train import RunResult
-from tests.conftest import TINY
+from tests.conftest import TINY, heard
 
 
 def accumulated(folder: Path) -> Any:
@@ -90,7 +90,7 @@ def test_the_log_and_the_previews_also_after_a_kill(
 
     settings = {**TINY, "checkpoint_every": 2}
     with pytest.raises(Killed):
-        sincut.train(*pair, run, tensorboard=True, **settings, listener=kill)
+        sincut.train(*pair, run, tensorboard=True, **settings, listener=heard(kill))
     assert scalars(accumulated(run / "tensorboard"), "losses/G")[0] == [1, 2, 3]
     sincut.train(*pair, run, tensorboard=True, resume=True, report=False)
     assert len(list((run / "tensorboard").iterdir())) == 2
