@@ -67,7 +67,9 @@ def measure(dtype: torch.dtype, tell: Callable[[dict[str, Any]], None]) -> list[
 
 
 def _plans(shipped: kernels._Plan, parts: int) -> Iterator[kernels._Plan]:
-    for rows, columns, warps, stages in CANDIDATES[parts]:
+    own = shipped.chosen
+    mine = own.rows, own.columns, own.warps, own.stages
+    for rows, columns, warps, stages in dict.fromkeys((mine, *CANDIDATES[parts])):
         if rows > max(16, shipped.size):
             continue
         chosen = Configuration(parts, 1, rows, columns, warps, stages)

@@ -7,6 +7,7 @@ whichever is longer. Everything else could in principle be done on the way.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,11 +42,13 @@ def measure(preset: str, device: str, tell: Callable[[dict[str, Any]], None]) ->
     for name, recorded in (("recorded", True), ("eager", False)):
         if device == "cpu" and recorded:
             continue
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         course = _Course(config.replaced(record_steps=recorded), pair)
         found[f"{name}_ms"] = course.milliseconds(STEPS[device])
         found[f"{name}_seconds_to_the_first_timed_step"] = course.seconds_before
         if device == "cuda":
-            found["peak_bytes"] = torch.cuda.max_memory_allocated()
+            found[f"{name}_peak_bytes"] = torch.cuda.max_memory_allocated()
     found |= _floor(config.replaced(record_steps=False), pair)
     fastest = found.get("recorded_ms", found["eager_ms"])
     found["times_the_floor"] = fastest / found["floor_ms"]
@@ -82,16 +85,17 @@ class _Course:
     def within(self, context: Any) -> int:
         """Run one period of R1 within a context; the number of its steps."""
         every = self.config.r1_every
+        with contextlib.ExitStack() as stack:
 
-        def on_step(record: Record) -> bool:
-            synchronise(self.config.device)
-            if record.step == self.before:
-                context.__enter__()
-            if record.step == self.before + every:
-                context.__exit__(None, None, None)
-            return record.step == self.before + every
+            def on_step(record: Record) -> bool:
+                synchronise(self.config.device)
+                if record.step == self.before:
+                    stack.enter_context(context)
+                if record.step == self.before + every:
+                    stack.close()
+                return record.step == self.before + every
 
-        self._train(on_step)
+            self._train(on_step)
         return every
 
     def _train(self, on_step: Callable[[Record], bool]) -> None:

@@ -81,12 +81,14 @@ def info(model: Path | None, as_json: bool, settings: bool) -> None:
         raise SincutError(
             f"info takes a run folder, a model file or --settings, got none; try {_COMMAND}"
         )
+    from sincut.models.architectures import description
     from sincut.models.model_file import load_model
 
     loaded = load_model(model)
     generator = loaded.generator
     facts: dict[str, Any] = {
         **loaded.header,
+        "generator": description(generator),
         "parameters": sum(p.numel() for p in generator.parameters()),
         "halo": generator.halo,
         "alignment": generator.alignment,

@@ -39,7 +39,7 @@ def bias_act_(
     """Scale an image, add bias and noise, and take the leaky ReLU, in place; on CUDA by kernels.
 
     Args:
-        image: (N, C, H, W), floating point, channels last in memory on CUDA; it is overwritten.
+        image: (N, C, H, W), floating point, channels last in memory on CUDA; it may be overwritten.
         bias: (C,) float.
         scale, bias_scale: factors of image and bias.
         noise: (N or 1, 1, H, W) float32, without a gradient; needs ``strength``.
@@ -48,7 +48,18 @@ def bias_act_(
     Returns:
         (N, C, H, W) of the image's type; derivatives of any order with respect to image, bias and
         strength.
+
+    Raises:
+        ValueError: a noise of another shape, or one of noise and strength alone.
     """
+    if (noise is None) != (strength is None):
+        raise ValueError("noise and strength go together, got one of them")
+    if noise is not None:
+        count, _, *sides = image.shape
+        if tuple(noise.shape) not in ((count, 1, *sides), (1, 1, *sides)):
+            raise ValueError(
+                f"noise must be ({count} or 1, 1, {sides[0]}, {sides[1]}), got {tuple(noise.shape)}"
+            )
     if not image.is_cuda or image.dtype not in _TYPES or torch.compiler.is_compiling():
         return bias_act_reference(image, bias, scale, bias_scale, noise, strength)
     return bias_act_triton(image, bias, scale, bias_scale, noise, strength)
@@ -155,7 +166,7 @@ class _Derivative(torch.autograd.Function):
         return (
             result,
             sums.sum(dim=0),
-            noise_sums.sum() if noise is not None else sums.new_empty(()),
+            noise_sums.sum() if noise is not None else sums.new_zeros(()),
         )
 
     @staticmethod

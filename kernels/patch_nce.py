@@ -775,6 +775,9 @@ def _(
     return torch.empty_like(key, dtype=torch.float32)
 
 
+_NO_SECOND = "patch_nce has no second derivative; use patch_nce_reference"
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     query, key, ctx.temperature, ctx.groups = inputs
     _, gradient, normaliser, miss = output
@@ -789,7 +792,7 @@ def _backward(
     gradient_of_keys: Callable[..., Tensor] = _key_gradient,
 ) -> tuple[Tensor | None, Tensor | None, None, None]:
     if any(other is not None for other in others):
-        raise RuntimeError("patch_nce has no second derivative; use patch_nce_reference")
+        raise RuntimeError(_NO_SECOND)
     if incoming is None:
         return None, None, None, None
     query, key, gradient, normaliser, miss = ctx.saved_tensors
@@ -806,9 +809,23 @@ def _backward(
 _forward.register_autograd(_backward, setup_context=_save)
 
 
+class _KeyGradient(torch.autograd.Function):
+    """The key's gradient for eager code; its own derivative is refused."""
+
+    forward = staticmethod(_gradient_of_keys)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> None:
+        raise RuntimeError(_NO_SECOND)
+
+
 class _PatchNCE(torch.autograd.Function):
     """The operator for eager code."""
 
     forward = staticmethod(_loss_and_gradient)
     setup_context = staticmethod(_save)
-    backward = staticmethod(partial(_backward, gradient_of_keys=_gradient_of_keys))
+    backward = staticmethod(partial(_backward, gradient_of_keys=_KeyGradient.apply))

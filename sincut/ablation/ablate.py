@@ -146,6 +146,8 @@ def ablate(
     folder = Path(output)
     tell = listener or (lambda _: None)
     processes = Processes.from_environment()
+    if torch.cuda.is_available() and changes.get("device") != "cpu":
+        processes.choose_gpu("cuda")  # before anything is asked of another one
     check_folder(folder, resume=resume, force=force, several=processes.count > 1)
     pictures = {name: read_picture(Path(path)) for name, path in _named(content, style)}
     images = {name: _image(Path(path), pictures[name]) for name, path in _named(content, style)}
@@ -176,8 +178,6 @@ def ablate(
     tell(_planned_event(folder, outcomes))
     if dry_run:
         return Ablation(folder, outcomes)
-    processes.choose_gpu(machine["device"])
-
     work = _Work(folder, plan, Path(content), Path(style), pictures, machine, comparison, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, outcomes_of(folder, plan), number)

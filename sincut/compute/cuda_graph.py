@@ -28,8 +28,8 @@ class RecordedStep(Generic[Kind]):
     for the GPU, and must do the same work whenever it is called with the same kind. What it returns
     is overwritten by the next call of any kind.
 
-    A recording that fails is an error of the call; with ``on_failure``, which is given a line about
-    it, nothing is recorded from then on and every call is the step itself.
+    A recording that fails is an error of the call; with ``on_failure``, which is given the error
+    and may raise it, nothing is recorded from then on and every call is the step itself.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class RecordedStep(Generic[Kind]):
         step: Callable[[Kind], Terms],
         *,
         record: bool,
-        on_failure: Callable[[str], None] | None = None,
+        on_failure: Callable[[RuntimeError], None] | None = None,
     ) -> None:
         self.step, self.record, self.on_failure = step, record, on_failure
         self.calls: dict[Kind, int] = {}
@@ -69,7 +69,7 @@ class RecordedStep(Generic[Kind]):
                 raise
             self.record = False
             self.graphs.clear()
-            self.on_failure(str(error).strip().partition("\n")[0])
+            self.on_failure(error)
 
     def _recorded(self, kind: Kind) -> tuple[torch.cuda.CUDAGraph, Terms]:
         """Recording does not compute: the replay that follows is the step itself."""

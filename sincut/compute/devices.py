@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from sincut.errors import SincutError
+from sincut.kernels.launch import triton
 from sincut.kernels.philox import random_words
 from sincut.version import __version__
 
@@ -36,16 +37,22 @@ def chosen_device(name: str) -> str:
 def check_launches() -> None:
     """Launch a kernel. Triton compiles what launches it on the first time it does, with the
     machine's C compiler; where that is missing its own error is a page long."""
+    if triton is None:
+        raise SincutError(
+            "--device cuda needs Triton, which is not installed; try pip install triton, or "
+            "compute on the CPU"
+        )
+    first = torch.zeros((), dtype=torch.int64, device="cuda")  # what CUDA says of itself is said
     try:
-        random_words(0, torch.zeros((), dtype=torch.int64, device="cuda"), 1, 0, 4, 0, 0)
+        random_words(0, first, 1, 0, 4, 0, 0)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
         line = str(error).strip().partition("\n")[0]
+        if "CUDA" in line:
+            raise
         raise SincutError(
             "--device cuda needs a C compiler and Python's headers, with which Triton builds what "
             f"launches its kernels, got: {line}; try apt-get install gcc python3-dev, or "
-            "--device cpu"
+            "compute on the CPU"
         ) from error
 
 

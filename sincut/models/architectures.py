@@ -33,12 +33,35 @@ def described_generator(values: Mapping[str, Any]) -> Generator:
     Raises:
         SincutError: an architecture that this version does not know.
     """
-    if "architecture" not in values:  # 0.1 knew one, with a switch
-        plain = {name: value for name, value in values.items() if name != "correction"}
-        return (ColourCorrectingGenerator if values["correction"] else Generator)(**plain)
+    values = normalised(values)
     if values["architecture"] not in ARCHITECTURES:
         raise SincutError(
             f"the model's architecture must be one of {', '.join(ARCHITECTURES)}, got "
             f"{values['architecture']}; try a newer version of sincut"
         )
-    return ARCHITECTURES[values["architecture"]](**values["arguments"])
+    try:
+        return ARCHITECTURES[values["architecture"]](**values["arguments"])
+    except TypeError:
+        raise SincutError(
+            f"the model's {values['architecture']} has arguments that this version does not know: "
+            f"{', '.join(values['arguments'])}; try a newer version of sincut"
+        ) from None
+
+
+def normalised(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model file says of its generator in today's form.
+
+    Raises:
+        SincutError: it says something else.
+    """
+    if set(values) == {"architecture", "arguments"}:
+        return dict(values)
+    if set(values) != {"channels", "blocks", "downsamplings", "correction"}:
+        raise SincutError(
+            f"the model file does not say how its generator is built, got {', '.join(values)}; try "
+            "a newer version of sincut"
+        )
+    arguments = {name: value for name, value in values.items() if name != "correction"}
+    return description(
+        (ColourCorrectingGenerator if values["correction"] else Generator)(**arguments)
+    )

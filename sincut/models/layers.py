@@ -36,7 +36,7 @@ class Blur(nn.Module):
         self.padding, self.stride, self.gain = padding, stride, gain
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) → (N, C, (H + 2·padding − 3) / stride, …)."""
+        """(N, C, H, W) → (N, C, (H + 2·padding − 4) // stride + 1, …)."""
         return blur(image, padding=self.padding, stride=self.stride, gain=self.gain)
 
 

@@ -102,7 +102,7 @@ def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> E
         before = now
         return all(len(found) >= calls or kind.warm for kind, found in times.items())
 
-    state = train(pair, trial, on_step)
+    state = train(pair, trial, on_step, on_notice=lambda _: None)  # the run itself will tell
     trained = time.monotonic()
     of_kind = {
         kind: statistics.median(found[first:] or found) for kind, found in times.items() if found

@@ -50,16 +50,17 @@ def train(
     config: TrainConfig,
     on_step: Callable[[Record], bool | None],
     state: State | None = None,
-    on_notice: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] | None = None,
 ) -> State:
     """Train until ``config.steps`` or until ``on_step`` returns true.
 
     Args:
         data: what the crops are cut from.
-        config: device and precision resolved by :func:`resolved`.
+        config: device and precision resolved by :func:`sincut.compute.precision.resolved`.
         on_step: called after every step.
         state: from :func:`new_state` or a checkpoint; it is changed in place.
-        on_notice: told in a line that steps could not be recorded and go on one kernel at a time.
+        on_notice: told in a line that steps could not be recorded and go on one kernel at a time;
+            without it that is an error.
 
     Returns:
         The state after the last step.
@@ -79,7 +80,10 @@ def train(
         _average(state, share)
         return terms
 
-    def on_failure(text: str) -> None:
+    def on_failure(error: RuntimeError) -> None:
+        if on_notice is None:
+            raise error
+        text = str(error).strip().partition("\n")[0]
         on_notice(f"a step could not be recorded, so every kernel is issued by itself: {text}")
 
     record = config.device == "cuda" and config.record_steps

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sincut.compute.devices import mixed_precision
 from sincut.config.training import TrainConfig
@@ -166,18 +167,27 @@ def _texture_terms(
 def fooling_terms(discriminator: Discriminator, fake: Seen, config: TrainConfig) -> Terms:
     """G's adversarial terms; D's weights get no gradient."""
     found = Terms({}, [])
-    discriminator.requires_grad_(False)
-    if config.lambda_gan > 0:
-        with mixed_precision(config.device, config.precision):
-            logits = discriminator(fake.tiles)
-            found.terms["G_gan"] = losses.adversarial_generator(logits)
-        found.weighted.append(config.lambda_gan * found.terms["G_gan"])
-    if fake.energies is not None:
-        logits = discriminator.judge_energies(fake.energies)
-        found.terms["G_texture"] = losses.adversarial_generator(logits)
-        found.weighted.append(config.lambda_texture * found.terms["G_texture"])
-    discriminator.requires_grad_(True)
+    with _constant(discriminator):
+        if config.lambda_gan > 0:
+            with mixed_precision(config.device, config.precision):
+                logits = discriminator(fake.tiles)
+                found.terms["G_gan"] = losses.adversarial_generator(logits)
+            found.weighted.append(config.lambda_gan * found.terms["G_gan"])
+        if fake.energies is not None:
+            logits = discriminator.judge_energies(fake.energies)
+            found.terms["G_texture"] = losses.adversarial_generator(logits)
+            found.weighted.append(config.lambda_texture * found.terms["G_texture"])
     return found
+
+
+@contextlib.contextmanager
+def _constant(network: nn.Module) -> Iterator[None]:
+    """Its weights get no gradient; also after an error they can learn again."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def contrastive_terms(

@@ -142,6 +142,7 @@ class OneImage:
         self, model: LoadedModel, source: Path, target: Path, config: TranslateConfig
     ) -> None:
         self.model, self.source, self.target, self.config = model, source, target, config
+        self.notices: list[str] = []  # of the work itself
 
     def run(
         self, on_plan: Callable[[Plan], None], on_tile: Callable[[int, int], None]
@@ -168,7 +169,7 @@ class OneImage:
             height=layout.height,
             tiles=planned.plan.tiles,
             seconds=time.monotonic() - started,
-            notices=tuple(dict.fromkeys((*told, *opened.notices, *hints, *lost))),
+            notices=tuple(dict.fromkeys((*told, *opened.notices, *self.notices, *hints, *lost))),
             difference=self._verified(planned.parts) if self.config.verify else None,
             splits=engine.splits,
         )
@@ -263,7 +264,8 @@ class OneImage:
     def _operator(self, working: Working | None) -> Operator:
         if working is not None:
             return GuidedUpsampling(self.model.device)
-        return Network(self.model.generator, self.config, record=True)
+        told = self.notices.append
+        return Network(self.model.generator, self.config, record=True, on_notice=told)
 
     def _cut(self, opened: Opened, operator: Operator, working: Working | None) -> Cut:
         """How it is cut; what was begun with an automatic tile goes on as it was cut then."""

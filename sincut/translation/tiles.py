@@ -66,10 +66,16 @@ class Network:
 
     Args:
         record: on CUDA, record one graph per shape of window and replay it.
+        on_notice: told in a line that windows could not be recorded; without it that is an error.
     """
 
     def __init__(
-        self, generator: Generator, config: TranslateConfig, *, record: bool = False
+        self,
+        generator: Generator,
+        config: TranslateConfig,
+        *,
+        record: bool = False,
+        on_notice: Callable[[str], None] | None = None,
     ) -> None:
         self.generator, self.config = generator, config
         self.halo, self.alignment = generator.halo, generator.alignment
@@ -77,7 +83,9 @@ class Network:
         parameter = next(generator.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self._inputs: dict[tuple[int, int], list[Tensor]] = {}
-        self._replayed = RecordedStep(self._generate, record=record and self.device.type == "cuda")
+        self.on_notice = on_notice
+        record = record and self.device.type == "cuda"
+        self._replayed = RecordedStep(self._generate, record=record, on_failure=self._not_recorded)
 
     def __call__(self, image: Tensor, tile: Tile) -> Tensor:
         """As :class:`Operator` says. What it returns is overwritten by the next call."""
@@ -95,7 +103,7 @@ class Network:
             self._inputs[shape] = given
         output = self._replayed(shape)["image"]
         if not self._replayed.record:
-            del self._inputs[shape]
+            self._inputs.clear()
         return output[..., rows.core, columns.core]
 
     def host_bytes(self, rows: int, columns: int) -> int:
@@ -110,6 +118,12 @@ class Network:
         """As :class:`Operator` says: recorded graphs."""
         self._inputs.clear()
         self._replayed = RecordedStep(self._generate, record=False)
+
+    def _not_recorded(self, error: RuntimeError) -> None:
+        if self.on_notice is None or out_of_memory(error):  # which smaller tiles may mend
+            raise error
+        text = str(error).strip().partition("\n")[0]
+        self.on_notice(f"tiles could not be recorded, so every kernel is issued by itself: {text}")
 
     def _generate(self, shape: tuple[int, int]) -> dict[str, Tensor]:
         image, *noise = self._inputs[shape]
@@ -345,15 +359,15 @@ def window_bytes(generator: Generator, rows: int, columns: int) -> int:
 
 
 def device_bytes(network: Network, side: int) -> int:
-    """Device memory that tiles of ``side`` take at the peak on CUDA: a straight line through two
-    smaller ones, tried; through one, where memory ends in the other.
+    """Device memory that tiles of ``side`` take at the peak on CUDA: a straight line through the
+    two largest of some small ones that can be tried.
 
     Raises:
         SincutError: memory ends in the smaller one.
     """
     halo = align_up(network.halo, network.alignment)  # windows begin where downsampling does
     tried = []
-    for probe in (128, 256):
+    for probe in (64, 128, 256):
         span = Span(0, probe, -halo, probe + halo)
         try:
             tried.append(((probe + 2 * halo) ** 2, _peak_of(network, span)))
@@ -363,10 +377,10 @@ def device_bytes(network: Network, side: int) -> int:
         torch.cuda.empty_cache()
     if not tried:
         raise SincutError(
-            "there is not enough memory on the GPU even for a tile of 128 pixels; free some, or "
+            "there is not enough memory on the GPU even for a tile of 64 pixels; free some, or "
             "try --device cpu"
         )
-    (small, little), (large, much) = tried if len(tried) == 2 else ((0, 0), tried[0])
+    (small, little), (large, much) = [(0, 0), *tried][-2:]
     slope = (much - little) / (large - small)
     return int(much + slope * ((side + 2 * halo) ** 2 - large))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sincut.kernels.bias_act import bias_act_reference, bias_act_triton
+from sincut.kernels.bias_act import bias_act_, bias_act_reference, bias_act_triton
 
 pytest.importorskip("triton")
 
@@ -102,3 +102,15 @@ def test_a_gradient_of_the_biass_gradient() -> None:
         curves.append(torch.autograd.grad(total, (image, bias, strength)))
     for want, got in zip(*curves, strict=True):
         assert (got.double() - want).norm() <= 1e-5 * want.norm()
+
+
+def test_noise_and_strength_must_fit() -> None:
+    image, bias, *_, noise, strength = arguments(5, (4, 6), "of each image", torch.float32)
+    with pytest.raises(ValueError, match="noise and strength go together, got one of them"):
+        bias_act_(image, bias, noise=noise)
+    with pytest.raises(ValueError, match="noise and strength go together, got one of them"):
+        bias_act_(image, bias, strength=strength)
+    with pytest.raises(ValueError, match=r"must be \(2 or 1, 1, 4, 6\), got \(2, 1, 4, 1\)"):
+        bias_act_(image, bias, noise=noise[..., :1], strength=strength)
+    exact = bias_act_reference(image, bias, 1.0, 1.0, noise, strength)
+    assert torch.allclose(bias_act_(image, bias, noise=noise, strength=strength), exact, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,3 +51,24 @@ def test_an_unknown_architecture_is_refused() -> None:
         "the model's architecture must be one of stylegan2, stylegan2-correcting, got transformer; "
         "try a newer version of sincut"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            {"architecture": "stylegan2", "arguments": {"channels": 4, "depth": 2}},
+            "the model's stylegan2 has arguments that this version does not know: channels, depth; "
+            "try a newer version of sincut",
+        ),
+        (
+            {"channels": 4, "blocks": 2},
+            "the model file does not say how its generator is built, got channels, blocks; try a "
+            "newer version of sincut",
+        ),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(values: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SincutError) as error:
+        described_generator(values)
+    assert str(error.value) == expected

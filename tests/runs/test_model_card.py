@@ -31,7 +31,7 @@ HOSTILE = [
 
 @pytest.fixture(autouse=True)
 def estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs are told a estimate, which is no matter here, instead of measuring it."""
+    """Runs are told an estimate, which is no matter here, instead of measuring it."""
     estimate = Estimate(0.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 1000)
     monkeypatch.setattr("sincut.runs.train.measure", lambda *_: estimate)
 

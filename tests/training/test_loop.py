@@ -364,3 +364,25 @@ def test_networks_that_correct_start_from_the_transfer_of_colours() -> None:
     assert np.allclose(moved.mean(axis=0), target.mean(axis=0), atol=1e-4)
     assert np.allclose(np.cov(moved.T), np.cov(target.T), rtol=0.05, atol=1e-3)
     assert torch.equal(state.averaged_generator.colours, state.generator.colours)
+
+
+def test_after_a_step_that_failed_on_its_way_d_learns_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where a step is being recorded, and goes on unrecorded."""
+    settings = config(r1_every=1)
+    state = new_state(images(), settings)
+    x, y = batch(settings)
+    before = [p.clone() for p in state.discriminator.parameters()]
+
+    def broken(*_: Tensor) -> Tensor:
+        raise RuntimeError("memory ended")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(losses, "adversarial_generator", broken)
+        with pytest.raises(RuntimeError, match="memory ended"):
+            sincut_step(state, x, y, settings, draws(0), Kind(with_r1=True))
+    assert all(p.requires_grad for p in state.discriminator.parameters())
+    sincut_step(state, x, y, settings, draws(0), Kind(with_r1=True))
+    moved = zip(before, state.discriminator.parameters(), strict=True)
+    assert all(not torch.equal(old, new) for old, new in moved)
