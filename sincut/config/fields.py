@@ -44,7 +44,7 @@ class Config:
     @classmethod
     def flag(cls, name: str, value: Any) -> str:
         """What to type to set a field on the command line."""
-        return f"--{name.replace('_', '-')} {_text(value)}"
+        return f"--{name.replace('_', '-')} {as_text(value)}"
 
     def replaced(self, **changes: Any) -> Self:
         """A copy with other values; unknown names and bad values raise :class:`SincutError`."""
@@ -131,7 +131,8 @@ _KINDS = {
 }
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as one types it."""
     if isinstance(value, tuple):
         return ",".join(str(item) for item in value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sincut.config.training import TrainConfig, zoom_range
+from sincut.config.parts import CropSettings, zoom_range
+from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import BOXES, SAMPLES, RandomNumbers, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
@@ -33,7 +34,7 @@ class ResidentImage:
     """
 
     def __init__(
-        self, image: npt.NDArray[np.uint8], config: TrainConfig, device: torch.device | str = "cpu"
+        self, image: npt.NDArray[np.uint8], config: CropSettings, device: torch.device | str = "cpu"
     ) -> None:
         self.height, self.width = image.shape[:2]
         if min(self.height, self.width) < config.crop:
@@ -69,7 +70,7 @@ class ResidentImage:
 
 
 def draw_boxes(
-    height: int, width: int, config: TrainConfig, draws: RandomNumbers, *, stream: int = 0
+    height: int, width: int, config: CropSettings, draws: RandomNumbers, *, stream: int = 0
 ) -> Tensor:
     """Where ``config.batch`` random crops of an image of that size lie.
 
@@ -106,7 +107,7 @@ def draw_boxes(
 
 
 def draw_crops(
-    image: ResidentImage, config: TrainConfig, draws: RandomNumbers, *, stream: int
+    image: ResidentImage, config: CropSettings, draws: RandomNumbers, *, stream: int
 ) -> Tensor:
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
     boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)

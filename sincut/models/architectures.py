@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sincut.config.training import TrainConfig
+from sincut.config.parts import NetworkSettings
 from sincut.errors import SincutError
 from sincut.models.generator import ColourCorrectingGenerator, Generator
 
@@ -15,8 +15,8 @@ ARCHITECTURES: dict[str, type[Generator]] = {
 }
 
 
-def generator_of(config: TrainConfig) -> Generator:
-    """A new generator as a training configuration asks for it."""
+def generator_of(config: NetworkSettings) -> Generator:
+    """A new generator as its settings ask for it."""
     kind = ColourCorrectingGenerator if config.correction else Generator
     return kind(config.channels, config.blocks, config.downsamplings)
 

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import Any
 
+from sincut.config.fields import as_text
 from sincut.files import write_text
 from sincut.pages.shell import curves_library, curves_style, document, part, table
 from sincut.pages.viewer import escaped as text
@@ -289,11 +290,5 @@ def _settings(run: RunRecord) -> str:
         (role, f"{image.name}, {image.width}×{image.height} pixels")
         for role, image in (("content", run.content), ("style", run.style))
     ]
-    rows += [(name, _value(getattr(config, name))) for name in names]
+    rows += [(name, as_text(getattr(config, name))) for name in names]
     return table(("", "value"), [*rows, ("sincut", run.version)])
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sincut.config.training import TrainConfig
+from sincut.config.parts import OptimiserSettings
 from sincut.training.state import State
 
 
-def rate_factor(step: int, config: TrainConfig) -> float:
+def rate_factor(step: int, config: OptimiserSettings) -> float:
     """The learning rate of a step as a fraction of ``config.learning_rate``; 1 while warming."""
     if config.schedule == "constant" or step < 0:
         return 1.0

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from sincut.compute.memory import memory_in_use
-from sincut.config.training import TrainConfig, zoom_range
+from sincut.config.parts import zoom_range
+from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import as_depth

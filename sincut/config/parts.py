@@ -1,0 +1,236 @@
+"""The parts of a training's configuration: fields that belong together, for whoever needs them.
+
+Sources: *paper* (Park et al., ECCV 2020), *published* (the authors' code), *ours*. Functions take
+the part that they need; a whole configuration is all of its parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sincut.config.fields import DEVICES, PRECISIONS, Config, as_text, option
+from sincut.errors import SincutError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Config):
+    """Chance, device, precision."""
+
+    seed: int = option(0, "seed of every random draw", low=0, high=2**63 - 1)
+    device: str = option("auto", "where to compute; auto: CUDA where present", choices=DEVICES)
+    precision: str = option(
+        "auto",
+        "precision of the networks' convolutions; auto: bf16 where it is faster (on CUDA from "
+        "compute capability 8.0; on CPUs with AMX or AVX512-BF16 if a short measurement says so, "
+        "which is remembered for the machine), else fp32",
+        choices=PRECISIONS,
+    )
+    record_steps: bool = option(
+        True,
+        "on CUDA, record a step as a graph and replay it; false issues every kernel by itself",
+        advanced=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserSettings(Config):
+    """Length and optimisation."""
+
+    steps: int = option(100_000, "SinCUT steps (published: 16 epochs of 100,000 crops)", low=1)
+    warm_steps: int = option(
+        0,
+        "steps of L1 towards a colour transfer of the content before the first (ours)",
+        low=0,
+        high=2**31 - 1,
+    )
+    learning_rate: float = option(0.002, "Adam's, for all networks (published)", low=1e-7, high=1)
+    beta1: float = option(0.0, "Adam's (published)", low=0, high=0.999, advanced=True)
+    beta2: float = option(0.99, "Adam's (published)", low=0, high=0.99999, advanced=True)
+    schedule: str = option(
+        "staircase",
+        "schedule of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each "
+        "(published); linear: constant for half of the steps, then to 0; constant",
+        choices=("staircase", "linear", "constant"),
+    )
+    ema_half_life: float = option(
+        1000.0,
+        "steps after which a weight's share in the written average is half; 0: off (ours)",
+        low=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropSettings(Config):
+    """Crops of one image, and the tiles that D sees of them."""
+
+    batch: int = option(16, "crops per step from each image (paper)", low=1, high=4096)
+    crop: int = option(128, "side of a crop in pixels (paper 128, published 64)", low=16, high=2048)
+    tile: int = option(64, "side of the tiles the discriminator sees (paper)", low=8, high=1024)
+    zoom: str = option(
+        "width",
+        "what zoom_min and zoom_max mean; width: of the whole image in pixels (paper); "
+        "factor: of its own size (published)",
+        choices=("width", "factor"),
+    )
+    zoom_min: float = option(384.0, "smallest zoom (paper 384 pixels, published 1/3)", low=0.001)
+    zoom_max: float = option(1024.0, "largest zoom (paper 1024 pixels, published 1)", low=0.001)
+    zoom_axes: str = option(
+        "equal",
+        "equal: both axes alike (paper); independent: a factor each (published)",
+        choices=("equal", "independent"),
+        advanced=True,
+    )
+    zoom_per: str = option(
+        "step",
+        "draw a zoom once per step (paper) or per crop (published)",
+        choices=("step", "crop"),
+        advanced=True,
+    )
+    placement: str = option(
+        "anywhere",
+        "where crops lie; grid: cells side by side from a random offset (published)",
+        choices=("anywhere", "grid"),
+        advanced=True,
+    )
+    mirror: float = option(0.5, "probability that a crop is mirrored (published)", low=0, high=1)
+    candidates: int = option(
+        1,
+        "style crops looked at for every content crop, at random among up to 2048 known ones; D "
+        "gets one beside that most like it in colour and layout, so that G need not turn one "
+        "kind of thing into another (ours; 1: any crop of the style)",
+        low=1,
+        high=2048,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.zoom_min > self.zoom_max:
+            raise SincutError(
+                f"zoom_min must not be above zoom_max, got {self.zoom_min:g} and "
+                f"{self.zoom_max:g}; try --set zoom_min={self.zoom_max:g}"
+            )
+        if self.zoom == "factor" and self.zoom_max > 1:
+            raise SincutError(
+                f"zoom_max must be at most 1 where zoom=factor, got {self.zoom_max:g}; "
+                "try --set zoom_min=0.333 --set zoom_max=1"
+            )
+        if self.tile & (self.tile - 1):
+            raise SincutError(
+                f"tile must be a power of two from 8 to 1024, got {self.tile}; try --set tile=64"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings(Config):
+    """The terms of the objective, their weights, and PatchNCE."""
+
+    lambda_gan: float = option(1.0, "weight of the adversarial term of G (published)", low=0)
+    lambda_r1: float = option(1.0, "weight of the R1 penalty of D (published)", low=0)
+    r1_every: int = option(
+        1, "steps between R1 penalties, whose weight is multiplied by this (published: 1)", low=1
+    )
+    whiten: bool = option(
+        False,
+        "D's input is whitened by the style's statistics, so that fine texture and colour count as "
+        "much as coarse light and dark (ours)",
+    )
+    lambda_texture: float = option(
+        0.0,
+        "weight of a second adversarial term, of a discriminator that sees only the energies of "
+        "textures, cell by cell of 16 pixels (ours)",
+        low=0,
+    )
+    lambda_texture_r1: float = option(
+        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0, advanced=True
+    )
+    lambda_x: float = option(4.0, "weight of PatchNCE(x, G(x)) (published)", low=0)
+    lambda_y: float = option(4.0, "weight of PatchNCE(y, G(y)); above 0 both are halved", low=0)
+    lambda_identity: float = option(1.0, "weight of |G(y) − y| (published)", low=0)
+    flip_equivariance: bool = option(
+        False, "mirror G's input with probability ½ per step (FastCUT)"
+    )
+
+    # PatchNCE
+    layers: tuple[int, ...] = option((0, 2, 4), "encoder layers, comma separated (published)")
+    patches: int = option(256, "positions per crop and layer (CUT 256, published 1)", low=1)
+    temperature: float = option(0.07, "τ of the similarities (paper)", low=0.001, high=100)
+    negatives: str = option(
+        "minibatch",
+        "where they come from: the whole minibatch (published) or the same crop (CUT)",
+        choices=("minibatch", "crop"),
+    )
+    projection_width: int = option(
+        256, "of the projection heads (paper)", low=1, high=8192, advanced=True
+    )
+
+    @property
+    def penalised(self) -> bool:
+        """Whether there are steps with an R1 penalty."""
+        of_texture = self.lambda_texture > 0 and self.lambda_texture_r1 > 0
+        return self.lambda_r1 > 0 or of_texture
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.layers or sorted(set(self.layers)) != list(self.layers):
+            raise SincutError(
+                "layers must be different encoder layers in rising order, got "
+                f"{as_text(self.layers) or 'none'}; try --set layers=0,2,4"
+            )
+        weights = ("gan", "texture", "x", "y", "identity")
+        if not any(getattr(self, f"lambda_{name}") for name in weights):
+            raise SincutError(
+                f"at least one of {', '.join(f'lambda_{name}' for name in weights)} must be above "
+                "0, got 0 for all; try --set lambda_x=4"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Config):
+    """Widths and depths of G and D."""
+
+    channels: int = option(
+        40, "of G at full resolution (published: 40 at 128, 80 at 64)", low=1, high=1024
+    )
+    blocks: int = option(
+        6, "residual blocks of G, an even number (published)", low=2, high=64, advanced=True
+    )
+    downsamplings: int = option(1, "of G (published)", low=1, high=5, advanced=True)
+    correction: bool = option(
+        False,
+        "G's output is a correction, made at full resolution, to an affine map of the input's "
+        "colours that starts as the transfer from content to style (ours)",
+    )
+    discriminator_channels: int = option(
+        32, "of D at full resolution (published)", low=1, high=1024
+    )
+    discriminator_max_channels: int = option(
+        384, "of D at any resolution (published)", low=1, high=4096, advanced=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.blocks % 2:
+            raise SincutError(
+                f"blocks must be even, got {self.blocks}; try --set blocks={self.blocks + 1}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings(Config):
+    """What is written on the way."""
+
+    log_every: int = option(10, "steps between records of the log", low=1, advanced=True)
+    preview_every: int = option(1000, "steps between previews; 0: only the first and last", low=0)
+    preview_width: int = option(1024, "longest side of a preview in pixels", low=16, high=16384)
+    evaluate_every: int = option(
+        0,
+        "steps between figures of quality in the log, from the end of the warm start; 0: none",
+        low=0,
+    )
+    checkpoint_every: int = option(1000, "steps between saved states", low=1, advanced=True)
+
+
+def zoom_range(width: int, config: CropSettings) -> tuple[float, float]:
+    """Smallest and largest zoom as factors of the image's own size."""
+    unit = width if config.zoom == "width" else 1
+    return min(config.zoom_min / unit, 1.0), min(config.zoom_max / unit, 1.0)
