@@ -58,7 +58,7 @@ from sincut.compute.memory import out_of_memory
 from sincut.compute.processes import Processes
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.files import file_digest, write_atomically, write_text
+from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.images.writing.png import write_png
@@ -150,7 +150,10 @@ def ablate(
         processes.choose_gpu("cuda")  # before anything is asked of another one
     check_folder(folder, resume=resume, force=force, several=processes.count > 1)
     pictures = {name: read_picture(Path(path)) for name, path in _named(content, style)}
-    images = {name: _image(Path(path), pictures[name]) for name, path in _named(content, style)}
+    images = {
+        name: RunImage.of(Path(path), pictures[name].width, pictures[name].height)
+        for name, path in _named(content, style)
+    }
     comparison = None
     # What another process of the same start has planned already is gone on with.
     former = None if force else read_plan(folder)
@@ -357,7 +360,3 @@ def _with_names(message: str, run: Path, content: Path, style: Path) -> str:
 
 def _named(content: Path | str, style: Path | str) -> tuple[tuple[str, Path | str], ...]:
     return ("content", content), ("style", style)
-
-
-def _image(path: Path, picture: Picture) -> RunImage:
-    return RunImage(path.name, picture.width, picture.height, file_digest(path))

@@ -12,7 +12,7 @@ from typing import Any
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import resolved
 from sincut.config.fields import field_of
-from sincut.config.presets import train_config
+from sincut.config.presets import default_preset, train_config
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
@@ -150,8 +150,7 @@ def planned(
             "nothing is varied; try --over patches=16,64,256, or --paper for the paper's ablations"
         )
     if preset is None and "preset" not in over:
-        device = chosen_device(changes.get("device", "auto"))
-        preset = "paper" if device == "cuda" else "draft"
+        preset = default_preset(chosen_device(changes.get("device", "auto")))
     if paper:
         assert preset is not None
         settings = _paper_settings(preset, method, changes)

@@ -106,6 +106,11 @@ def train_config(preset: str, method: str = "sincut", **changes: Any) -> TrainCo
     return TrainConfig(**{**values, "preset": preset, "method": method})
 
 
+def default_preset(device: str) -> str:
+    """The preset for ``cuda`` or ``cpu`` where none is asked for."""
+    return "paper" if device == "cuda" else "draft"
+
+
 def _unknown_preset(name: str) -> SincutError:
     allowed = ", ".join(PRESETS)
     return SincutError(f"preset must be one of {allowed}, got {name}; try --preset draft")

@@ -32,9 +32,11 @@ GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50844)
 _DROPPED_TAGS = {700: "XMP", 33723: "IPTC"}
 # Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
 # rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
-_TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
-_SUBDIRECTORIES = (34665, 34853)
-BITS, ORIENTATION, _X_RESOLUTION, EXTRA_SAMPLES, _INTEROP = 258, 274, 282, 338, 40965
+TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
+SUBDIRECTORIES = (34665, 34853)
+BITS, ORIENTATION, EXTRA_SAMPLES, XMP, _INTEROP = 258, 274, 338, 700, 40965
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+INCH, CENTIMETRE = 2, 3
 _ASCII, _SHORT, _LONG = 2, 3, 4
 
 # What Pillow raises on damage, found on files with some bytes changed at random.
@@ -71,7 +73,7 @@ def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | N
     """Dots per inch across and down, where the file says so and every format can hold it."""
     # Pillow makes some up for a TIFF or a JPEG's EXIF that says nothing.
     said = opened.format in ("PNG", "BMP") or opened.info.get("jfif_unit") in (1, 2)
-    if "dpi" not in opened.info or not (said or _X_RESOLUTION in tags):
+    if "dpi" not in opened.info or not (said or X_RESOLUTION in tags):
         return None
     try:
         across, down = (float(value) for value in opened.info["dpi"])
@@ -125,9 +127,9 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
     first = Directory(header)
     file.seek(first.next)
     first.load(file)
-    root = copied_tags(first, (tag for tag in _TEXT_TAGS if first.tagtype.get(tag) == _ASCII))
+    root = copied_tags(first, (tag for tag in TEXT_TAGS if first.tagtype.get(tag) == _ASCII))
     directories = {}
-    for tag in _SUBDIRECTORIES:
+    for tag in SUBDIRECTORIES:
         if tag in first:
             directory = Directory(header, group=tag)
             file.seek(first[tag])
@@ -201,7 +203,7 @@ def save_options(
         elif dpi:
             tags = Image.Exif()
             tags.load(exif or b"")
-            if _X_RESOLUTION not in tags:
+            if X_RESOLUTION not in tags:
                 lost.append("its resolution is not kept: WEBP can hold it in EXIF only")
         if kind == "TIFF":
             root = Directory()

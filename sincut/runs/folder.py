@@ -48,6 +48,11 @@ class RunImage:
     height: int
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path, width: int, height: int) -> RunImage:
+        """As a run records an image file of that size."""
+        return cls(path.name, width, height, file_digest(path))
+
 
 @dataclass(frozen=True)
 class Session:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -16,18 +17,17 @@ from torch import Tensor
 
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import Precision, precision_of, resolved
-from sincut.config.presets import train_config
+from sincut.config.presets import default_preset, train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
-from sincut.files import check_folder, file_digest
+from sincut.files import check_folder
 from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_tensors
 from sincut.runs.estimate import fitted, measure
 from sincut.runs.events import Done, Estimated, Listener, Live, Noticed, Started, Stopped
-from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE
+from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, RunImage
 from sincut.runs.recorder import Recorder
 from sincut.runs.report import expected_seconds
 from sincut.runs.tensorboard import check_installed
@@ -150,7 +150,10 @@ def _images(paths: Mapping[str, Path], tell: Listener) -> _Images:
     for name, picture in pictures.items():
         for notice in picture.notices:
             tell(Noticed(f"the {name} image", notice))
-    records = {name: _describe(paths[name], picture) for name, picture in pictures.items()}
+    records = {
+        name: dataclasses.asdict(RunImage.of(paths[name], picture.width, picture.height))
+        for name, picture in pictures.items()
+    }
     return _Images(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
 
 
@@ -211,8 +214,7 @@ def _run(
 
 def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:
     if preset is None:
-        device = chosen_device(changes.get("device", "auto"))
-        preset = "paper" if device == "cuda" else "draft"
+        preset = default_preset(chosen_device(changes.get("device", "auto")))
     return train_config(preset, method or "sincut", **changes)
 
 
@@ -299,12 +301,3 @@ def _check_images(folder: Path, header: dict[str, Any], images: dict[str, Any]) 
                 f"({header[name]['width']}×{header[name]['height']}), got {image['name']}; "
                 "resume with the same files"
             )
-
-
-def _describe(path: Path, picture: Picture) -> dict[str, Any]:
-    return {
-        "name": path.name,
-        "width": picture.width,
-        "height": picture.height,
-        "sha256": file_digest(path),
-    }

@@ -23,10 +23,18 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
 from sincut.images.metadata import (
+    CENTIMETRE,
     DAMAGE,
     EXTRA_SAMPLES,
     GEO_TAGS,
+    INCH,
     ORIENTATION,
+    RESOLUTION_UNIT,
+    SUBDIRECTORIES,
+    TEXT_TAGS,
+    X_RESOLUTION,
+    XMP,
+    Y_RESOLUTION,
     copied_tags,
     damage_told,
     dropped_tags,
@@ -168,9 +176,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
 _JPEG = 7
 _DECODED_BY_LINES = (5, 8, 32946, 32773)  # LZW, Deflate under two numbers, PackBits
 # Text, EXIF and GPS: what tiff_exif would look for.
-_SAYING = (269, 270, 271, 272, 305, 306, 315, 316, 33432, 34665, 34853)
-_XMP, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _PROFILE = 700, 282, 283, 296, 34675
-_INCH, _CENTIMETRE = 2, 3
+_PROFILE = 34675
 _FORMATS = {1: "uint", 2: "int", 3: "float", 5: "complex int", 6: "complex"}
 # Segments decoded at a time reach this many bytes: enough for the threads to share.
 _BAND_BYTES = 16_000_000
@@ -235,7 +241,7 @@ class TiffReader:
         """The page's, or what its XMP says, as Pillow has it."""
         if ORIENTATION in self._directory:
             return int(self._directory[ORIENTATION])
-        xmp = self._directory.get(_XMP, b"")
+        xmp = self._directory.get(XMP, b"")
         found = (
             re.search(rb'tiff:Orientation(="|>)([0-9])', xmp) if isinstance(xmp, bytes) else None
         )
@@ -249,13 +255,13 @@ class TiffReader:
     @property
     def dpi(self) -> tuple[float, float] | None:
         """Dots per inch across and down, where every format can hold it."""
-        unit = self._directory.get(_UNIT, _INCH)
-        if _X_RESOLUTION not in self._directory or unit not in (_INCH, _CENTIMETRE):
+        unit = self._directory.get(RESOLUTION_UNIT, INCH)
+        if X_RESOLUTION not in self._directory or unit not in (INCH, CENTIMETRE):
             return None
-        scale = 2.54 if unit == _CENTIMETRE else 1
+        scale = 2.54 if unit == CENTIMETRE else 1
         try:
             across, down = (
-                float(self._directory.get(tag, 1) * scale) for tag in (_X_RESOLUTION, _Y_RESOLUTION)
+                float(self._directory.get(tag, 1) * scale) for tag in (X_RESOLUTION, Y_RESOLUTION)
             )
         except DAMAGE:
             return None
@@ -274,7 +280,9 @@ class TiffReader:
     @property
     def no_exif(self) -> bool:
         """Whether what it says about the picture stands in a form that Pillow cannot read."""
-        return self._foreign and any(tag in self._directory for tag in _SAYING)
+        return self._foreign and any(
+            tag in self._directory for tag in (*TEXT_TAGS, *SUBDIRECTORIES)
+        )
 
     def exif(self) -> bytes | None:
         """What it says about the picture, as an EXIF block. Raises what damage raises."""

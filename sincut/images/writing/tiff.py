@@ -17,7 +17,14 @@ from itertools import accumulate
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.images.metadata import KeptMetadata, save_options
+from sincut.images.metadata import (
+    INCH,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    KeptMetadata,
+    save_options,
+)
 from sincut.images.writing.encoder import Encoder
 from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress, compressor
 from sincut.images.writing.part_file import PartFile
@@ -144,7 +151,8 @@ class Tiff(Encoder):
             front += self._like(directory).tobytes(len(front))
             front += bytes(-len(front) % 8)
         if self.dpi:
-            root[282], root[283], root[296] = *self.dpi, 2
+            root[X_RESOLUTION], root[Y_RESOLUTION] = self.dpi
+            root[RESOLUTION_UNIT] = INCH
         form, link, done = ("<Q", 8, 0) if self.big else ("<I", 4, 0)
         for level, (height, width) in enumerate(self.levels):
             here, end = len(front), done + _tiles(height) * _tiles(width)
