@@ -17,6 +17,7 @@ from benchmarks import literal, time_to_quality, train_step
 from benchmarks.__main__ import main
 from benchmarks.literal import Parts, literal_state, literal_step, pillow_crops
 from benchmarks.time_to_quality import Moments
+from sincut.compute.precision import Precision
 from sincut.config.presets import PRESETS, train_config
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
@@ -39,7 +40,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A preset of the smallest networks; ``auto`` is bf16, as on a machine where that is faster."""
     unnamed = {k: v for k, v in TINY.items() if k not in ("preset", "device", "precision")}
     monkeypatch.setitem(PRESETS, "tiny", ("the smallest networks", unnamed))
-    monkeypatch.setattr("sincut.compute.precision.faster_in_bf16", lambda device: True)
+    monkeypatch.setattr(
+        "sincut.compute.precision.faster_precision", lambda device: Precision("bf16", "a test")
+    )
 
 
 @pytest.fixture(scope="module")
