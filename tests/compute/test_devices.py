@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from sincut.compute import devices
 from sincut.compute.devices import convolutions, limit_threads
+from sincut.errors import SincutError
 
 
 @pytest.fixture
@@ -92,3 +95,51 @@ print(mapped, heap().fordblks)
         mapped[how], kept[how] = map(int, done.stdout.split())
     assert mapped["keep"] < 20_000_000 < 80_000_000 <= mapped["as it is"]
     assert kept["as it is"] < 20_000_000 < 80_000_000 <= kept["keep"]
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> str:
+    """What the first launch of a kernel comes to: nothing, or the message."""
+
+    def words(*_: Any) -> torch.Tensor:
+        if error is not None:
+            raise error
+        return torch.zeros(4, 1, 4)
+
+    zeros = torch.zeros
+    monkeypatch.setattr(devices, "random_words", words)
+    monkeypatch.setattr(torch, "zeros", lambda *a, device=None, **k: zeros(*a, **k))
+    try:
+        devices.check_launches.__wrapped__()
+    except SincutError as refusal:
+        return str(refusal)
+    return ""
+
+
+@pytest.mark.skipif(devices.triton is None, reason="needs Triton")
+def test_a_missing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched(monkeypatch, None) == ""
+    missing = RuntimeError("Failed to find C compiler. Please specify via CC.\nmore")
+    assert launched(monkeypatch, missing) == (
+        "--device cuda needs a C compiler and Python's headers, with which Triton builds what "
+        "launches its kernels, got: Failed to find C compiler. Please specify via CC.; try apt-get "
+        "install gcc python3-dev, or compute on the CPU"
+    )
+    failed = subprocess.CalledProcessError(1, ["gcc", "launcher.c"])
+    assert "got: Command '['gcc', 'launcher.c']' returned" in launched(monkeypatch, failed)
+
+
+@pytest.mark.skipif(devices.triton is None, reason="needs Triton")
+def test_what_cuda_says_of_itself_is_not_called_a_missing_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable")
+    with pytest.raises(RuntimeError, match="are busy or unavailable"):
+        launched(monkeypatch, busy)
+
+
+def test_without_triton_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "triton", None)
+    assert launched(monkeypatch, None) == (
+        "--device cuda needs Triton, which is not installed; try pip install triton, or compute on "
+        "the CPU"
+    )

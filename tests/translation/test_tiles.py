@@ -15,6 +15,7 @@ from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.images.bit_depth import as_depth
 from sincut.models.generator import Generator
+from sincut.translation import tiles as module
 from sincut.translation.tiles import (
     Network,
     TileWorker,
@@ -24,7 +25,7 @@ from sincut.translation.tiles import (
     translate_tile,
     window_of,
 )
-from sincut.translation.tiling import tiles
+from sincut.translation.tiling import Span, align_up, tiles
 
 SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]
 
@@ -299,3 +300,31 @@ def test_memory_of_tiles_on_cuda_is_foreseen(downsamplings: int) -> None:
     (tile, *_) = tiles(1100, 1100, 1024, network.halo, network.alignment)
     TileWorker(network, 1100, 1100, rgb.dtype).start(window_of(rgb, tile, 0, 1100), tile).wait()
     assert 0.7 < foreseen / (torch.cuda.max_memory_allocated() - before) < 1.5
+
+
+def test_what_tiles_take_is_foreseen_from_those_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A straight line through the two largest that can be tried, or through the only one."""
+    network = Network(trained_like(channels=4), TranslateConfig())
+    most = 10**9
+
+    def peak(network: Network, span: Span) -> int:
+        area = (span.read_stop - span.read_start) ** 2
+        if area > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return 1000 + 7 * area
+
+    monkeypatch.setattr(module, "_peak_of", peak)
+    halo = align_up(network.halo, network.alignment)
+    wanted = 1000 + 7 * (1024 + 2 * halo) ** 2
+    assert device_bytes(network, 1024) == pytest.approx(wanted, abs=1)
+    most = (128 + 2 * halo) ** 2
+    assert device_bytes(network, 1024) == pytest.approx(wanted, abs=1)
+    most = (64 + 2 * halo) ** 2
+    assert device_bytes(network, 1024) == pytest.approx(wanted, rel=0.1)
+    most = 0
+    with pytest.raises(SincutError) as error:
+        device_bytes(network, 1024)
+    assert str(error.value) == (
+        "there is not enough memory on the GPU even for a tile of 64 pixels; free some, or try "
+        "--device cpu"
+    )
