@@ -25,15 +25,10 @@ _TEXTURE_WIDTH = 64
 class Discriminator(nn.Module):
     """StyleGAN2's residual discriminator for ``size``×``size`` tiles, without minibatch statistics.
 
-    A second one can go with it (ours): a small perceptron, with PyTorch's own weights and learning
-    rate, that judges the energies of textures.
-
     Args:
         channels: width at full resolution; doubled by every downsampling up to ``max_channels``.
         size: side of a tile, a power of two of at least 8; the blocks go down to 4×4.
         whiten: whether it sees tiles through a :class:`Whitening` (ours).
-        textures: whether a second discriminator of :class:`TextureEnergies` goes
-            with it (ours).
     """
 
     def __init__(
@@ -43,7 +38,6 @@ class Discriminator(nn.Module):
         max_channels: int = 384,
         *,
         whiten: bool = False,
-        textures: bool = False,
     ) -> None:
         super().__init__()
         self.whitening = Whitening() if whiten else None
@@ -54,37 +48,57 @@ class Discriminator(nn.Module):
         self.conv = ConvLayer(widths[-1], widths[-1], 3)
         self.hidden = EqualizedLinear(widths[-1] * 16, widths[-1])
         self.logit = EqualizedLinear(widths[-1], 1)
-        self.textures: TextureEnergies | None = None
-        if textures:
-            self.textures = TextureEnergies()
-            self.texture_head = nn.Sequential(
-                nn.Linear(self.textures.count, _TEXTURE_WIDTH),
-                nn.LeakyReLU(NEGATIVE_SLOPE),
-                nn.Linear(_TEXTURE_WIDTH, 1),
-            )
 
     def fit(self, crops: Tensor) -> None:
         """Learn the fixed filters' statistics from many crops of the style, (N, 3, S, S)."""
-        for module in (self.whitening, self.textures):
-            if module is not None:
-                module.fit(crops)
+        if self.whitening is not None:
+            self.whitening.fit(crops)
 
     def view(self, crops: Tensor) -> Tensor:
         """What tiles are cut from: the crops (N, 3, S, S) themselves, or (N, 6, S, S) whitened."""
         return crops if self.whitening is None else self.whitening(crops)
 
-    def energies(self, crops: Tensor) -> Tensor:
-        """What :meth:`judge_energies` is given: one row for each cell of crops (N, 3, S, S)."""
-        assert self.textures is not None
-        return cast(Tensor, self.textures(crops))
-
-    def judge_energies(self, energies: Tensor) -> Tensor:
-        """(cells, features) → (cells, 1) logits, float32, as :meth:`forward`'s."""
-        with torch.autocast(energies.device.type, enabled=False):
-            return cast(Tensor, self.texture_head(energies))
+    def energies(self, crops: Tensor) -> Tensor | None:
+        """What a second discriminator is given of crops (N, 3, S, S): there is none."""
+        return None
 
     def forward(self, tiles: Tensor) -> Tensor:
         """(N, 3 or 6, size, size) → (N, 1) logits, float32: large for real, small for fake."""
         features = self.conv(self.blocks(self.from_rgb(tiles)))
         hidden = F.leaky_relu(self.hidden(features.flatten(1)), NEGATIVE_SLOPE) * ACTIVATION_GAIN
         return cast(Tensor, self.logit(hidden)).float()
+
+
+class TextureDiscriminator(Discriminator):
+    """A discriminator with a second one beside it (ours): a small perceptron, with PyTorch's own
+    weights and learning rate, that judges the energies of textures."""
+
+    def __init__(
+        self,
+        channels: int = 32,
+        size: int = 64,
+        max_channels: int = 384,
+        *,
+        whiten: bool = False,
+    ) -> None:
+        super().__init__(channels, size, max_channels, whiten=whiten)
+        self.textures = TextureEnergies()
+        self.texture_head = nn.Sequential(
+            nn.Linear(self.textures.count, _TEXTURE_WIDTH),
+            nn.LeakyReLU(NEGATIVE_SLOPE),
+            nn.Linear(_TEXTURE_WIDTH, 1),
+        )
+
+    def fit(self, crops: Tensor) -> None:
+        """As :meth:`Discriminator.fit`."""
+        super().fit(crops)
+        self.textures.fit(crops)
+
+    def energies(self, crops: Tensor) -> Tensor:
+        """What :meth:`judge_energies` is given: one row for each cell of crops (N, 3, S, S)."""
+        return cast(Tensor, self.textures(crops))
+
+    def judge_energies(self, energies: Tensor) -> Tensor:
+        """(cells, features) → (cells, 1) logits, float32, as :meth:`forward`'s."""
+        with torch.autocast(energies.device.type, enabled=False):
+            return cast(Tensor, self.texture_head(energies))

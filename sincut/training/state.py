@@ -15,7 +15,7 @@ from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
 from sincut.data.training_data import TrainingData
 from sincut.models.architectures import generator_of
-from sincut.models.discriminator import Discriminator
+from sincut.models.discriminator import Discriminator, TextureDiscriminator
 from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.model_file import _part, save_tensors
 from sincut.models.projector import PatchProjector
@@ -51,12 +51,12 @@ def initial_state(config: TrainConfig) -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator = generator_of(config)
-        discriminator = Discriminator(
+        kind = TextureDiscriminator if config.lambda_texture > 0 else Discriminator
+        discriminator = kind(
             config.discriminator_channels,
             config.tile,
             config.discriminator_max_channels,
             whiten=config.whiten,
-            textures=config.lambda_texture > 0,
         )
         channels = [generator.layer_channels[layer] for layer in config.layers]
         projector = PatchProjector(channels, config.projection_width)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sincut.compute.devices import mixed_precision
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
-from sincut.models.discriminator import Discriminator
+from sincut.models.discriminator import Discriminator, TextureDiscriminator
 from sincut.models.projector import PatchProjector
 from sincut.training import losses
 from sincut.training.state import State
@@ -115,7 +115,7 @@ class Seen(NamedTuple):
 def seen_by_d(discriminator: Discriminator, crops: Tensor, config: TrainConfig) -> Seen:
     """Tiles of the crops, whitened where the configuration says so, and their energies."""
     tiles = cut_tiles(discriminator.view(crops), config.tile)
-    return Seen(tiles, discriminator.energies(crops) if config.lambda_texture > 0 else None)
+    return Seen(tiles, discriminator.energies(crops))
 
 
 def discriminator_terms(
@@ -134,7 +134,9 @@ def discriminator_terms(
         terms["R1"] = losses.r1_penalty(real_logits, real.tiles)
         # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
         loss = loss + config.lambda_r1 * config.r1_every * terms["R1"]
-    if real.energies is not None and fake.energies is not None:
+    if isinstance(discriminator, TextureDiscriminator):
+        assert real.energies is not None
+        assert fake.energies is not None
         more = _texture_terms(discriminator, real.energies, fake.energies, config, kind)
         terms |= more.terms
         for term in more.weighted:
@@ -150,7 +152,11 @@ class Terms(NamedTuple):
 
 
 def _texture_terms(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, config: TrainConfig, kind: Kind
+    discriminator: TextureDiscriminator,
+    real: Tensor,
+    fake: Tensor,
+    config: TrainConfig,
+    kind: Kind,
 ) -> Terms:
     """Those of the second discriminator, which sees only how strong textures are (ours)."""
     real.requires_grad_(kind.with_r1)
@@ -173,7 +179,7 @@ def fooling_terms(discriminator: Discriminator, fake: Seen, config: TrainConfig)
                 logits = discriminator(fake.tiles)
                 found.terms["G_gan"] = losses.adversarial_generator(logits)
             found.weighted.append(config.lambda_gan * found.terms["G_gan"])
-        if fake.energies is not None:
+        if isinstance(discriminator, TextureDiscriminator) and fake.energies is not None:
             logits = discriminator.judge_energies(fake.energies)
             found.terms["G_texture"] = losses.adversarial_generator(logits)
             found.weighted.append(config.lambda_texture * found.terms["G_texture"])
