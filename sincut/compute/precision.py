@@ -35,10 +35,16 @@ class Precision:
 
 def resolved(config: TrainConfig) -> TrainConfig:
     """The configuration with ``auto`` replaced by what this machine has."""
+    return resolved_with_reason(config)[0]
+
+
+def resolved_with_reason(config: TrainConfig) -> tuple[TrainConfig, Precision]:
+    """As :func:`resolved`, and why the precision is what it is."""
     device = chosen_device(config.device)
     if device == "cpu":
         limit_threads()
-    return config.replaced(device=device, precision=precision_of(config, device).name)
+    precision = precision_of(config, device)
+    return config.replaced(device=device, precision=precision.name), precision
 
 
 def precision_of(config: TrainConfig, device: str) -> Precision:

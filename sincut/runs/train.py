@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from sincut.compute.devices import chosen_device
-from sincut.compute.precision import Precision, precision_of, resolved
+from sincut.compute.precision import Precision, resolved_with_reason
 from sincut.config.presets import default_preset, train_config
 from sincut.config.training import TrainConfig
 from sincut.data.pair import Pair
@@ -106,8 +106,7 @@ def train(
     else:
         _check_folder(folder, force)
         config = _fresh_config(preset, method, changes)
-    asked, config = config, resolved(config)
-    precision = precision_of(asked, config.device)
+    config, precision = resolved_with_reason(config)
     if budget is None:
         tell(_started(config, preset, resume, precision))
     images = _images({"content": Path(content), "style": Path(style)}, tell)
