@@ -124,10 +124,9 @@ class _BiasAct(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        image, _, noise, strength, ctx.scale, ctx.bias_scale = inputs
+        image, _, noise, _, ctx.scale, ctx.bias_scale = inputs
         ctx.mark_dirty(image)
         ctx.save_for_backward(output, noise)
-        ctx.with_noise = strength is not None
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
@@ -135,7 +134,7 @@ class _BiasAct(torch.autograd.Function):
         of_image, of_bias, of_strength = _Derivative.apply(  # type: ignore[no-untyped-call]
             slope, output, noise, ctx.scale, ctx.bias_scale
         )
-        return of_image, of_bias, None, of_strength if ctx.with_noise else None, None, None
+        return of_image, of_bias, None, of_strength, None, None
 
 
 class _Derivative(torch.autograd.Function):
@@ -144,7 +143,7 @@ class _Derivative(torch.autograd.Function):
     @staticmethod
     def forward(
         slope: Tensor, output: Tensor, noise: Tensor | None, scale: float, bias_scale: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         slope = slope.contiguous(memory_format=torch.channels_last)
         channels = output.shape[1]
         pixels = output.numel() // channels
@@ -163,14 +162,10 @@ class _Derivative(torch.autograd.Function):
                 scale, bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE,
                 ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=interpreted(add_and_activate),
             )  # fmt: skip
-        return (
-            result,
-            sums.sum(dim=0),
-            noise_sums.sum() if noise is not None else sums.new_zeros(()),
-        )
+        return result, sums.sum(dim=0), noise_sums.sum() if noise is not None else None
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
         _, activated, noise, ctx.scale, ctx.bias_scale = inputs
         ctx.save_for_backward(activated, noise)
         ctx.set_materialize_grads(False)

@@ -334,6 +334,8 @@ class DryCuda(TorchDispatchMode):
         yield patch.object(FakeTensor, "__deepcopy__", _deep_copy, create=True)
         yield patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor, create=True)
         yield patch.object(Tensor, "record_stream", lambda *_: None, create=True)
+        # PyTorch's CPU build would choose for a GPU without cuDNN.
+        yield patch.object(torch._C, "_conv_determine_backend_memory_format", _as_cudnn)
         tensor, empty = torch.tensor, torch.empty
         # Made on the host and sent, and pinned, where no mode sees it.
         yield patch.object(
@@ -418,6 +420,14 @@ def _made_up(dtype: torch.dtype) -> Any:
     if dtype == torch.bool:
         return True
     return 0.25 if dtype.is_floating_point else 1
+
+
+def _as_cudnn(image: Tensor, weight: Tensor, *_: Any) -> torch.memory_format:
+    """The memory order of a convolution's output: channels last where image or weight is."""
+    last = torch.channels_last
+    given = image, weight
+    found = any(each.dim() == 4 and each.is_contiguous(memory_format=last) for each in given)
+    return last if found else torch.contiguous_format
 
 
 def _deep_copy(tensor: Tensor, memo: Any) -> Tensor:
