@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,10 @@ def _side_by_side(columns: Mapping[str, Mapping[str, Any]]) -> str:
     return _table(("name", *(f"`{column}`" for column in columns)), rows)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    from sincut.pages import markdown
+
+    return markdown.table(heads, ([cell.replace("|", r"\|") for cell in row] for row in rows))
 
 
 def _shown(value: Any) -> str:

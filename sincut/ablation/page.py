@@ -27,12 +27,12 @@ from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Pixels
+from sincut.pages import markdown
 from sincut.pages.heat_maps import wrapped
 from sincut.pages.shell import curves_library, curves_style, document, table
 from sincut.pages.viewer import escaped as text
 from sincut.runs.curves import charts
 from sincut.runs.folder import CONFIG_FILE, read_run
-from sincut.runs.model_card import plain
 from sincut.runs.report_page import FIGURES
 
 RESULT_FILE = "result.png"
@@ -137,12 +137,13 @@ def csv_table(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
 
 def markdown_tables(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     """The tables for people: settings over their seeds, then every trial."""
+    content, style = markdown.plain(plan.content.name), markdown.plain(plan.style.name)
     parts = [
-        f"# Ablation: {plain(plan.content.name)} in the look of {plain(plan.style.name)}",
-        _markdown(*_plain_cells(*_settings(outcomes))),
+        f"# Ablation: {content} in the look of {style}",
+        markdown.table(*_plain_cells(*_settings(outcomes)), aligned=True),
         "\n".join(f"- {head}: {meaning}" for head, meaning in FIGURES.values()),
         _READING,
-        _markdown(*_plain_cells(*trials_table(outcomes))),
+        markdown.table(*_plain_cells(*trials_table(outcomes)), aligned=True),
     ]
     if plan.paper:
         parts.insert(1, PAPER_NOTES)
@@ -151,7 +152,7 @@ def markdown_tables(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
 
 def settings_table(outcomes: Sequence[Outcome]) -> str:
     """Mean ± spread of every setting as a table for a terminal."""
-    return _markdown(*_settings(outcomes))
+    return markdown.table(*_settings(outcomes), aligned=True)
 
 
 def trials_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
@@ -333,19 +334,4 @@ def _plain_cells(
     head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[Sequence[str], list[list[str]]]:
     """A table whose texts stand for themselves in Markdown, messages of errors among them."""
-    return head, [[plain(cell) for cell in row] for row in rows]
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns are aligned in the text as well."""
-    lines = [[" ".join(cell.split()) for cell in line] for line in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [
-        "| "
-        + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    ]
-    return "\n".join(
-        (texts[0], "|" + "|".join("-" * (each + 2) for each in widths) + "|", *texts[1:])
-    )
+    return head, [[markdown.plain(cell) for cell in row] for row in rows]

@@ -1,1 +1,1 @@
-"""The parts of HTML pages that people open from disk."""
+"""The parts of HTML pages that people open from disk, and of Markdown."""

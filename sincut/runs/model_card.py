@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from sincut.config.parts import zoom_range
 from sincut.files import write_text
+from sincut.pages import markdown
 from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
 from sincut.runs.folder import (
     BOARD,
@@ -101,7 +101,7 @@ def model_card(run: RunRecord) -> str:
     Args:
         run: as its folder has it; the model's own step is read from there where it is.
     """
-    content, style = plain(run.content.name), plain(run.style.name)
+    content, style = markdown.plain(run.content.name), markdown.plain(run.style.name)
     parts = [
         _FRONT_MATTER,
         f"# {content} in the look of {style}",
@@ -110,7 +110,7 @@ def model_card(run: RunRecord) -> str:
         "*Contrastive Learning for Unpaired Image-to-Image Translation*.",
         *_picture(run),
         "## The pair",
-        _table(
+        markdown.table(
             ("", "file", "pixels", "SHA-256 of the file"),
             (
                 _described("content: its structure stays", run.content),
@@ -119,8 +119,8 @@ def model_card(run: RunRecord) -> str:
         ),
         "## How to use it",
         "`model.safetensors` is all that it takes; opening it runs no code.",
-        _fence("sincut translate model.safetensors IMAGE.jpg -o result.png", "sh"),
-        _fence(
+        markdown.fence("sincut translate model.safetensors IMAGE.jpg -o result.png", "sh"),
+        markdown.fence(
             "import sincut\n\n"
             'sincut.translate("model.safetensors", "IMAGE.jpg", "result.png")\n'
             'generator = sincut.load_generator("model.safetensors")  # a torch module\n'
@@ -129,7 +129,7 @@ def model_card(run: RunRecord) -> str:
         ),
         _widths(run),
         "## Training",
-        _table(("", "value"), _facts(run)),
+        markdown.table(("", "value"), _facts(run)),
         *_commands(run),
         *_measures(run),
         "## Limits",
@@ -145,20 +145,9 @@ def model_card(run: RunRecord) -> str:
         "## What this folder shows of the images",
         _disclosed(run),
         "## Citation",
-        _fence(_CITATION, "bibtex"),
+        markdown.fence(_CITATION, "bibtex"),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n\n"
-
-
-def plain(text: str) -> str:
-    """Any text on one line of Markdown, where it stands for itself, in tables too.
-
-    Line breaks and other controls become spaces, bytes of a file name that are no text question
-    marks.
-    """
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#|~$&!@])", r"\\\1", text).strip() or "(no name)"
 
 
 def _picture(run: RunRecord) -> list[str]:
@@ -175,10 +164,10 @@ def _commands(run: RunRecord) -> Iterable[str]:
         yield f"The same settings again, but not the same training. {differs}"
     else:
         yield "The same training again; on one CPU with the same versions, to the same numbers:"
-    yield _fence(repeating_command(run), "sh")
+    yield markdown.fence(repeating_command(run), "sh")
     if _model_step(run) < run.config.steps:
         yield "To go on with this one, in the folder that holds the images and the run:"
-        yield _fence(resuming_command(run), "sh")
+        yield markdown.fence(resuming_command(run), "sh")
 
 
 def _disclosed(run: RunRecord) -> str:
@@ -204,7 +193,7 @@ def _disclosed(run: RunRecord) -> str:
 
 
 def _described(role: str, image: RunImage) -> tuple[str, str, str, str]:
-    return role, plain(image.name), f"{image.width}×{image.height}", f"`{image.sha256}`"
+    return role, markdown.plain(image.name), f"{image.width}×{image.height}", f"`{image.sha256}`"
 
 
 def _widths(run: RunRecord) -> str:
@@ -239,7 +228,10 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     ]
     differing = ", ".join(f"`{flag.removeprefix('--set ')}`" for flag in flags)
     facts.append(("other than the preset", differing or "nothing"))
-    return [(plain(name), value if "`" in value else plain(value)) for name, value in facts]
+    return [
+        (markdown.plain(name), value if "`" in value else markdown.plain(value))
+        for name, value in facts
+    ]
 
 
 def _made_with(run: RunRecord) -> Iterable[tuple[str, str]]:
@@ -270,7 +262,7 @@ def _measures(run: RunRecord) -> Iterable[str]:
             "Of crops, as logged; G is the generator, D the discriminator. They oscillate, and "
             "their height says little about the look."
         )
-        yield _table(
+        yield markdown.table(
             ("loss", "value", "at step", "what it is"),
             [
                 (f"`{name}`", f"{losses[name][1][-1]:.4g}", str(losses[name][0][-1]), meaning)
@@ -292,20 +284,7 @@ def _measures(run: RunRecord) -> Iterable[str]:
             for name, (title, meaning) in FIGURES.items()
             if name in figures
         ]
-        yield _table(("figure", "value", "what it measures"), rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _fence(code: str, language: str) -> str:
-    """A block of code that nothing in it can end."""
-    code = code.encode("utf-8", "replace").decode("utf-8")
-    longest = max((len(run) for run in re.findall("`+", code)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{code}\n{fence}"
+        yield markdown.table(("figure", "value", "what it measures"), rows)
 
 
 def _digest(card: str) -> str:

@@ -17,10 +17,11 @@ import pytest
 import sincut
 from sincut.config.presets import train_config
 from sincut.files import file_digest
+from sincut.pages.markdown import plain
 from sincut.runs import report as reporting
 from sincut.runs.estimate import Estimate
 from sincut.runs.folder import RunImage, RunRecord, Session, read_run
-from sincut.runs.model_card import is_own, model_card, plain, write_card
+from sincut.runs.model_card import is_own, model_card, write_card
 from tests.conftest import TINY, heard, size_of
 
 HOSTILE = [
