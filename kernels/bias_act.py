@@ -20,11 +20,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.kernels.launch import interpreted, jit, on_device_of, tl, triton
+from sincut.kernels.launch import (
+    interpreted,
+    jit,
+    on_device_of,
+    rounded,
+    served,
+    tl,
+    triton,
+    unit_of,
+)
 
 SLOPE = 0.2
-
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def bias_act_(
@@ -60,9 +67,8 @@ def bias_act_(
             raise ValueError(
                 f"noise must be ({count} or 1, 1, {sides[0]}, {sides[1]}), got {tuple(noise.shape)}"
             )
-    if not image.is_cuda or image.dtype not in _TYPES or torch.compiler.is_compiling():
-        return bias_act_reference(image, bias, scale, bias_scale, noise, strength)
-    return bias_act_triton(image, bias, scale, bias_scale, noise, strength)
+    run = bias_act_triton if served(image) else bias_act_reference
+    return run(image, bias, scale, bias_scale, noise, strength)
 
 
 def bias_act_reference(
@@ -90,8 +96,7 @@ def bias_act_triton(
     strength: Tensor | None,
 ) -> Tensor:
     """The kernels, always: for CPU tensors they need Triton's interpreter."""
-    if not image.is_contiguous(memory_format=torch.channels_last):
-        image = image.contiguous(memory_format=torch.channels_last)
+    image = image.contiguous(memory_format=torch.channels_last)
     result: Tensor = _BiasAct.apply(  # type: ignore[no-untyped-call]
         image, bias, noise, strength, scale, bias_scale
     )
@@ -111,7 +116,7 @@ class _BiasAct(torch.autograd.Function):
         channels = image.shape[1]
         pixels = image.numel() // channels
         programs, wide, rounds = _grid(pixels, channels)
-        unit = 1 if channels % 8 else 8
+        unit = unit_of(channels)
         given = image if noise is None else noise.contiguous()
         with on_device_of(image):
             add_and_activate[(programs, wide)](
@@ -148,7 +153,7 @@ class _Derivative(torch.autograd.Function):
         channels = output.shape[1]
         pixels = output.numel() // channels
         programs, wide, rounds = _grid(pixels, channels)
-        unit = 1 if channels % 8 else 8
+        unit = unit_of(channels)
         result = torch.empty_like(output)
         sums = output.new_empty((programs, channels), dtype=torch.float32)
         noise_sums = sums
@@ -160,7 +165,7 @@ class _Derivative(torch.autograd.Function):
                 slope, output, output if noise is None else noise, result, sums, noise_sums,
                 pixels, pixels if noise is None else noise.numel(), channels // unit, rounds,
                 scale, bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE,
-                ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=interpreted(add_and_activate),
+                ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=interpreted(mask_and_sum),
             )  # fmt: skip
         return result, sums.sum(dim=0), noise_sums.sum() if noise is not None else None
 
@@ -208,16 +213,6 @@ def _grid(pixels: int, channels: int) -> tuple[int, int, int]:
     return triton.cdiv(tiles, rounds), wide, rounds
 
 
-@jit()
-def _stored(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float32 in the type of memory, rounded to nearest; the interpreter would cut bf16 off."""
-    if INTERPRETED and TYPE.is_bf16():
-        bits = x.to(tl.int32, bitcast=True)
-        bits = bits + 0x7FFF + ((bits >> 16) & 1)
-        x = ((bits >> 16) << 16).to(tl.float32, bitcast=True)
-    return x.to(TYPE)
-
-
 @jit(sizes=("pixels", "noise_pixels", "units", "rounds"))
 def add_and_activate(  # type: ignore[no-untyped-def]
     image_ptr,
@@ -254,7 +249,7 @@ def add_and_activate(  # type: ignore[no-untyped-def]
             noise = tl.load(noise_ptr + pixel % noise_pixels, mask=pixel < pixels, other=0.0)
             value += (tl.load(strength_ptr).to(tl.float32) * noise.to(tl.float32))[:, None]
         value = tl.where(value > 0.0, value, SLOPE * value)
-        tl.store(place, _stored(value, image.dtype, INTERPRETED), mask=inside)
+        tl.store(place, rounded(value, image.dtype, INTERPRETED), mask=inside)
 
 
 @jit(sizes=("pixels", "noise_pixels", "units", "rounds"))
@@ -291,7 +286,7 @@ def mask_and_sum(  # type: ignore[no-untyped-def]
         output = tl.load(output_ptr + place, mask=inside, other=0.0).to(tl.float32)
         value = slope.to(tl.float32)
         value = tl.where(output > 0.0, value, SLOPE * value)
-        result = _stored(value * scale, slope.dtype, INTERPRETED)
+        result = rounded(value * scale, slope.dtype, INTERPRETED)
         tl.store(result_ptr + place, result, mask=inside)
         sums += tl.sum(value, axis=0)
         if WITH_NOISE:

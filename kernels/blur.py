@@ -22,11 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.kernels.launch import jit, on_device_of, tl, triton
+from sincut.kernels.launch import jit, on_device_of, served, tl, triton, unit_of
 
 TAPS = (1.0, 3.0, 3.0, 1.0)  # of 8
-
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def blur(image: Tensor, *, padding: int, stride: int = 1, gain: float = 1.0) -> Tensor:
@@ -111,7 +109,7 @@ class _Transposed(torch.autograd.Function):
     def forward(
         image: Tensor, padding: int, stride: int, gain: float, sides: tuple[int, int]
     ) -> Tensor:
-        run = transposed_triton if _served(image) else transposed_reference
+        run = transposed_triton if served(image) else transposed_reference
         return run(image, padding, stride, gain, sides)
 
     @staticmethod
@@ -124,12 +122,8 @@ class _Transposed(torch.autograd.Function):
         return passed, None, None, None, None
 
 
-def _served(image: Tensor) -> bool:
-    return image.is_cuda and image.dtype in _TYPES
-
-
 def _blurred(image: Tensor, padding: int, stride: int, gain: float) -> Tensor:
-    run = blur_triton if _served(image) and not torch.compiler.is_compiling() else blur_reference
+    run = blur_triton if served(image) else blur_reference
     return run(image, padding, stride, gain)
 
 
@@ -215,7 +209,7 @@ def _launched(
         device=image.device,
         memory_format=torch.channels_last,
     )
-    unit = 1 if channels % 8 else 8
+    unit = unit_of(channels)
     programs = count * sides[0] * triton.cdiv(sides[1] * channels, BLOCK)
     with on_device_of(image):
         filter_rows[(programs,)](

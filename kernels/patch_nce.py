@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sincut.kernels.launch import interpreted, jit, on_device_of, tl, triton
+from sincut.kernels.launch import interpreted, jit, on_device_of, rounded, tl, triton
 
 
 def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1) -> Tensor:
@@ -223,16 +223,6 @@ def _inverse_norm(x):  # type: ignore[no-untyped-def]
 
 
 @jit()
-def _rounded(x, TYPE: tl.constexpr, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """float32 in a shorter type, rounded to nearest; the interpreter would cut bf16 off."""
-    if INTERPRETED:
-        bits = x.to(tl.int32, bitcast=True)
-        bits = bits + 0x7FFF + ((bits >> 16) & 1)
-        x = ((bits >> 16) << 16).to(tl.float32, bitcast=True)
-    return x.to(TYPE)
-
-
-@jit()
 def _product(x, y, INTERPRETED: tl.constexpr):  # type: ignore[no-untyped-def]
     """x · y with float32 accumulation."""
     if INTERPRETED:  # the interpreter multiplies bf16 wrongly
@@ -272,12 +262,12 @@ def prepare(  # type: ignore[no-untyped-def]
     tl.store(key_inverse_ptr + row, key_inverse, mask=row < count)
     tl.store(positive_ptr + row, cosine * inverse_temperature, mask=row < count)
     if PARTS == 2:
-        query_high = _rounded(query, tl.bfloat16, INTERPRETED)
-        key_high = _rounded(key, tl.bfloat16, INTERPRETED)
+        query_high = rounded(query, tl.bfloat16, INTERPRETED)
+        key_high = rounded(key, tl.bfloat16, INTERPRETED)
         tl.store(query_high_ptr + place, query_high, mask=inside)
         tl.store(key_high_ptr + place, key_high, mask=inside)
-        query_low = _rounded(query - query_high.to(tl.float32), tl.bfloat16, INTERPRETED)
-        key_low = _rounded(key - key_high.to(tl.float32), tl.bfloat16, INTERPRETED)
+        query_low = rounded(query - query_high.to(tl.float32), tl.bfloat16, INTERPRETED)
+        key_low = rounded(key - key_high.to(tl.float32), tl.bfloat16, INTERPRETED)
         tl.store(query_low_ptr + place, query_low, mask=inside)
         tl.store(key_low_ptr + place, key_low, mask=inside)
 
@@ -360,10 +350,10 @@ def _with_tile(  # type: ignore[no-untyped-def]
     if not FOR_KEY:
         totals += tl.sum(weight, axis=1)
     weight = weight * gain[None, :]
-    weight_high = _rounded(weight, columns.dtype, INTERPRETED)
+    weight_high = rounded(weight, columns.dtype, INTERPRETED)
     sums += _product(weight_high, columns, INTERPRETED)
     if PARTS == 2:
-        weight_low = _rounded(weight - weight_high.to(tl.float32), columns.dtype, INTERPRETED)
+        weight_low = rounded(weight - weight_high.to(tl.float32), columns.dtype, INTERPRETED)
         sums += _product(weight_low, columns, INTERPRETED)
         sums += _product(weight_high, columns_low, INTERPRETED)
     return sums, totals, largest

@@ -65,7 +65,7 @@ def test_derivatives_through_the_kernels(
     padding: int, stride: int, gain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As R1 takes them: of the squared gradient of something that is not linear."""
-    monkeypatch.setattr(module, "_served", lambda image: image.dtype != torch.float64)
+    monkeypatch.setattr(module, "served", lambda image: image.dtype != torch.float64)
     results = []
     for dtype in (torch.float64, torch.float32):
         image = picture(5, 8, 6, torch.float64).to(dtype).requires_grad_()
