@@ -40,6 +40,7 @@ from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import free_memory, out_of_memory, peak_memory
 from sincut.config.presets import train_config
 from sincut.demo import render_content
+from sincut.errors import first_line
 from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.model_file import load_model, save_model
 from sincut.translation.tiles import as_network, as_pixels
@@ -505,7 +506,7 @@ def _whole(job: Job) -> Found:
             # Whatever the authors' way cannot do is a result, not a failure of the measurement.
             if out_of_memory(error) or any(text in str(error) for text in _REFUSED):
                 return Found(error="out of memory")
-            return Found(error=str(error).strip().partition("\n")[0])
+            return Found(error=first_line(error))
     return Found(forwards[-1])
 
 

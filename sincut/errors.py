@@ -8,6 +8,11 @@ def one_line(problem: object) -> str:
     return " ".join(str(problem).split())
 
 
+def first_line(problem: object) -> str:
+    """What a long text of another program begins with."""
+    return str(problem).strip().partition("\n")[0]
+
+
 class SincutError(Exception):
     """Something the person who typed can put right.
 

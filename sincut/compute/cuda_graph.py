@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from sincut.errors import first_line
+
 Kind = TypeVar("Kind", bound=Hashable)
 Terms = dict[str, Tensor]
 
@@ -82,6 +84,11 @@ class RecordedStep(Generic[Kind]):
         with torch.cuda.graph(graph, pool=self._pool, stream=torch.cuda.current_stream()):
             terms = self.step(kind)
         return graph, terms
+
+
+def not_recorded(what: str, error: RuntimeError) -> str:
+    """The line for the person when ``on_failure`` lets the steps go on."""
+    return f"{what} could not be recorded, so every kernel is issued by itself: {first_line(error)}"
 
 
 def _interrupted(error: BaseException) -> bool:

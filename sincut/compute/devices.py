@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, first_line
 from sincut.kernels.launch import triton
 from sincut.kernels.philox import random_words
 from sincut.version import __version__
@@ -46,7 +46,7 @@ def check_launches() -> None:
     try:
         random_words(0, first, 1, 0, 4, 0, 0)
     except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        line = str(error).strip().partition("\n")[0]
+        line = first_line(error)
         if "CUDA" in line:
             raise
         raise SincutError(
@@ -65,9 +65,7 @@ def environment(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "sincut": __version__,
     }
-    with contextlib.suppress(ModuleNotFoundError):  # it exists for Linux only
-        import triton
-
+    if triton is not None:
         found["triton"] = triton.__version__
     return found
 

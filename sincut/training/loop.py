@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sincut.compute.cuda_graph import RecordedStep, own_stream
+from sincut.compute.cuda_graph import RecordedStep, not_recorded, own_stream
 from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import RandomNumbers
@@ -83,8 +83,7 @@ def train(
     def on_failure(error: RuntimeError) -> None:
         if on_notice is None:
             raise error
-        text = str(error).strip().partition("\n")[0]
-        on_notice(f"a step could not be recorded, so every kernel is issued by itself: {text}")
+        on_notice(not_recorded("a step", error))
 
     record = config.device == "cuda" and config.record_steps
     step = RecordedStep(one_step, record=record, on_failure=on_failure)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sincut.compute.cuda_graph import RecordedStep
+from sincut.compute.cuda_graph import RecordedStep, not_recorded
 from sincut.compute.devices import convolutions, mixed_precision
 from sincut.compute.memory import out_of_memory
 from sincut.config.translating import TranslateConfig
@@ -122,8 +122,7 @@ class Network:
     def _not_recorded(self, error: RuntimeError) -> None:
         if self.on_notice is None or out_of_memory(error):  # which smaller tiles may mend
             raise error
-        text = str(error).strip().partition("\n")[0]
-        self.on_notice(f"tiles could not be recorded, so every kernel is issued by itself: {text}")
+        self.on_notice(not_recorded("tiles", error))
 
     def _generate(self, shape: tuple[int, int]) -> dict[str, Tensor]:
         image, *noise = self._inputs[shape]
