@@ -41,8 +41,9 @@ from sincut.compute.memory import free_memory, out_of_memory, peak_memory
 from sincut.config.presets import train_config
 from sincut.demo import render_content
 from sincut.errors import first_line
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, save_model
+from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 from sincut.translation.tiles import as_network, as_pixels
 from sincut.translation.tiling import align_up
 
@@ -296,7 +297,7 @@ def save_random_model(path: Path, channels: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         correction = channels < paper.channels
-        kind = ColourCorrectingGenerator if correction else Generator
+        kind = ColourCorrectingGenerator if correction else StyleGAN2Generator
         generator = kind(channels, paper.blocks, paper.downsamplings)
         with torch.no_grad():
             for name, parameter in generator.named_parameters():

@@ -20,6 +20,7 @@ from sincut.models.generator import Generator
 from sincut.models.model_file import save_model
 from sincut.models.projector import PatchProjector
 from sincut.models.published import generator_from_published, published_name
+from sincut.models.stylegan2_discriminator import TileDiscriminator
 from sincut.training import losses
 
 FILE = Path(
@@ -49,7 +50,7 @@ def generator(golden: dict[str, Tensor]) -> Generator:
 def discriminator(golden: dict[str, Tensor]) -> Discriminator:
     weights = part(golden, "D.")
     channels = [weights["convs.0.0.weight"].shape[0]]
-    discriminator = Discriminator(channels[0], golden["content"].shape[-1])
+    discriminator = TileDiscriminator(channels[0], golden["content"].shape[-1])
     own = discriminator.state_dict()
     discriminator.load_state_dict(
         {name: weights[name_in_d(name)].reshape(own[name].shape) for name in own}

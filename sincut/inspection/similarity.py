@@ -234,7 +234,7 @@ class _Encoded:
             yield (
                 role,
                 [
-                    feature[0][:, *_core(tile, stride_of(self.generator, number))]
+                    feature[0][:, *_core(tile, self.generator.strides[number])]
                     for number, feature in zip(self.layers, features, strict=True)
                 ],
             )
@@ -256,7 +256,7 @@ class _Layer:
         self.number, self.head, self.points = number, head, points
         self.size, self.temperature = size, train.temperature
         self.most = reduced_size(size, config.width)
-        self.stride = stride_of(generator, number)
+        self.stride = generator.strides[number]
         self.places = -(-size[0] // self.stride), -(-size[1] // self.stride)
         count = math.prod(self.places)
         random = np.random.default_rng([config.seed, number])
@@ -471,11 +471,6 @@ def accuracies(query: Tensor, key: Tensor) -> dict[int, float]:
             chances -= np.exp(_log_choose(m - t, n + 1) - draws)
             found[n] = float((chances / (t + 1)).mean())
     return found
-
-
-def stride_of(generator: Generator, layer: int) -> int:
-    """Pixels from one feature of an encoder layer to the next."""
-    return int(2 ** min(max(layer - 1, 0), generator.downsamplings))
 
 
 def _core(tile: Tile, stride: int) -> tuple[slice, slice]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sincut.config.parts import NetworkSettings
 from sincut.errors import SincutError
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.generator import Generator
+from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 
-ARCHITECTURES: dict[str, type[Generator]] = {
-    "stylegan2": Generator,
+ARCHITECTURES: dict[str, Callable[..., Generator]] = {
+    "stylegan2": StyleGAN2Generator,
     "stylegan2-correcting": ColourCorrectingGenerator,
 }
 
 
 def generator_of(config: NetworkSettings) -> Generator:
     """A new generator as its settings ask for it."""
-    kind = ColourCorrectingGenerator if config.correction else Generator
+    kind = ColourCorrectingGenerator if config.correction else StyleGAN2Generator
     return kind(config.channels, config.blocks, config.downsamplings)
 
 
@@ -63,5 +64,5 @@ def normalised(values: Mapping[str, Any]) -> dict[str, Any]:
         )
     arguments = {name: value for name, value in values.items() if name != "correction"}
     return description(
-        (ColourCorrectingGenerator if values["correction"] else Generator)(**arguments)
+        (ColourCorrectingGenerator if values["correction"] else StyleGAN2Generator)(**arguments)
     )

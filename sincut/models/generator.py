@@ -1,105 +1,65 @@
-"""G: encoder and decoder."""
+"""G: what every generator can be asked for, whatever it is built of."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
-from typing import ClassVar, cast
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sincut.kernels.position_noise import position_noise
-from sincut.models.layers import ConvLayer, ResidualBlock, UpsamplingLayer
 
 
-class Generator(nn.Module):
-    """G = decoder ∘ encoder.
+class Generator(nn.Module, ABC):
+    """G = decoder ∘ encoder, whose layers are numbered from 0 on; the feature of a layer is its
+    output, and PatchNCE compares those of the encoder's.
 
-    Encoder layers are numbered as the published code does: 0 the image itself, 1 a 1×1
-    convolution 3 → c, then one residual block per downsampling (channels doubled) and half of
-    the residual blocks; the decoder has the other half, one upsampling layer per downsampling and
-    a 1×1 convolution to RGB with activation. The output is not clamped and may leave [-1, 1].
-
-    Args:
+    Attributes:
         channels: c, the width at full resolution.
-        blocks: residual blocks without downsampling, even; half of them in the decoder.
-        downsamplings: how often the resolution is halved.
+        normalises: whether it normalises over the whole image, so that an output pixel depends on
+            all of it. Otherwise it depends on a window, which :attr:`halo` tells.
+        kept_bytes: per pixel and channel, at the peak, for what the decoder's end reads of earlier
+            layers.
     """
 
-    needed: ClassVar[frozenset[int]] = frozenset()  # encoder layers that the decoder's end reads
-    kept_bytes: ClassVar[int] = 0  # per pixel and channel, at the peak, for those
-
-    def __init__(self, channels: int, blocks: int = 6, downsamplings: int = 1) -> None:
-        super().__init__()
-        self.channels, self.blocks, self.downsamplings = channels, blocks, downsamplings
-        widths = [channels * 2**level for level in range(downsamplings + 1)]
-        wide = widths[-1]
-        self.encoder = nn.ModuleList(
-            [
-                ConvLayer(3, channels, 1),
-                *(ResidualBlock(a, b, down=True) for a, b in pairwise(widths)),
-                *(ResidualBlock(wide, wide) for _ in range(blocks // 2)),
-            ]
-        )
-        self.decoder = nn.ModuleList(ResidualBlock(wide, wide) for _ in range(blocks // 2))
-        self.upsampling = nn.ModuleList(
-            UpsamplingLayer(b, a) for a, b in reversed(list(pairwise(widths)))
-        )
-        self.add_end()
-
-    def add_end(self) -> None:
-        """Make the layers at full resolution that the decoder ends with."""
-        self.to_rgb = ConvLayer(self.channels, 3, 1)
+    channels: int
+    normalises: bool = False
+    kept_bytes: int = 0
 
     @property
-    def end(self) -> list[ConvLayer]:
-        """Those layers, in the order in which they read each other."""
-        return [self.to_rgb]
-
-    def ended(self, source: Tensor, decoded: Tensor, passed: Mapping[int, Tensor]) -> Tensor:
-        """The output, from the input, the decoder's features and the :attr:`needed` layers."""
-        return cast(Tensor, self.to_rgb(decoded))
-
-    @property
-    def arguments(self) -> dict[str, int]:
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
         """What the generator was made with."""
-        return {
-            "channels": self.channels,
-            "blocks": self.blocks,
-            "downsamplings": self.downsamplings,
-        }
 
     @property
+    @abstractmethod
     def alignment(self) -> int:
         """Windows of the image must start at, and be as long as, a multiple of this."""
-        return int(2**self.downsamplings)
 
     @property
+    @abstractmethod
     def halo(self) -> int:
-        """Input pixels on each side of an output pixel that it can depend on, from the layers."""
-        layers = [*self.encoder, *self.decoder, *self.upsampling, *self.end]
-        reach = 0
-        for phase in range(self.alignment):
-            first = last = phase
-            for layer in reversed(layers):
-                first, last = cast(ConvLayer, layer).reads(first, last)
-            reach = max(reach, phase - first, last - phase)
-        return reach
+        """Input pixels on each side of an output pixel that it can depend on, from the layers; of a
+        generator that normalises, beside the statistics of the whole image."""
 
     @property
+    @abstractmethod
     def layer_channels(self) -> list[int]:
         """Channels of encoder layers 0, 1, 2, …"""
-        widths = [self.channels * 2**level for level in range(self.downsamplings + 1)]
-        return [3, *widths, *[widths[-1]] * (self.blocks // 2)]
 
+    @property
+    @abstractmethod
+    def strides(self) -> list[int]:
+        """Pixels of the image from one feature to the next, of encoder layers 0, 1, 2, …"""
+
+    @abstractmethod
     def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:
         """Features of the named encoder layers, in rising order; stops at the last one named."""
-        passed = self._encode(image, layers, stop=max(layers))[1]
-        return [passed[layer] for layer in sorted(layers)]
 
+    @abstractmethod
     def generate(
         self,
         image: Tensor,
@@ -111,96 +71,38 @@ class Generator(nn.Module):
         ``image`` is (N, 3, H, W) with sides that are multiples of :attr:`alignment`; ``noise`` as
         :meth:`position_noise` makes it, or fresh numbers of :meth:`noise_shapes`.
         """
-        source = image
-        image, passed = self._encode(source, {*layers, *self.needed}, stop=len(self.encoder))
-        for block in self.decoder:
-            image = block(image)
-        for level, layer in enumerate(self.upsampling):
-            image = layer(image, noise[level] if noise is not None else None)
-        return self.ended(source, image, passed), [passed[layer] for layer in sorted(layers)]
 
     def forward(self, image: Tensor, noise: Sequence[Tensor] | None = None) -> Tensor:
-        """(N, 3, H, W) of about [-1, 1] → the same shape, not clamped, any size of at least 1.
+        """(N, 3, H, W) of about [-1, 1] → the same shape, any size of at least 1.
 
         Sides that are not a multiple of :attr:`alignment` are extended by their last row or
         column and cut again.
         """
         height, width = image.shape[-2:]
-        bottom, right = -height % self.alignment, -width % self.alignment
+        bottom, right = (self.extended(side) - side for side in (height, width))
         if bottom or right:
             image = F.pad(image, (0, right, 0, bottom), mode="replicate")
         return self.generate(image, noise)[0][..., :height, :width]
+
+    def extended(self, side: int) -> int:
+        """The side of the image that the network works on, for one of ``side`` pixels."""
+        return side + -side % self.alignment
+
+    @property
+    def noise_shrinks(self) -> list[int]:
+        """How much smaller than the image each noise image is: one for every layer with noise."""
+        return []
 
     def position_noise(
         self, seed: int, top: int, left: int, height: int, width: int, device: torch.device
     ) -> list[Tensor]:
         """Noise for a window at absolute (top, left), the same wherever the window's edges are."""
-        shrinks = [2**level for level in reversed(range(self.downsamplings))]
         return [
             position_noise(seed, level, top // s, left // s, height // s, width // s, device)
-            for level, s in enumerate(shrinks)
+            for level, s in enumerate(self.noise_shrinks)
         ]
 
     def noise_shapes(self, images: Tensor) -> list[tuple[int, int, int, int]]:
-        """The noise that a batch of (N, 3, H, W) crops takes, one image per upsampling layer."""
+        """The noise that a batch of (N, 3, H, W) crops takes."""
         count, _, height, width = images.shape
-        shrinks = [2**level for level in reversed(range(self.downsamplings))]
-        return [(count, 1, height // s, width // s) for s in shrinks]
-
-    def _encode(
-        self, image: Tensor, layers: Collection[int], stop: int
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The output of encoder layer ``stop``, and those of ``layers`` on the way by number."""
-        passed = {0: image} if 0 in layers else {}
-        for number, layer in enumerate(self.encoder[:stop], start=1):
-            image = layer(image)
-            if number in layers:
-                passed[number] = image
-        return image, passed
-
-
-class ColourCorrectingGenerator(Generator):
-    """A generator whose output is a correction to an affine map of colours (ours, for short runs).
-
-    The decoder's features are joined with encoder layer 1 by a 3×3 convolution at full resolution,
-    and what comes out of it is added to an affine map of the input's colours. Detail finer than the
-    blurred upsampling can carry then comes from the input, and colours are right from the first
-    step on (:meth:`set_colours`).
-    """
-
-    needed = frozenset({1})
-    kept_bytes = 8
-
-    def add_end(self) -> None:
-        """As :meth:`Generator.add_end`."""
-        self.join = ConvLayer(self.channels, self.channels, 3, gain=1 / math.sqrt(2))
-        # A tenth of the usual gain: at first the correction is small.
-        self.to_rgb = ConvLayer(self.channels, 3, 1, activate=False, gain=0.1)
-        self.colours = nn.Parameter(torch.eye(3)[:, :, None, None].clone())
-        self.offset = nn.Parameter(torch.zeros(3))
-
-    @property
-    def end(self) -> list[ConvLayer]:
-        """As :attr:`Generator.end`."""
-        return [self.join, self.to_rgb]
-
-    def ended(self, source: Tensor, decoded: Tensor, passed: Mapping[int, Tensor]) -> Tensor:
-        """As :meth:`Generator.ended`."""
-        correction = self.to_rgb(self.join(decoded + passed[1]))
-        with torch.autocast(source.device.type, enabled=False):  # bf16 would show as bands
-            recoloured = F.conv2d(source, self.colours, self.offset)
-        return cast(Tensor, recoloured + correction.to(source.dtype))
-
-    @torch.no_grad()
-    def set_colours(self, matrix: Tensor, offset: Tensor) -> None:
-        """Start from this affine map of colours in [-1, 1]: matrix (3, 3), offset (3,)."""
-        self.colours.copy_(matrix[:, :, None, None])
-        self.offset.copy_(offset)
-
-    @torch.no_grad()
-    def change_colours(self, matrix: Tensor, offset: Tensor) -> None:
-        """Follow the output by an affine map of colours in [-1, 1], as a part of the weights."""
-        matrix, offset = (each.to(self.offset) for each in (matrix, offset))
-        for weight in (self.colours, self.to_rgb.weight):
-            weight.copy_(torch.einsum("ij,jchw->ichw", matrix, weight))
-        self.offset.copy_(matrix @ self.offset + offset)
+        return [(count, 1, height // s, width // s) for s in self.noise_shrinks]

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from sincut.errors import SincutError
-from sincut.models.generator import Generator
+from sincut.models.stylegan2 import StyleGAN2Generator
 
 
-def read_published(path: Path) -> Generator:
+def read_published(path: Path) -> StyleGAN2Generator:
     """A generator trained with the authors' single-image code (``latest_net_G.pth``).
 
     Read with ``weights_only=True``: tensors and nothing else.
@@ -36,7 +36,7 @@ def read_published(path: Path) -> Generator:
     return generator_from_published(weights, str(path))
 
 
-def generator_from_published(weights: Any, source: str = "the file") -> Generator:
+def generator_from_published(weights: Any, source: str = "the file") -> StyleGAN2Generator:
     """Our generator with the weights of a published one, given under that code's names."""
     foreign = SincutError(
         f"{source} is not a generator of the authors' single-image model (StyleGAN2 encoder and "
@@ -59,7 +59,9 @@ def generator_from_published(weights: Any, source: str = "the file") -> Generato
     half = len(blocks_and_downs) - downsamplings
     if downsamplings < 1 or half < 1:
         raise foreign
-    generator = Generator(weights["encoder.convs.1.0.weight"].shape[0], 2 * half, downsamplings)
+    generator = StyleGAN2Generator(
+        weights["encoder.convs.1.0.weight"].shape[0], 2 * half, downsamplings
+    )
     expected = generator.state_dict()
     names = {name: published_name(name, half, downsamplings) for name in expected}
     foreign_names = {name for name in weights if not name.endswith(".kernel")}  # blurs: constant

@@ -11,7 +11,8 @@ from PIL import Image
 from sincut.config.translating import TranslateConfig
 from sincut.data.colour_transfer import affine_transfer
 from sincut.images.reading.source import Pixels
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.generator import Generator
+from sincut.models.stylegan2 import ColourCorrectingGenerator
 from sincut.training.state import State
 from sincut.translation.tiles import translate_pixels
 

@@ -15,10 +15,12 @@ from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
 from sincut.data.training_data import TrainingData
 from sincut.models.architectures import generator_of
-from sincut.models.discriminator import Discriminator, TextureDiscriminator
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.discriminator import Discriminator
+from sincut.models.generator import Generator
 from sincut.models.model_file import _part, save_tensors
 from sincut.models.projector import PatchProjector
+from sincut.models.stylegan2 import ColourCorrectingGenerator
+from sincut.models.stylegan2_discriminator import TextureDiscriminator, TileDiscriminator
 
 STATE_FILE = "state.safetensors"
 
@@ -51,7 +53,7 @@ def initial_state(config: TrainConfig) -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator = generator_of(config)
-        kind = TextureDiscriminator if config.lambda_texture > 0 else Discriminator
+        kind = TextureDiscriminator if config.lambda_texture > 0 else TileDiscriminator
         discriminator = kind(
             config.discriminator_channels,
             config.tile,

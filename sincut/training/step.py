@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from sincut.compute.devices import mixed_precision
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
-from sincut.models.discriminator import Discriminator, TextureDiscriminator
+from sincut.models.discriminator import Discriminator
 from sincut.models.projector import PatchProjector
+from sincut.models.stylegan2_discriminator import TextureDiscriminator
 from sincut.training import losses
 from sincut.training.state import State
 

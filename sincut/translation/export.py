@@ -122,7 +122,7 @@ class Translation(nn.Module):
         if noise:
             levels = [
                 _taken(each, torch.arange(rows // shrink), torch.arange(columns // shrink))
-                for each, shrink in zip(noise, _shrinks(self.generator), strict=True)
+                for each, shrink in zip(noise, self.generator.noise_shrinks, strict=True)
             ]
         output = self.generator.generate(source * 2 - 1, levels)[0]
         inside = (torch.arange(self.halo, self.halo + side) for side in (height, width))
@@ -299,14 +299,9 @@ def _smallest_side(generator: Generator, border: str) -> int:
     return 1 if _halo(generator, border) else generator.alignment + 1
 
 
-def _shrinks(generator: Generator) -> list[int]:
-    """How much smaller than the image the noise of each upsampling layer is."""
-    return [2**level for level in reversed(range(generator.downsamplings))]
-
-
 def _noise_sizes(generator: Generator, border: str) -> dict[str, tuple[str, str]]:
     sizes, alignment = {}, generator.alignment
-    for level, shrink in enumerate(_shrinks(generator)):
+    for level, shrink in enumerate(generator.noise_shrinks):
         step, more = alignment // shrink, 2 * _halo(generator, border) // shrink
         rows, columns = (f"{step} * ceil({side} / {alignment}) + {more}" for side in _SIDES)
         sizes[f"noise_{level}"] = rows, columns

@@ -27,7 +27,7 @@ from sincut.inspection import similarity as inspection
 from sincut.inspection import similarity_page
 from sincut.inspection.findings import Inspection, LayerFindings, Match
 from sincut.inspection.inspect import inspect, sheet
-from sincut.inspection.similarity import Axes, accuracies, findings, stride_of
+from sincut.inspection.similarity import Axes, accuracies, findings
 from sincut.inspection.similarity_page import page
 from sincut.inspection.similarity_pictures import (
     _CAPTION,
@@ -35,9 +35,10 @@ from sincut.inspection.similarity_pictures import (
     enlarged,
     heat_picture,
 )
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.generator import Generator
 from sincut.models.model_file import load_generator, load_model, save_model
 from sincut.models.projector import PatchProjector
+from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 from sincut.pages.heat_maps import (
     ReducedMap,
     _lab,
@@ -438,9 +439,9 @@ def test_maps_are_reduced_the_same_in_any_pieces(largest: bool) -> None:
 
 
 def test_strides_of_layers() -> None:
-    generator = Generator(4, blocks=4, downsamplings=2)
+    generator = StyleGAN2Generator(4, blocks=4, downsamplings=2)
     features = generator.encode(torch.zeros(1, 3, 32, 32), range(6))
-    assert [32 // each.shape[2] for each in features] == [stride_of(generator, n) for n in range(6)]
+    assert [32 // each.shape[2] for each in features] == generator.strides
 
 
 def test_heat_is_even_and_rises() -> None:

@@ -12,8 +12,8 @@ import torch
 
 from sincut.errors import SincutError
 from sincut.models.architectures import ARCHITECTURES, described_generator, description
-from sincut.models.generator import ColourCorrectingGenerator, Generator
 from sincut.models.model_file import load_model, load_tensors, save_model
+from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 
@@ -44,7 +44,7 @@ def test_a_model_file_names_its_architecture(name: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    values = json.loads(json.dumps(description(Generator(4))))
+    values = json.loads(json.dumps(description(StyleGAN2Generator(4))))
     with pytest.raises(SincutError) as error:
         described_generator({**values, "architecture": "transformer"})
     assert str(error.value) == (

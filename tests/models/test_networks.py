@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from sincut.compute.devices import convolutions
-from sincut.models.discriminator import Discriminator
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.generator import Generator
 from sincut.models.layers import Blur, ResidualBlock
 from sincut.models.projector import PatchProjector
+from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
+from sincut.models.stylegan2_discriminator import TileDiscriminator
 from sincut.training.losses import r1_penalty
 
 
@@ -27,12 +28,12 @@ def seeded(generator: Generator, noise_weight: float = 0.3) -> Generator:
 
 @pytest.mark.parametrize(("channels", "millions"), [(80, 3.07), (40, 0.77)])
 def test_generator_has_the_published_size(channels: int, millions: float) -> None:
-    count = sum(p.numel() for p in Generator(channels).parameters())
+    count = sum(p.numel() for p in StyleGAN2Generator(channels).parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 def test_discriminator_has_the_published_size() -> None:
-    discriminator = Discriminator()
+    discriminator = TileDiscriminator()
     assert sum(p.numel() for p in discriminator.parameters()) / 1e6 == pytest.approx(
         5.89, abs=0.005
     )
@@ -41,18 +42,18 @@ def test_discriminator_has_the_published_size() -> None:
 
 
 def test_discriminator_can_be_narrower_than_its_first_width() -> None:
-    assert Discriminator(8, 16, max_channels=4)(torch.zeros(1, 3, 16, 16)).shape == (1, 1)
+    assert TileDiscriminator(8, 16, max_channels=4)(torch.zeros(1, 3, 16, 16)).shape == (1, 1)
 
 
 def test_features_have_the_shapes_of_their_layers() -> None:
-    generator = Generator(4)
+    generator = StyleGAN2Generator(4)
     features = generator.encode(torch.zeros(2, 3, 32, 24), (0, 1, 2, 3, 4, 5))
     assert [feature.shape[1] for feature in features] == generator.layer_channels
     assert [tuple(feature.shape[2:]) for feature in features] == [(32, 24)] * 2 + [(16, 12)] * 4
 
 
 def test_encoding_stops_at_the_last_layer_named() -> None:
-    generator = Generator(4)
+    generator = StyleGAN2Generator(4)
     calls = []
     for number, layer in enumerate(generator.encoder, start=1):
         layer.register_forward_hook(lambda *_, number=number: calls.append(number))
@@ -61,7 +62,7 @@ def test_encoding_stops_at_the_last_layer_named() -> None:
 
 
 def test_features_on_the_way_are_those_of_encode() -> None:
-    generator = seeded(Generator(4))
+    generator = seeded(StyleGAN2Generator(4))
     image = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     for passed, encoded in zip(
         generator.generate(image, None, (0, 2, 4))[1],
@@ -87,7 +88,7 @@ def test_halo_is_the_footprint_of_an_input_gradient(
 ) -> None:
     """Everything an output pixel depends on lies within the halo, and something at its edge."""
     generator = seeded(
-        (ColourCorrectingGenerator if correction else Generator)(2, blocks, downsamplings)
+        (ColourCorrectingGenerator if correction else StyleGAN2Generator)(2, blocks, downsamplings)
     )
     if halo is not None:
         assert generator.halo == halo
@@ -109,12 +110,12 @@ def test_halo_is_the_footprint_of_an_input_gradient(
 @pytest.mark.parametrize("size", [(7, 9), (1, 1), (1, 6), (16, 5)])
 def test_any_size_comes_out_as_it_went_in(size: tuple[int, int]) -> None:
     image = torch.randn(1, 3, *size)
-    assert Generator(4)(image).shape == image.shape
-    assert Generator(4, downsamplings=2)(image).shape == image.shape
+    assert StyleGAN2Generator(4)(image).shape == image.shape
+    assert StyleGAN2Generator(4, downsamplings=2)(image).shape == image.shape
 
 
 def test_output_is_not_clamped() -> None:
-    generator = seeded(Generator(4))
+    generator = seeded(StyleGAN2Generator(4))
     assert generator(torch.ones(1, 3, 8, 8, dtype=torch.float64) * 5).abs().max() > 1
 
 
@@ -155,7 +156,7 @@ def test_features_passed_on_the_way_do_not_depend_on_the_kind_of_output() -> Non
 
 def test_noise_is_off_unless_given_and_weighted() -> None:
     image = torch.randn(1, 3, 8, 8, dtype=torch.float64)
-    silent, loud = seeded(Generator(4), noise_weight=0.0), seeded(Generator(4))
+    silent, loud = seeded(StyleGAN2Generator(4), noise_weight=0.0), seeded(StyleGAN2Generator(4))
     noise = [each.double() for each in silent.position_noise(0, 0, 0, 8, 8, torch.device("cpu"))]
     assert torch.equal(silent(image, noise), silent(image))
     assert torch.equal(loud(image), silent(image))
@@ -163,7 +164,7 @@ def test_noise_is_off_unless_given_and_weighted() -> None:
 
 
 def test_noise_of_a_window_belongs_to_its_place() -> None:
-    generator = Generator(2, downsamplings=2)
+    generator = StyleGAN2Generator(2, downsamplings=2)
     cpu = torch.device("cpu")
     plane = generator.position_noise(3, -8, -8, 40, 40, cpu)
     window = generator.position_noise(3, 4, 8, 16, 12, cpu)
@@ -174,7 +175,7 @@ def test_noise_of_a_window_belongs_to_its_place() -> None:
 
 def test_noise_has_a_shape_per_upsampling_layer() -> None:
     crops = torch.zeros(3, 3, 16, 24)
-    generator = Generator(2, downsamplings=2)
+    generator = StyleGAN2Generator(2, downsamplings=2)
     shapes = generator.noise_shapes(crops)
     assert shapes == [(3, 1, 8, 12), (3, 1, 16, 24)]
     noise = [torch.randn(shape) for shape in shapes]
@@ -186,7 +187,7 @@ def test_second_derivatives_through_the_discriminator() -> None:
     block = ResidualBlock(2, 3, down=True).double()
     image = torch.randn(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(block, (image,))
-    discriminator = Discriminator(2, 8, 4).double()
+    discriminator = TileDiscriminator(2, 8, 4).double()
     tile = torch.randn(1, 3, 8, 8, dtype=torch.float64, requires_grad=True)
 
     def trunk(image: torch.Tensor) -> torch.Tensor:  # all but the logit, which is cast to float32
@@ -213,7 +214,7 @@ def test_derivatives_of_the_blur(padding: int, stride: int, sides: tuple[int, in
 def test_networks_on_cuda_are_those_on_a_cpu() -> None:
     """There gains, biases, noise and activations are applied by kernels: outputs, gradients, R1."""
     torch.manual_seed(0)
-    networks = Generator(8, blocks=2), Discriminator(8, 32, 16)
+    networks = StyleGAN2Generator(8, blocks=2), TileDiscriminator(8, 32, 16)
     for parameter in (p for network in networks for p in network.parameters()):
         parameter.data += 0.1 * torch.randn_like(parameter)
     image, noise = torch.randn(2, 3, 32, 32), [torch.randn(2, 1, 32, 32)]
@@ -242,7 +243,7 @@ def test_r1_convolves_nothing_for_the_fixed_filters() -> None:
     """As many convolutions for wide networks as for narrow ones: none per channel."""
     counts = []
     for channels in (2, 16):
-        discriminator = Discriminator(channels, 16)
+        discriminator = TileDiscriminator(channels, 16)
         tiles = torch.randn(1, 3, 16, 16, requires_grad=True)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             r1_penalty(discriminator(tiles), tiles).backward()
@@ -253,7 +254,7 @@ def test_r1_convolves_nothing_for_the_fixed_filters() -> None:
 def test_no_gradient_of_a_mixed_precision_forward_is_lost() -> None:
     """In bf16 every weight still gets a gradient, close to the one in float32."""
     torch.manual_seed(0)
-    generator, image = Generator(8), torch.randn(2, 3, 32, 32)
+    generator, image = StyleGAN2Generator(8), torch.randn(2, 3, 32, 32)
     gradients = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):

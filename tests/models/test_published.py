@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from sincut import load_generator
 from sincut.cli import main
 from sincut.errors import SincutError
-from sincut.models.generator import Generator
 from sincut.models.model_file import load_model
 from sincut.models.published import generator_from_published, published_name, read_published
+from sincut.models.stylegan2 import StyleGAN2Generator
 
 GOLDEN = Path(__file__).parents[1] / "reference/sincut_reference_small.npz"
 
@@ -59,7 +59,7 @@ def test_import_command(weights: dict[str, torch.Tensor], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("blocks", "downsamplings"), [(2, 1), (6, 1), (4, 2), (6, 3)])
 def test_every_structure_is_recognised(blocks: int, downsamplings: int) -> None:
-    ours = Generator(2, blocks, downsamplings)
+    ours = StyleGAN2Generator(2, blocks, downsamplings)
     torch.nn.init.normal_(ours.to_rgb.bias)
     foreign = {
         published_name(name, blocks // 2, downsamplings): value

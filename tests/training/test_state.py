@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, load_tensors, save_model
+from sincut.models.stylegan2 import StyleGAN2Generator
 from sincut.training.state import initial_state, restored_state, save_state
 
 MODEL_HINT = "give a model.safetensors that sincut wrote; for a latest_net_G.pth try sincut import"
@@ -57,7 +57,7 @@ def test_a_model_file_describes_itself(model: Path, pair: tuple[Path, Path]) -> 
 
 
 def test_generator_survives_the_file(tmp_path: Path) -> None:
-    generator = Generator(3, blocks=2, downsamplings=2)
+    generator = StyleGAN2Generator(3, blocks=2, downsamplings=2)
     save_model(tmp_path / "m.safetensors", generator, None, {})
     loaded = load_model(tmp_path / "m.safetensors")
     assert loaded.projector is None

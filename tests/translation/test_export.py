@@ -22,8 +22,9 @@ import sincut.translation.export as exporting
 from sincut.cli import main
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
-from sincut.models.generator import ColourCorrectingGenerator, Generator
+from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, save_model
+from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 from sincut.translation.export import Exported, export, noise_inputs
 from sincut.translation.tiles import translate_pixels
 from sincut.version import __version__
@@ -135,7 +136,7 @@ def corrected(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as ``sincut import`` writes it."""
     torch.manual_seed(1)
-    generator = noisy(Generator(4, blocks=2).requires_grad_(False))
+    generator = noisy(StyleGAN2Generator(4, blocks=2).requires_grad_(False))
     path = tmp_path_factory.mktemp("models") / "plain.safetensors"
     save_model(path, generator, None, {"origin": "imported from latest_net_G.pth"})
     return path

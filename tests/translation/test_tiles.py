@@ -15,6 +15,7 @@ from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.images.bit_depth import as_depth
 from sincut.models.generator import Generator
+from sincut.models.stylegan2 import StyleGAN2Generator
 from sincut.translation import tiles as module
 from sincut.translation.tiles import (
     Network,
@@ -33,7 +34,9 @@ SIZES = [(257, 333), (500, 1), (1, 500), (64, 64), (97, 31)]
 def trained_like(downsamplings: int = 1, channels: int = 4) -> Generator:
     """A generator whose noise and biases are not zero."""
     torch.manual_seed(1)
-    generator = Generator(channels, downsamplings=downsamplings).eval().requires_grad_(False)
+    generator = (
+        StyleGAN2Generator(channels, downsamplings=downsamplings).eval().requires_grad_(False)
+    )
     for name, parameter in generator.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.2)
@@ -207,7 +210,7 @@ def test_tiles_are_halved_when_memory_ends(
     mask = np.random.default_rng(0).random(size, np.float32) if masked else None
     expected = all_at_once(engine_for(generator, *size), rgb, mask)
     limit, tried = 160 * 130, []
-    real = Generator.generate
+    real = StyleGAN2Generator.generate
 
     def scarce(self: Generator, image: torch.Tensor, *rest: Any) -> Any:
         tried.append(image.shape[-2] * image.shape[-1])
@@ -215,7 +218,7 @@ def test_tiles_are_halved_when_memory_ends(
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: no memory")
         return real(self, image, *rest)
 
-    monkeypatch.setattr(Generator, "generate", scarce)
+    monkeypatch.setattr(StyleGAN2Generator, "generate", scarce)
     engine = engine_for(generator, *size)
     assert np.abs(all_at_once(engine, rgb, mask).astype(int) - expected).max() <= 1
     before = engine.splits
@@ -228,7 +231,7 @@ def test_memory_that_is_never_enough_is_told(monkeypatch: pytest.MonkeyPatch) ->
     def scarce(*_: Any) -> Any:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Generator, "generate", scarce)
+    monkeypatch.setattr(StyleGAN2Generator, "generate", scarce)
     engine = engine_for(trained_like(), 64, 64)
     with pytest.raises(SincutError) as caught:
         all_at_once(engine, picture(64, 64))
@@ -249,7 +252,7 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) 
     def broken(*_: Any) -> Any:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(Generator, "generate", broken)
+    monkeypatch.setattr(StyleGAN2Generator, "generate", broken)
     with pytest.raises(RuntimeError, match="something else"):
         all_at_once(engine_for(trained_like(), 64, 64), picture(64, 64))
 

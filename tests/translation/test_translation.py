@@ -25,8 +25,8 @@ from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.images.reading.source import Source
 from sincut.images.writing.writer import Writer
-from sincut.models.generator import Generator
 from sincut.models.model_file import load_generator, load_model, save_model
+from sincut.models.stylegan2 import StyleGAN2Generator
 from sincut.translation.inputs import planned_outputs
 from sincut.translation.one_image import OneImage
 from sincut.translation.plan import Plan
@@ -60,7 +60,7 @@ def test_verify_reports_the_difference(
         (done,) = translate(noisy_model, source, tmp_path / "out.png", border=border, **options)
         assert done.difference is not None
         assert done.difference < 2e-3
-    monkeypatch.setattr(Generator, "halo", 10)
+    monkeypatch.setattr(StyleGAN2Generator, "halo", 10)
     (done,) = translate(noisy_model, source, tmp_path / "out.png", **options)
     assert done.difference is not None
     assert done.difference > 0.1
@@ -126,7 +126,7 @@ def test_outputs_are_protected(tiny_run: Path, pair: tuple[Path, Path], tmp_path
 def test_wrong_outputs_are_refused_before_the_work(
     tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Generator, "generate", None)  # no work
+    monkeypatch.setattr(StyleGAN2Generator, "generate", None)  # no work
     assert refusal(tiny_run, pair[0], tmp_path / "none" / "out.png") == (
         f"the folder {tmp_path / 'none'} does not exist; create it first"
     )
@@ -164,7 +164,7 @@ def test_real_painting(tiny_run: Path, real_pair: tuple[Path, Path], tmp_path: P
 def noisy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random generator whose noise counts."""
     torch.manual_seed(3)
-    generator = Generator(4).eval().requires_grad_(False)
+    generator = StyleGAN2Generator(4).eval().requires_grad_(False)
     for layer in generator.upsampling:
         torch.nn.init.constant_(layer.noise_weight, 0.3)
     path = tmp_path_factory.mktemp("models") / "noisy.safetensors"
