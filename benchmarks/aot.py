@@ -120,7 +120,11 @@ def of_rows(kernel: Any, count: int | None, target: int) -> dict[str, Any]:
     Triton makes an argument that is 1 a constant, so one row is a kernel of its own.
     """
     constants: dict[str, Any] = {"ROWS": PREPARE_ROWS, "WIDTH": MAX_WIDTH}
-    constants |= {"PARTS": 2, "INTERPRETED": False} if kernel is prepare else {"SPLITS": MAX_SPLITS}
+    constants |= (
+        {"PARTS": 2, "INTERPRETED": False}
+        if kernel is prepare
+        else {"SPLITS": MAX_SPLITS, "LENGTHENED": True}
+    )
     name = kernel.fn.__name__
     if count is not None:
         constants["count"] = count

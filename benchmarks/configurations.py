@@ -48,7 +48,7 @@ def measure(dtype: torch.dtype, tell: Callable[[dict[str, Any]], None]) -> list[
             for _ in range(2)
         )
         groups = shape.groups * shape.layers
-        shipped = kernels._plan(query, TEMPERATURE, groups)
+        shipped = kernels._plan(query, TEMPERATURE, groups, 0.0)
         for plan in _plans(shipped, parts):
             row: dict[str, Any] = {
                 "shape": str(shape), "type": str(dtype).removeprefix("torch."),

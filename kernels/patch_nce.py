@@ -1,7 +1,8 @@
 """PatchNCE: normalised similarity and cross entropy (InfoNCE) over groups of rows.
 
 For queries q and keys k of shape (N, D), split into ``groups`` equal blocks of consecutive rows,
-with q̂ = q/‖q‖ and k̂ = k/‖k‖ (a zero row stays zero) and the positive of row i being key i::
+with q̂ = q/(‖q‖ + ε) and k̂ = k/(‖k‖ + ε) (a zero row stays zero) and the positive of row i being
+key i::
 
     s_ij   = q̂_i · k̂_j / temperature            for i, j in the same block
     loss_i = log Σ_j exp(s_ij) − s_ii = log(1 + Σ_{j≠i} exp(s_ij) / exp(s_ii))          (N,)
@@ -10,7 +11,9 @@ The gradients, with p_ij = exp(s_ij) / Σ_j exp(s_ij) and g the incoming one::
 
     ∂loss_i/∂q̂_i = (Σ_{j≠i} p_ij k̂_j − (1 − p_ii) k̂_i) / temperature
     ∂loss  /∂k̂_j = (Σ_{i≠j} g_i p_ij q̂_i − g_j (1 − p_jj) q̂_j) / temperature
-    ∂/∂x = (∂/∂x̂ − (∂/∂x̂ · x̂) x̂) / ‖x‖                          for both, x̂ = x/‖x‖
+    ∂/∂x = (∂/∂x̂ − (∂/∂x̂ · x̂) x/‖x‖) / (‖x‖ + ε)               for both, 0 for a zero row
+
+ε is 0, or CUT's published 1e-7: at the start of a training its rows are as short as 1e-6.
 
 The first is an attention output with keys as values, so one pass over the keys gives the loss and
 the query's gradient, and memory is linear in N. The key's gradient is the same pass with the roles
@@ -40,7 +43,14 @@ from torch import Tensor
 from sincut.kernels.launch import interpreted, jit, on_device_of, rounded, tl, triton
 
 
-def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1) -> Tensor:
+def patch_nce(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float = 0.07,
+    groups: int = 1,
+    epsilon: float = 0.0,
+) -> Tensor:
     """Cross entropy of each query against the keys of its block.
 
     CUDA tensors go through the Triton kernels; through the reference go CPU tensors, float64, rows
@@ -53,18 +63,19 @@ def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: 
         temperature: τ > 0.
         groups: number of equal blocks of consecutive rows whose members are each other's
             negatives; 1 takes all rows together.
+        epsilon: ε ≥ 0, added to a row's length before it is divided by it.
 
     Returns:
         (N,) losses, float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: shapes, types, temperature or groups that do not fit.
+        ValueError: shapes, types, temperature, groups or epsilon that do not fit.
         RuntimeError: on asking the kernels for a second derivative; they have none.
     """
     served = query.is_cuda and query.dtype in _LANES and query.shape[-1] <= MAX_WIDTH
-    if served and torch.cuda.get_device_capability(query.device) >= (8, 0):
-        return patch_nce_triton(query, key, temperature=temperature, groups=groups)
-    return patch_nce_reference(query, key, temperature=temperature, groups=groups)
+    served = served and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    run = patch_nce_triton if served else patch_nce_reference
+    return run(query, key, temperature=temperature, groups=groups, epsilon=epsilon)
 
 
 def multilayer_patch_nce(
@@ -73,6 +84,7 @@ def multilayer_patch_nce(
     *,
     temperature: float = 0.07,
     groups: int = 1,
+    epsilon: float = 0.0,
 ) -> list[Tensor]:
     """:func:`patch_nce` of several layers, in one launch where their shapes agree.
 
@@ -81,7 +93,7 @@ def multilayer_patch_nce(
     """
     if len({query.shape for query in queries}) > 1:
         return [
-            patch_nce(query, key, temperature=temperature, groups=groups)
+            patch_nce(query, key, temperature=temperature, groups=groups, epsilon=epsilon)
             for query, key in zip(queries, keys, strict=True)
         ]
     loss = patch_nce(
@@ -89,43 +101,56 @@ def multilayer_patch_nce(
         torch.cat(list(keys)),
         temperature=temperature,
         groups=len(queries) * groups,
+        epsilon=epsilon,
     )
     return list(loss.chunk(len(queries)))
 
 
 def patch_nce_reference(
-    query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float = 0.07,
+    groups: int = 1,
+    epsilon: float = 0.0,
 ) -> Tensor:
     """The formula as written, for any device. Arguments and result as for :func:`patch_nce`."""
-    _check(query, key, temperature, groups)
+    _check(query, key, temperature, groups, epsilon)
     shape = (groups, query.shape[0] // groups, query.shape[1])
     with torch.autocast(query.device.type, enabled=False):  # a caller's would round the logits
-        query, key = (_normalised(rows).reshape(shape) for rows in (query, key))
+        query, key = (_normalised(rows, epsilon).reshape(shape) for rows in (query, key))
         similarity = query @ key.mT / temperature  # (groups, N / groups, N / groups)
         positive = similarity.diagonal(dim1=1, dim2=2)
         return (similarity.logsumexp(dim=2) - positive).flatten()
 
 
 def patch_nce_triton(
-    query: Tensor, key: Tensor, *, temperature: float = 0.07, groups: int = 1
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float = 0.07,
+    groups: int = 1,
+    epsilon: float = 0.0,
 ) -> Tensor:
     """The kernels, always: for CPU tensors they need Triton's interpreter.
 
     Arguments and result as for :func:`patch_nce`. The products are taken before they are divided
     by the norms, so entries should stay within 1e±16.
     """
-    _check(query, key, temperature, groups)
+    _check(query, key, temperature, groups, epsilon)
     if query.dtype not in _LANES:
         raise ValueError(f"query and key must be float32, bfloat16 or float16, got {query.dtype}")
     if query.shape[1] > MAX_WIDTH:
         raise ValueError(f"rows must have at most {MAX_WIDTH} entries, got {query.shape[1]}")
     # The registered operator is for compilers; its dispatch alone costs more than a small loss.
     run = _forward if torch.compiler.is_compiling() else _PatchNCE.apply
-    loss: Tensor = run(query.contiguous(), key.contiguous(), temperature, groups)[0]  # type: ignore[no-untyped-call]
+    loss: Tensor = run(  # type: ignore[no-untyped-call]
+        query.contiguous(), key.contiguous(), temperature, groups, epsilon
+    )[0]
     return loss
 
 
-def _check(query: Tensor, key: Tensor, temperature: float, groups: int) -> None:
+def _check(query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float) -> None:
     if query.ndim != 2 or query.shape != key.shape:
         raise ValueError(
             f"query and key must both be (N, D), got {tuple(query.shape)} and {tuple(key.shape)}"
@@ -136,19 +161,24 @@ def _check(query: Tensor, key: Tensor, temperature: float, groups: int) -> None:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     if groups < 1 or query.shape[0] % groups:
         raise ValueError(f"groups must divide the {query.shape[0]} rows, got {groups}")
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon must be at least 0, got {epsilon}")
 
 
-def _normalised(rows: Tensor) -> Tensor:
-    """Rows of length one in float32 (or float64); zero rows stay zero and get gradient zero."""
+def _normalised(rows: Tensor, epsilon: float) -> Tensor:
+    """Rows by their lengths plus ``epsilon``, in float32 (or float64); zero rows stay zero and get
+    gradient zero."""
     rows = rows if rows.dtype == torch.float64 else rows.float()
     largest = rows.detach().abs().amax(dim=1, keepdim=True)
     zero = largest == 0
-    # The result does not depend on a row's scale. Divided by its largest entry, a constant here,
-    # no square overflows or underflows, forward or backward. A zero row is multiplied by 0 instead
-    # of 1/norm; the norm of 1 it gets before keeps the infinite slope out of the backward pass.
-    rows = rows / largest.where(~zero, 1.0)
+    # Where all is divided by a row's largest entry, a constant here, the result is the same, and no
+    # square overflows or underflows, forward or backward. A zero row is multiplied by 0 instead of
+    # 1/norm; the norm of 1 it gets before keeps the infinite slope out of the backward pass.
+    largest = largest.where(~zero, 1.0)
+    rows = rows / largest
     squares = rows.square().sum(dim=1, keepdim=True).where(~zero, 1.0)
-    return rows * squares.rsqrt().where(~zero, 0.0)
+    inverse = 1 / (squares.sqrt() + epsilon / largest) if epsilon else squares.rsqrt()
+    return rows * inverse.where(~zero, 0.0)
 
 
 # --- The kernels --------------------------------------------------------------------------------
@@ -212,14 +242,14 @@ _LOG2_E = tl.constexpr(math.log2(math.e)) if triton else None
 
 
 @jit()
-def _inverse_norm(x):  # type: ignore[no-untyped-def]
-    """1 / ‖row‖ of (rows, width), 0 for zero rows, without overflow of the squares."""
+def _inverse_norm(x, epsilon):  # type: ignore[no-untyped-def]
+    """1 / (‖row‖ + ε) of (rows, width), 0 for zero rows, without overflow of the squares."""
     largest = tl.max(tl.abs(x), axis=1)
     zero = largest == 0.0
     largest = tl.where(zero, 1.0, largest)
     x = x / largest[:, None]
     squares = tl.where(zero, 1.0, tl.sum(x * x, axis=1))
-    return tl.where(zero, 0.0, 1.0 / (tl.sqrt(squares) * largest))
+    return tl.where(zero, 0.0, 1.0 / (tl.sqrt(squares) * largest + epsilon))
 
 
 @jit()
@@ -244,6 +274,7 @@ def prepare(  # type: ignore[no-untyped-def]
     count,
     width,
     inverse_temperature,
+    epsilon,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     PARTS: tl.constexpr,
@@ -256,7 +287,7 @@ def prepare(  # type: ignore[no-untyped-def]
     place = row.to(tl.int64)[:, None] * width + column[None, :]
     query = tl.load(query_ptr + place, mask=inside, other=0.0).to(tl.float32)
     key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    query_inverse, key_inverse = _inverse_norm(query), _inverse_norm(key)
+    query_inverse, key_inverse = _inverse_norm(query, epsilon), _inverse_norm(key, epsilon)
     cosine = tl.sum((query * query_inverse[:, None]) * (key * key_inverse[:, None]), axis=1)
     tl.store(query_inverse_ptr + row, query_inverse, mask=row < count)
     tl.store(key_inverse_ptr + row, key_inverse, mask=row < count)
@@ -458,9 +489,11 @@ def finish_query(  # type: ignore[no-untyped-def]
     count,
     width,
     inverse_temperature,
+    epsilon,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
+    LENGTHENED: tl.constexpr,
 ):
     """Splits → loss, ∂loss_i/∂q_i, log Σ exp(s_ij) and 1 − p_ii."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -498,10 +531,11 @@ def finish_query(  # type: ignore[no-untyped-def]
     key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
     query_inverse = tl.load(query_inverse_ptr + row, mask=exists, other=0.0)
     key_inverse = tl.load(key_inverse_ptr + row, mask=exists, other=0.0)
+    query_unit = query * (_inverse_norm(query, 0.0) if LENGTHENED else query_inverse)[:, None]
     query = query * query_inverse[:, None]
     key = key * key_inverse[:, None]
     gradient = (sums / total[:, None] - miss[:, None] * key) * inverse_temperature
-    gradient = gradient - tl.sum(gradient * query, axis=1)[:, None] * query
+    gradient = gradient - tl.sum(gradient * query, axis=1)[:, None] * query_unit
     tl.store(loss_ptr + row, loss, mask=exists)
     tl.store(normaliser_ptr + row, tl.log(total) + bound, mask=exists)
     tl.store(miss_ptr + row, miss, mask=exists)
@@ -520,9 +554,11 @@ def finish_key(  # type: ignore[no-untyped-def]
     count,
     width,
     inverse_temperature,
+    epsilon,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
+    LENGTHENED: tl.constexpr,
 ):
     """Splits → ∂loss/∂k_j; ``weight`` is g_j (1 − p_jj)."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -538,10 +574,11 @@ def finish_key(  # type: ignore[no-untyped-def]
     key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
     query = query * tl.load(query_inverse_ptr + row, mask=exists, other=0.0)[:, None]
     key_inverse = tl.load(key_inverse_ptr + row, mask=exists, other=0.0)
+    key_unit = key * (_inverse_norm(key, 0.0) if LENGTHENED else key_inverse)[:, None]
     key = key * key_inverse[:, None]
     weight = tl.load(weight_ptr + row, mask=exists, other=0.0)
     gradient = (sums - weight[:, None] * query) * inverse_temperature
-    gradient = gradient - tl.sum(gradient * key, axis=1)[:, None] * key
+    gradient = gradient - tl.sum(gradient * key, axis=1)[:, None] * key_unit
     tl.store(gradient_ptr + place, gradient * key_inverse[:, None], mask=inside)
 
 
@@ -561,6 +598,7 @@ class _Plan:
     size: int  # rows per block
     groups: int
     inverse_temperature: float
+    epsilon: float
     chosen: Configuration
     splits: int
 
@@ -579,7 +617,7 @@ class _Plan:
         return int(triton.cdiv(self.size, self.chosen.rows))
 
 
-def _plan(query: Tensor, temperature: float, groups: int) -> _Plan:
+def _plan(query: Tensor, temperature: float, groups: int, epsilon: float) -> _Plan:
     count, width = query.shape
     size = count // groups
     capability, processors = 90, 1  # what the interpreter imitates
@@ -593,7 +631,7 @@ def _plan(query: Tensor, temperature: float, groups: int) -> _Plan:
         triton.cdiv(size, chosen.columns),
         processors * chosen.resident,
     )
-    return _Plan(count, width, size, groups, 1 / temperature, chosen, splits)
+    return _Plan(count, width, size, groups, 1 / temperature, epsilon, chosen, splits)
 
 
 def best_splits(programs: int, tiles: int, at_once: int) -> int:
@@ -656,6 +694,7 @@ def _prepared(plan: _Plan, query: Tensor, key: Tensor) -> tuple[list[Tensor], li
         plan.count,
         plan.width,
         plan.inverse_temperature,
+        plan.epsilon,
         ROWS=PREPARE_ROWS,
         WIDTH=plan.padded_width,
         PARTS=plan.chosen.parts,
@@ -665,18 +704,23 @@ def _prepared(plan: _Plan, query: Tensor, key: Tensor) -> tuple[list[Tensor], li
 
 
 def _finish_launch(plan: _Plan) -> dict[str, Any]:
-    return {"ROWS": PREPARE_ROWS, "WIDTH": plan.padded_width, "SPLITS": plan.splits}
+    return {
+        "ROWS": PREPARE_ROWS,
+        "WIDTH": plan.padded_width,
+        "SPLITS": plan.splits,
+        "LENGTHENED": plan.epsilon > 0,
+    }
 
 
 def _loss_and_gradient(
-    query: Tensor, key: Tensor, temperature: float, groups: int
+    query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss (N,), ∂loss_i/∂q_i (N, D), log Σ_j exp(s_ij) (N,), 1 − p_ii (N,); all float32."""
     gradient = torch.empty_like(query, dtype=torch.float32)
     loss, normaliser, miss = (gradient.new_empty((len(query),)) for _ in range(3))
     if len(query) == 0:
         return loss, gradient, normaliser, miss
-    plan = _plan(query, temperature, groups)
+    plan = _plan(query, temperature, groups, epsilon)
     with on_device_of(query):
         queries, keys, positive = _prepared(plan, query, key)
         sums, totals, largest = _attend(plan, queries, [*keys, keys[2], keys[2]], for_key=False)
@@ -696,6 +740,7 @@ def _loss_and_gradient(
             plan.count,
             plan.width,
             plan.inverse_temperature,
+            plan.epsilon,
             **_finish_launch(plan),
         )
     return loss, gradient, normaliser, miss
@@ -706,7 +751,7 @@ _forward = torch.library.custom_op("sincut::patch_nce", _loss_and_gradient, muta
 
 @_forward.register_fake
 def _(
-    query: Tensor, key: Tensor, temperature: float, groups: int
+    query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     row = query.new_empty((query.shape[0],), dtype=torch.float32)
     gradient = torch.empty_like(query, dtype=torch.float32)
@@ -721,12 +766,13 @@ def _gradient_of_keys(
     miss: Tensor,
     temperature: float,
     groups: int,
+    epsilon: float,
 ) -> Tensor:
     """∂(incoming · loss)/∂k, (N, D) float32; ``normaliser`` and ``miss`` from the forward pass."""
     gradient = torch.empty_like(key, dtype=torch.float32)
     if len(key) == 0:
         return gradient
-    plan = _plan(query, temperature, groups)
+    plan = _plan(query, temperature, groups, epsilon)
     with on_device_of(query):
         queries, keys, _ = _prepared(plan, query, key)
         gain = incoming * queries[2]
@@ -742,6 +788,7 @@ def _gradient_of_keys(
             plan.count,
             plan.width,
             plan.inverse_temperature,
+            plan.epsilon,
             **_finish_launch(plan),
         )
     return gradient
@@ -761,6 +808,7 @@ def _(
     miss: Tensor,
     temperature: float,
     groups: int,
+    epsilon: float,
 ) -> Tensor:
     return torch.empty_like(key, dtype=torch.float32)
 
@@ -769,7 +817,7 @@ _NO_SECOND = "patch_nce has no second derivative; use patch_nce_reference"
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    query, key, ctx.temperature, ctx.groups = inputs
+    query, key, *ctx.how = inputs
     _, gradient, normaliser, miss = output
     ctx.save_for_backward(query, key, gradient, normaliser, miss)
     ctx.set_materialize_grads(False)
@@ -780,20 +828,19 @@ def _backward(
     incoming: Tensor | None,
     *others: Tensor | None,
     gradient_of_keys: Callable[..., Tensor] = _key_gradient,
-) -> tuple[Tensor | None, Tensor | None, None, None]:
+) -> tuple[Tensor | None, Tensor | None, None, None, None]:
     if any(other is not None for other in others):
         raise RuntimeError(_NO_SECOND)
     if incoming is None:
-        return None, None, None, None
+        return None, None, None, None, None
     query, key, gradient, normaliser, miss = ctx.saved_tensors
     of_query = of_key = None
     if ctx.needs_input_grad[0]:
         of_query = (gradient * incoming[:, None]).to(query.dtype)
     if ctx.needs_input_grad[1]:
-        of_key = gradient_of_keys(
-            query, key, incoming.contiguous(), normaliser, miss, ctx.temperature, ctx.groups
-        ).to(key.dtype)
-    return of_query, of_key, None, None
+        incoming = incoming.contiguous()
+        of_key = gradient_of_keys(query, key, incoming, normaliser, miss, *ctx.how).to(key.dtype)
+    return of_query, of_key, None, None, None
 
 
 _forward.register_autograd(_backward, setup_context=_save)

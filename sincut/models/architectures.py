@@ -8,11 +8,13 @@ from typing import Any
 from sincut.config.parts import NetworkSettings
 from sincut.errors import SincutError
 from sincut.models.generator import Generator
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 
 ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "stylegan2": StyleGAN2Generator,
     "stylegan2-correcting": ColourCorrectingGenerator,
+    "resnet": ResnetGenerator,
 }
 
 

@@ -47,13 +47,13 @@ class Generator(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def layer_channels(self) -> list[int]:
-        """Channels of encoder layers 0, 1, 2, …"""
+    def layer_channels(self) -> dict[int, int]:
+        """Channels of the encoder layers that have features, by number, in rising order."""
 
     @property
     @abstractmethod
-    def strides(self) -> list[int]:
-        """Pixels of the image from one feature to the next, of encoder layers 0, 1, 2, …"""
+    def strides(self) -> dict[int, int]:
+        """Pixels of the image from one feature to the next, of the same layers."""
 
     @abstractmethod
     def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sincut.errors import SincutError
+from sincut.models.generator import Generator
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import StyleGAN2Generator
 
 
-def read_published(path: Path) -> StyleGAN2Generator:
-    """A generator trained with the authors' single-image code (``latest_net_G.pth``).
+def read_published(path: Path) -> Generator:
+    """A generator trained with the authors' code (``latest_net_G.pth``), on one pair or on folders.
 
     Read with ``weights_only=True``: tensors and nothing else.
 
@@ -36,18 +39,29 @@ def read_published(path: Path) -> StyleGAN2Generator:
     return generator_from_published(weights, str(path))
 
 
-def generator_from_published(weights: Any, source: str = "the file") -> StyleGAN2Generator:
+def generator_from_published(weights: Any, source: str = "the file") -> Generator:
     """Our generator with the weights of a published one, given under that code's names."""
-    foreign = SincutError(
-        f"{source} is not a generator of the authors' single-image model (StyleGAN2 encoder and "
-        "decoder); give the latest_net_G.pth of a run with --model sincut"
-    )
-    if (
-        not isinstance(weights, Mapping)
-        or "encoder.convs.1.0.weight" not in weights
-        or not all(isinstance(value, torch.Tensor) for value in weights.values())
+    if isinstance(weights, Mapping) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
     ):
-        raise foreign
+        # What was trained on a CPU has names that the code itself cannot read.
+        named = {name.removeprefix("module."): value for name, value in weights.items()}
+        generator: Generator | None = None
+        if "encoder.convs.1.0.weight" in named:
+            generator = _stylegan2(named)
+        elif "model.1.weight" in named:
+            generator = _resnet(named)
+        if generator is not None:
+            return generator
+    raise SincutError(
+        f"{source} is not a generator of the authors' code: neither of its single-image model "
+        "(StyleGAN2 encoder and decoder) nor of CUT or FastCUT (ResNet with instance norm); give "
+        "the latest_net_G.pth of a run with --model sincut or cut"
+    )
+
+
+def _stylegan2(weights: Mapping[str, Tensor]) -> StyleGAN2Generator | None:
+    """That of the single-image model, if it is one."""
     blocks_and_downs = {
         name.split(".")[2]
         for name in weights
@@ -58,21 +72,67 @@ def generator_from_published(weights: Any, source: str = "the file") -> StyleGAN
     )
     half = len(blocks_and_downs) - downsamplings
     if downsamplings < 1 or half < 1:
-        raise foreign
-    generator = StyleGAN2Generator(
-        weights["encoder.convs.1.0.weight"].shape[0], 2 * half, downsamplings
-    )
-    expected = generator.state_dict()
-    names = {name: published_name(name, half, downsamplings) for name in expected}
-    foreign_names = {name for name in weights if not name.endswith(".kernel")}  # blurs: constant
-    if foreign_names != set(names.values()) or any(
-        weights[names[name]].numel() != value.numel() for name, value in expected.items()
+        return None
+    channels = weights["encoder.convs.1.0.weight"].shape[0]
+    generator = StyleGAN2Generator(channels, 2 * half, downsamplings)
+    names = {name: published_name(name, half, downsamplings) for name in generator.state_dict()}
+    # Blurs are constant.
+    rest = {name for name in weights if not name.endswith(".kernel")} - set(names.values())
+    return generator if _load(generator, weights, names, rest) else None
+
+
+def _resnet(weights: Mapping[str, Tensor]) -> ResnetGenerator | None:
+    """That of CUT and FastCUT, if it is one."""
+    found = (re.fullmatch(r"model\.(\d+)\.conv_block\.1\.weight", name) for name in weights)
+    places = sorted(int(match[1]) for match in found if match)
+    if not places or places != list(range(places[0], places[-1] + 1)):
+        return None
+    # A blur is a place of its own, behind or before a convolution.
+    after = places[-1] + 1
+    blurs = {"blur_down": places[0] == 12, "blur_up": f"model.{after}.weight" not in weights}
+    generator = ResnetGenerator(weights["model.1.weight"].shape[0], len(places), **blurs)
+    names = {name: published_resnet_name(name, generator) for name in generator.state_dict()}
+    # Constant blurs, and biases before a norm, which have no influence.
+    idle = {name.replace("weight", "bias") for name in names.values()} - set(names.values())
+    rest = {name for name in weights if not name.endswith(".filt")} - set(names.values()) - idle
+    return generator if _load(generator, weights, names, rest) else None
+
+
+def _load(
+    generator: Generator, weights: Mapping[str, Tensor], names: Mapping[str, str], rest: set[str]
+) -> bool:
+    """Give it those weights, if they are there, of its sizes, and leave no ``rest``."""
+    own = generator.state_dict()
+    if rest or any(
+        names[name] not in weights or weights[names[name]].numel() != value.numel()
+        for name, value in own.items()
     ):
-        raise foreign
+        return False
     generator.load_state_dict(
-        {name: weights[names[name]].float().reshape(v.shape) for name, v in expected.items()}
+        {name: weights[names[name]].float().reshape(value.shape) for name, value in own.items()}
     )
-    return generator
+    return True
+
+
+def published_resnet_name(name: str, generator: ResnetGenerator) -> str:
+    """What the published code calls a parameter of our ResNet: places in one sequence, where norms,
+    activations, paddings and blurs count."""
+    *layer, kind = name.split(".")
+    down, up = 4 if generator.blur_down else 3, 4 if generator.blur_up else 3
+    first_block = 4 + 2 * down
+    first_up = first_block + generator.blocks
+    if layer[0] == "residual":
+        inside = {"conv1": 1, "conv2": 5}[layer[2]]
+        return f"model.{first_block + int(layer[1])}.conv_block.{inside}.{kind}"
+    place = {
+        "first": 1,
+        "down1": 4,
+        "down2": 4 + down,
+        "up1": first_up + up - 3,
+        "up2": first_up + 2 * up - 3,
+        "last": first_up + 2 * up + 1,
+    }[layer[0]]
+    return f"model.{place}.{kind}"
 
 
 def published_name(name: str, half: int, downsamplings: int) -> str:

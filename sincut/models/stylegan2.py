@@ -89,16 +89,17 @@ class StyleGAN2Generator(Generator):
         return reach
 
     @property
-    def layer_channels(self) -> list[int]:
-        """Channels of encoder layers 0, 1, 2, …"""
+    def layer_channels(self) -> dict[int, int]:
+        """Channels of the encoder layers that have features, by number, in rising order."""
         widths = [self.channels * 2**level for level in range(self.downsamplings + 1)]
-        return [3, *widths, *[widths[-1]] * (self.blocks // 2)]
+        return dict(enumerate([3, *widths, *[widths[-1]] * (self.blocks // 2)]))
 
     @property
-    def strides(self) -> list[int]:
+    def strides(self) -> dict[int, int]:
         """As :attr:`Generator.strides`."""
         halved = [2 ** (level + 1) for level in range(self.downsamplings)]
-        return [1, 1, *halved, *[2**self.downsamplings] * (self.blocks // 2)]
+        blocks = [2**self.downsamplings] * (self.blocks // 2)
+        return dict(enumerate([1, 1, *halved, *blocks]))
 
     def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:
         """Features of the named encoder layers, in rising order; stops at the last one named."""

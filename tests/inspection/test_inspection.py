@@ -441,7 +441,7 @@ def test_maps_are_reduced_the_same_in_any_pieces(largest: bool) -> None:
 def test_strides_of_layers() -> None:
     generator = StyleGAN2Generator(4, blocks=4, downsamplings=2)
     features = generator.encode(torch.zeros(1, 3, 32, 32), range(6))
-    assert [32 // each.shape[2] for each in features] == generator.strides
+    assert [32 // each.shape[2] for each in features] == [*generator.strides.values()]
 
 
 def test_heat_is_even_and_rises() -> None:

@@ -146,3 +146,44 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         patch_nce(*(torch.ones(shape) for shape in shapes), **options)  # type: ignore[arg-type]
+
+
+def by_epsilon(query: Tensor, key: Tensor, epsilon: float) -> Tensor:
+    """The formula of CUT's code: v / (‖v‖ + ε), float64."""
+    query, key = (each / (each.norm(dim=1, keepdim=True) + epsilon) for each in (query, key))
+    similarity = query @ key.T / 0.07
+    return similarity.logsumexp(dim=1) - similarity.diagonal()
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-7, 1e-3, 1.0])
+def test_epsilon_is_added_to_the_lengths(scale: float) -> None:
+    """Rows as short as at the start of a training of CUT's."""
+    query, key = (scale * rows(32, 16, s, torch.float64) for s in (0, 1))
+    ours, theirs = (query.clone().requires_grad_() for _ in range(2))
+    loss = patch_nce(ours, key, epsilon=1e-7)
+    expected = by_epsilon(theirs, key, 1e-7)
+    assert torch.allclose(loss, expected, rtol=1e-12)
+    loss.sum().backward()
+    expected.sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert (ours.grad - theirs.grad).norm() <= 1e-10 * theirs.grad.norm()
+    single = query.float().requires_grad_()
+    patch_nce(single, key.float(), epsilon=1e-7).sum().backward()
+    assert single.grad is not None
+    assert (single.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm()
+
+
+def test_zero_rows_get_no_gradient_with_epsilon() -> None:
+    query, key = rows(8), rows(8, seed=1)
+    query[3] = 0
+    query.requires_grad_()
+    patch_nce(query, key, epsilon=1e-7).sum().backward()
+    assert query.grad is not None
+    assert query.grad.isfinite().all()
+    assert (query.grad[3] == 0).all()
+
+
+def test_epsilon_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="epsilon must be at least 0, got -1"):
+        patch_nce(rows(4), rows(4), epsilon=-1)

@@ -424,3 +424,21 @@ def test_memory_is_linear_in_the_rows() -> None:
         peaks.append(torch.cuda.max_memory_allocated() - before)
     assert peaks[1] < 2.2 * peaks[0]
     assert peaks[1] < 16384**2  # a byte per logit would already be more
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-6, 1.0])
+def test_epsilon_of_cut(scale: float) -> None:
+    """v / (‖v‖ + 1e-7), with rows as short as at the start of a training."""
+    query, key = (scale * rows(64, 32, s).to(DEVICE) for s in (0, 1))
+    query[5] = 0
+    gradients = []
+    for run, dtype in ((patch_nce_triton, torch.float32), (patch_nce_reference, torch.float64)):
+        leaves = [each.to(dtype, copy=True).requires_grad_() for each in (query, key)]
+        loss = run(*leaves, groups=2, epsilon=1e-7)
+        (loss * torch.linspace(0.5, 1.5, 64, device=DEVICE)).sum().backward()
+        gradients.append([loss, *(each.grad for each in leaves)])
+    for ours, expected in zip(*gradients, strict=True):
+        assert ours is not None
+        assert expected is not None
+        assert (ours - expected).norm() <= 2e-5 * expected.norm()
+    assert (gradients[0][1][5] == 0).all()

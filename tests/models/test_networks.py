@@ -48,7 +48,7 @@ def test_discriminator_can_be_narrower_than_its_first_width() -> None:
 def test_features_have_the_shapes_of_their_layers() -> None:
     generator = StyleGAN2Generator(4)
     features = generator.encode(torch.zeros(2, 3, 32, 24), (0, 1, 2, 3, 4, 5))
-    assert [feature.shape[1] for feature in features] == generator.layer_channels
+    assert [feature.shape[1] for feature in features] == [*generator.layer_channels.values()]
     assert [tuple(feature.shape[2:]) for feature in features] == [(32, 24)] * 2 + [(16, 12)] * 4
 
 
