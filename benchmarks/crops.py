@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.crops import ResidentImage, draw_boxes, draw_crops
 from sincut.data.random_numbers import RandomNumbers
 from sincut.demo import render_content
@@ -46,7 +46,7 @@ def measure(device: str) -> list[dict[str, Any]]:
 
 
 def by_us(
-    resident: ResidentImage, step: int, config: TrainConfig = PAPER, stream: int = 0
+    resident: ResidentImage, step: int, config: PairConfig = PAPER, stream: int = 0
 ) -> torch.Tensor:
     """The crops of a step as training draws them."""
     number = torch.tensor(step, device=resident.planes.device)
@@ -54,7 +54,7 @@ def by_us(
 
 
 def by_pillow(
-    image: np.ndarray, step: int, config: TrainConfig = PAPER, stream: int = 0
+    image: np.ndarray, step: int, config: PairConfig = PAPER, stream: int = 0
 ) -> torch.Tensor:
     """The same crops, each from a resize of the whole image."""
     whole = Image.fromarray(image)
@@ -71,7 +71,7 @@ def by_pillow(
 
 
 def compare(
-    image: np.ndarray, resident: ResidentImage, config: TrainConfig = PAPER, stream: int = 0
+    image: np.ndarray, resident: ResidentImage, config: PairConfig = PAPER, stream: int = 0
 ) -> None:
     """Raise where the two disagree by more than rounding and the halved copies explain."""
     ours = by_us(resident, 0, config, stream).cpu()

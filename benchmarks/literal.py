@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.crops import by_pillow
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.random_numbers import NOISE, POSITIONS
 from sincut.images.reading.source import Pixels
 from sincut.models.discriminator import Discriminator
@@ -56,7 +56,7 @@ class OrdinaryDraws:
         return torch.stack([numbers[:count] for numbers in permutations])
 
 
-def literal_state(config: TrainConfig) -> State:
+def literal_state(config: PairConfig) -> State:
     """The networks sincut starts from, with rows of pixels in memory and PyTorch's default Adam."""
     state = initial_state(config)
     for network in state.networks().values():
@@ -123,7 +123,7 @@ def generator_terms(
     y: Tensor,
     outputs: Tensor,
     positions: list[Tensor],
-    config: TrainConfig,
+    config: PairConfig,
 ) -> dict[str, Tensor]:
     """What G and H minimise, unweighted; ``outputs`` is G of x and y, (2N, 3, H, W).
 
@@ -142,13 +142,13 @@ def generator_terms(
     return terms
 
 
-def features(generator: Generator, image: Tensor, config: TrainConfig) -> list[Tensor]:
+def features(generator: Generator, image: Tensor, config: PairConfig) -> list[Tensor]:
     """Features of the layers of PatchNCE, on a way through the whole encoder."""
     every = generator.encode(image, range(len(generator.encoder) + 1))
     return [every[layer] for layer in config.layers]
 
 
-def patch_nce(query: Tensor, key: Tensor, config: TrainConfig) -> Tensor:
+def patch_nce(query: Tensor, key: Tensor, config: PairConfig) -> Tensor:
     """PatchNCE of one layer; rows (batch · patches, width), the same place in the same row."""
     groups = 1 if config.negatives == "minibatch" else config.batch
     query, key = (F.normalize(rows).unflatten(0, (groups, -1)) for rows in (query, key.detach()))
@@ -184,7 +184,7 @@ def literal_step(
     state: State,
     x: Tensor,
     y: Tensor,
-    config: TrainConfig,
+    config: PairConfig,
     draws: RandomNumbers,
     parts: Parts = EAGER,
 ) -> dict[str, Tensor]:
@@ -228,7 +228,7 @@ def literal_step(
 
 
 def pillow_crops(
-    content: Pixels, style: Pixels, config: TrainConfig, first: int, count: int
+    content: Pixels, style: Pixels, config: PairConfig, first: int, count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Crops of content and style for ``count`` steps from ``first``, (N, 3, H, W) on the host.
 
@@ -243,7 +243,7 @@ def pillow_crops(
         yield from pool.map(both, range(first, first + count))
 
 
-def _pixels(config: TrainConfig, layer: int) -> int:
+def _pixels(config: PairConfig, layer: int) -> int:
     """Places in the features of an encoder layer: those from 2 on are made by halving."""
     side = config.crop >> min(max(layer - 1, 0), config.downsamplings)
     return side * side

@@ -21,7 +21,7 @@ from benchmarks.train_step import ENDLESS, example_pair, synchronise
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.pair import Pair
 from sincut.training.loop import Record, train
 from sincut.training.state import new_state
@@ -60,7 +60,7 @@ def measure(preset: str, device: str, tell: Callable[[dict[str, Any]], None]) ->
 class _Course:
     """A training that stops after what was asked for."""
 
-    def __init__(self, config: TrainConfig, pair: Pair) -> None:
+    def __init__(self, config: PairConfig, pair: Pair) -> None:
         self.config, self.pair = config, pair
         self.seconds_before = 0.0
         # After every kind of step has been recorded.
@@ -121,7 +121,7 @@ class _Counted(TorchDispatchMode):
         return result
 
 
-def _floor(config: TrainConfig, pair: Pair) -> dict[str, float]:
+def _floor(config: PairConfig, pair: Pair) -> dict[str, float]:
     counted = _Counted()
     steps = _Course(config, pair).within(counted)
     flops, moved = counted.flops / steps, counted.bytes / steps
@@ -129,7 +129,7 @@ def _floor(config: TrainConfig, pair: Pair) -> dict[str, float]:
     return {"gigaflops": flops / 1e9, "gigabytes": moved / 1e9, "floor_ms": floor}
 
 
-def _kernels(config: TrainConfig, pair: Pair) -> list[dict[str, Any]]:
+def _kernels(config: PairConfig, pair: Pair) -> list[dict[str, Any]]:
     """Kernels (on a CPU operators) of one period of R1, the longest first."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if config.device == "cuda":

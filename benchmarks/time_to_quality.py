@@ -20,7 +20,7 @@ from benchmarks.plot import plot_quality
 from benchmarks.record import write_result
 from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
 from sincut.images.reading.source import Pixels
@@ -48,7 +48,7 @@ class Moments:
     count: int = 8
     seconds: float | None = None
 
-    def steps(self, config: TrainConfig) -> set[int]:
+    def steps(self, config: PairConfig) -> set[int]:
         """The steps after which to measure, as far as they are known beforehand."""
         known = {config.steps} | ({0} if config.warm_steps else set())
         if self.seconds is None:
@@ -109,7 +109,7 @@ def write(
 
 
 def of_run(
-    config: TrainConfig, pair: Pair, comparison: Comparison, moments: Moments
+    config: PairConfig, pair: Pair, comparison: Comparison, moments: Moments
 ) -> tuple[list[dict[str, Any]], Pixels]:
     """Rows of one run of a resolved configuration, in order, and the last translation."""
     run = _Run(config, pair, comparison, moments)
@@ -122,7 +122,7 @@ class _Run:
     """The callback of the loop: measures what is due and takes its time off the clock."""
 
     def __init__(
-        self, config: TrainConfig, pair: Pair, comparison: Comparison, moments: Moments
+        self, config: PairConfig, pair: Pair, comparison: Comparison, moments: Moments
     ) -> None:
         self.config, self.pair, self.comparison = config, pair, comparison
         self.known, self.every = moments.steps(config), moments.seconds

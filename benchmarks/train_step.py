@@ -36,7 +36,7 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions
 from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.crops import ResidentImage, draw_crops
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
@@ -84,7 +84,7 @@ class Literal:
     def __init__(
         self,
         name: str,
-        config: TrainConfig,
+        config: PairConfig,
         pair: Pair,
         *,
         precision: str = "fp32",
@@ -141,7 +141,7 @@ class Ours:
     """Our step under a resolved configuration, within a context that may change the program."""
 
     name: str
-    config: TrainConfig
+    config: PairConfig
     pair: Pair
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
     state: State = field(init=False)
@@ -288,7 +288,7 @@ def changes(
 
 
 def timed(
-    builders: Iterable[Callable[[], Method]], config: TrainConfig, pair: Pair, steps: int
+    builders: Iterable[Callable[[], Method]], config: PairConfig, pair: Pair, steps: int
 ) -> list[Trial]:
     """Compare every method with the literal step under ``config``, then time them in turns.
 
@@ -310,7 +310,7 @@ def timed(
     return trials
 
 
-def check_crops(pair: Pair, config: TrainConfig) -> None:
+def check_crops(pair: Pair, config: PairConfig) -> None:
     """Raise where Pillow's crops and ours differ."""
     for stream, image in enumerate(pair):
         compare_crops(image, ResidentImage(image, config, config.device), config, stream)
@@ -360,12 +360,12 @@ def eager_patch_nce() -> Iterator[None]:
         yield
 
 
-def configuration(preset: str, device: str) -> TrainConfig:
+def configuration(preset: str, device: str) -> PairConfig:
     """The preset as shipped, resolved, without a warm start or an end."""
     return resolved(train_config(preset, device=device, warm_steps=0, steps=ENDLESS))
 
 
-def shapes(config: TrainConfig) -> str:
+def shapes(config: PairConfig) -> str:
     """Crops, patches, networks."""
     return (
         f"{config.batch} of {config.crop}², {config.patches} patches, c = {config.channels}, "
@@ -448,7 +448,7 @@ def _row(trial: Trial, preset: str) -> dict[str, Any]:
 
 
 def _drawn(
-    pair: Pair, config: TrainConfig, steps: Iterable[int]
+    pair: Pair, config: PairConfig, steps: Iterable[int]
 ) -> Iterator[tuple[Tensor, Tensor, RandomNumbers]]:
     """Crops of content and style and the random numbers of these steps, as training draws them."""
     images = [ResidentImage(image, config, config.device) for image in pair]

@@ -14,7 +14,7 @@ from sincut.cli.console import Console
 from sincut.cli.options import field_option, given_changes, json_option, quiet_option
 from sincut.cli.train import listener as run_listener
 from sincut.config.presets import PRESETS
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.errors import SincutError
 from sincut.units import duration
 
@@ -51,10 +51,10 @@ if TYPE_CHECKING:
     metavar="|".join(PRESETS),
     help="As for sincut train.  [default: paper on CUDA, draft on a CPU]",
 )
-@field_option(TrainConfig, "method")
-@field_option(TrainConfig, "steps", default="the preset's")
-@field_option(TrainConfig, "device")
-@field_option(TrainConfig, "precision", default="the preset's")
+@field_option(PairConfig, "method")
+@field_option(PairConfig, "steps", default="the preset's")
+@field_option(PairConfig, "device")
+@field_option(PairConfig, "precision", default="the preset's")
 @click.option(
     "--set",
     "assignments",

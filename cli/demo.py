@@ -11,7 +11,7 @@ import click
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, quiet_option
 from sincut.cli.train import listener
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.units import duration
 
 
@@ -24,9 +24,9 @@ from sincut.units import duration
     type=click.Path(path_type=Path),
     help="Folder to write.",
 )
-@field_option(TrainConfig, "steps", default="of draft")
-@field_option(TrainConfig, "seed")
-@field_option(TrainConfig, "device")
+@field_option(PairConfig, "steps", default="of draft")
+@field_option(PairConfig, "seed")
+@field_option(PairConfig, "device")
 @click.option("--force", is_flag=True, help="Make it again in a folder that holds one.")
 @quiet_option
 def demo(output: Path, force: bool, quiet: bool, **fields: str | None) -> None:

@@ -12,7 +12,7 @@ import sincut
 from sincut.cli import main
 from sincut.config.fields import field_of
 from sincut.config.presets import PRESETS
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from tests.test_architecture import ROOT, WINGS
 
 README = (ROOT / "README.md").read_text()
@@ -67,7 +67,7 @@ def test_settings_in_the_pages_are_fields() -> None:
     names = set(re.findall(r"--set\s+(\w+)=", TEXT))
     assert names
     for name in names - {"name"}:
-        field_of(TrainConfig, name)
+        field_of(PairConfig, name)
 
 
 def test_the_readme_names_every_command_and_the_pages_every_preset() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from sincut.ablation.page import SHEET_FILE
 from sincut.ablation.trials import BOTH, AblationPlan, Outcome, Trial, resolved_plan, shown
 from sincut.compute.devices import chosen_device
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.files import check_folder as check_place
@@ -118,7 +118,7 @@ def check_same(folder: Path, former: AblationPlan, wanted: AblationPlan) -> None
                 f"{folder} holds other trials: {before.folder} is {before.name} there, got "
                 f"{after.name}; {advice}"
             )
-        for name in (field.name for field in dataclasses.fields(TrainConfig)):
+        for name in (field.name for field in dataclasses.fields(PairConfig)):
             old, new = getattr(before.config, name), getattr(after.config, name)
             if old != new and name not in _CHANGEABLE and not (name, new) == ("precision", "auto"):
                 raise SincutError(
@@ -173,7 +173,7 @@ def read_plan(folder: Path) -> AblationPlan | None:
             paper=bool(record["paper"]),
             fields=tuple(record["fields"]),
             trials=tuple(
-                Trial(**{**trial, "config": TrainConfig.from_dict(trial["config"])})
+                Trial(**{**trial, "config": PairConfig.from_dict(trial["config"])})
                 for trial in record["trials"]
             ),
         )

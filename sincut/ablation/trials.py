@@ -13,7 +13,7 @@ from sincut.compute.devices import chosen_device
 from sincut.compute.precision import resolved
 from sincut.config.fields import field_of
 from sincut.config.presets import default_preset, train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Figures
 from sincut.runs.folder import RunImage
@@ -51,7 +51,7 @@ class Trial:
     folder: str
     setting: str
     seed: int
-    config: TrainConfig
+    config: PairConfig
 
     @property
     def name(self) -> str:
@@ -189,11 +189,11 @@ def _grid(
     preset: str | None,
     method: str | None,
     changes: dict[str, Any],
-) -> list[tuple[str, TrainConfig]]:
+) -> list[tuple[str, PairConfig]]:
     """All combinations, the last name varied fastest."""
     given = {**changes, "preset": preset, "method": method}
     for name, values in over.items():
-        default = field_of(TrainConfig, name).default
+        default = field_of(PairConfig, name).default
         if name == "seed":
             raise SincutError("the seed is varied with --seeds, got --over seed; try --seeds 3")
         if name == "device":
@@ -207,11 +207,11 @@ def _grid(
                 f"{name} must have a list of values to try, got {values!r}; try "
                 f"over={{'{name}': [{default!r}]}}"
             )
-    settings: dict[str, TrainConfig] = {}
+    settings: dict[str, PairConfig] = {}
     for combination in itertools.product(*over.values()):
         chosen: dict[str, Any] = {"preset": preset, "method": method or "sincut", **changes}
         for name, value in zip(over, combination, strict=True):
-            of_layers = isinstance(field_of(TrainConfig, name).default, tuple)
+            of_layers = isinstance(field_of(PairConfig, name).default, tuple)
             chosen[name] = (
                 value.replace("+", ",") if of_layers and isinstance(value, str) else value
             )
@@ -225,7 +225,7 @@ def _grid(
 
 def _paper_settings(
     preset: str, method: str | None, changes: dict[str, Any]
-) -> list[tuple[str, TrainConfig]]:
+) -> list[tuple[str, PairConfig]]:
     """The base and one change in it each.
 
     What is compared is set here whatever the preset has: ``draft`` has no identity loss and 64
@@ -271,7 +271,7 @@ def resolved_plan(plan: AblationPlan) -> AblationPlan:
 
     Each trial by itself could find another precision, and then they could not be compared.
     """
-    found: dict[tuple[str, str], TrainConfig] = {}
+    found: dict[tuple[str, str], PairConfig] = {}
     trials = []
     for trial in plan.trials:
         wanted = trial.config.device, trial.config.precision

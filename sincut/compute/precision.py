@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +21,8 @@ from sincut.compute.devices import chosen_device, limit_threads, processor_name
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files import write_text
+
+Settings = TypeVar("Settings", bound=TrainConfig)
 
 _WORTH_IT = 1.25  # times as fast: below it bf16's rounding buys too little
 _TURNS, _MOST_SECONDS = 12, 1.0
@@ -33,12 +36,12 @@ class Precision:
     why: str
 
 
-def resolved(config: TrainConfig) -> TrainConfig:
+def resolved(config: Settings) -> Settings:
     """The configuration with ``auto`` replaced by what this machine has."""
     return resolved_with_reason(config)[0]
 
 
-def resolved_with_reason(config: TrainConfig) -> tuple[TrainConfig, Precision]:
+def resolved_with_reason(config: Settings) -> tuple[Settings, Precision]:
     """As :func:`resolved`, and why the precision is what it is."""
     device = chosen_device(config.device)
     if device == "cpu":

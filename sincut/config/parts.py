@@ -1,15 +1,27 @@
 """The parts of a training's configuration: fields that belong together, for whoever needs them.
 
+All trainings have steps, chance, an optimiser, an objective and a log; those on a pair have crops
+of two images, those on folders images that are resized first, and each has networks of its own.
 Sources: *paper* (Park et al., ECCV 2020), *published* (the authors' code), *ours*. Functions take
 the part that they need; a whole configuration is all of its parts.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, as_text, option
+from sincut.config.fields import DEVICES, PRECISIONS, Config, as_text, field_of, option
 from sincut.errors import SincutError
+
+
+def another(part: type[Config], name: str, default: Any, help: str = "") -> Any:
+    """A part's field with another default, and another meaning where ``help`` is given."""
+    metadata = field_of(part, name).metadata
+    return dataclasses.field(
+        default=default, metadata={**metadata, **({"help": help} if help else {})}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,7 @@ class RunSettings(Config):
 class OptimiserSettings(Config):
     """Length and optimisation."""
 
-    steps: int = option(100_000, "SinCUT steps (published: 16 epochs of 100,000 crops)", low=1)
+    steps: int = option(100_000, "steps (published: 16 epochs of 100,000 crops)", low=1)
     warm_steps: int = option(
         0,
         "steps of L1 towards a colour transfer of the content before the first (ours)",
@@ -49,8 +61,10 @@ class OptimiserSettings(Config):
     schedule: str = option(
         "staircase",
         "schedule of the learning rate; staircase: 16 epochs, the last 8 falling by 1/9 each "
-        "(published); linear: constant for half of the steps, then to 0; constant",
-        choices=("staircase", "linear", "constant"),
+        "(published for a pair); epochs: constant for a folder's epochs, then falling from one to "
+        "the next (published for folders); linear: constant for half of the steps, then to 0; "
+        "constant",
+        choices=("staircase", "epochs", "linear", "constant"),
     )
     ema_half_life: float = option(
         1000.0,
@@ -124,24 +138,17 @@ class CropSettings(Config):
 class ObjectiveSettings(Config):
     """The terms of the objective, their weights, and PatchNCE."""
 
+    gan: str = option(
+        "non-saturating",
+        "adversarial loss; non-saturating: softplus (published for a pair); least-squares: squared "
+        "distance to 1 and 0 (published for folders)",
+        choices=("non-saturating", "least-squares"),
+        advanced=True,
+    )
     lambda_gan: float = option(1.0, "weight of the adversarial term of G (published)", low=0)
     lambda_r1: float = option(1.0, "weight of the R1 penalty of D (published)", low=0)
     r1_every: int = option(
         1, "steps between R1 penalties, whose weight is multiplied by this (published: 1)", low=1
-    )
-    whiten: bool = option(
-        False,
-        "D's input is whitened by the style's statistics, so that fine texture and colour count as "
-        "much as coarse light and dark (ours)",
-    )
-    lambda_texture: float = option(
-        0.0,
-        "weight of a second adversarial term, of a discriminator that sees only the energies of "
-        "textures, cell by cell of 16 pixels (ours)",
-        low=0,
-    )
-    lambda_texture_r1: float = option(
-        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0, advanced=True
     )
     lambda_x: float = option(4.0, "weight of PatchNCE(x, G(x)) (published)", low=0)
     lambda_y: float = option(4.0, "weight of PatchNCE(y, G(y)); above 0 both are halved", low=0)
@@ -159,6 +166,14 @@ class ObjectiveSettings(Config):
         "where they come from: the whole minibatch (published) or the same crop (CUT)",
         choices=("minibatch", "crop"),
     )
+    epsilon: float = option(
+        0.0,
+        "added to the lengths that projected features are divided by (published for folders: 1e-7, "
+        "which matters while they are short)",
+        low=0,
+        high=1,
+        advanced=True,
+    )
     projection_width: int = option(
         256, "of the projection heads (paper)", low=1, high=8192, advanced=True
     )
@@ -166,8 +181,7 @@ class ObjectiveSettings(Config):
     @property
     def penalised(self) -> bool:
         """Whether there are steps with an R1 penalty."""
-        of_texture = self.lambda_texture > 0 and self.lambda_texture_r1 > 0
-        return self.lambda_r1 > 0 or of_texture
+        return self.lambda_r1 > 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,17 +190,42 @@ class ObjectiveSettings(Config):
                 "layers must be different encoder layers in rising order, got "
                 f"{as_text(self.layers) or 'none'}; try --set layers=0,2,4"
             )
-        weights = ("gan", "texture", "x", "y", "identity")
-        if not any(getattr(self, f"lambda_{name}") for name in weights):
+        weights = [name for name in self.weights() if hasattr(self, name)]
+        if not any(getattr(self, name) for name in weights):
             raise SincutError(
-                f"at least one of {', '.join(f'lambda_{name}' for name in weights)} must be above "
-                "0, got 0 for all; try --set lambda_x=4"
+                f"at least one of {', '.join(weights)} must be above 0, got 0 for all; "
+                "try --set lambda_x=4"
             )
+
+    @staticmethod
+    def weights() -> tuple[str, ...]:
+        """The fields that are weights of G's terms."""
+        return "lambda_gan", "lambda_texture", "lambda_x", "lambda_y", "lambda_identity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureSettings(Config):
+    """How D sees textures, and a second discriminator that sees nothing else (ours)."""
+
+    whiten: bool = option(
+        False,
+        "D's input is whitened by the style's statistics, so that fine texture and colour count as "
+        "much as coarse light and dark (ours)",
+    )
+    lambda_texture: float = option(
+        0.0,
+        "weight of a second adversarial term, of a discriminator that sees only the energies of "
+        "textures, cell by cell of 16 pixels (ours)",
+        low=0,
+    )
+    lambda_texture_r1: float = option(
+        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0, advanced=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Config):
-    """Widths and depths of G and D."""
+    """Widths and depths of G and D on a pair: StyleGAN2's residual blocks."""
 
     channels: int = option(
         40, "of G at full resolution (published: 40 at 128, 80 at 64)", low=1, high=1024
@@ -213,6 +252,89 @@ class NetworkSettings(Config):
             raise SincutError(
                 f"blocks must be even, got {self.blocks}; try --set blocks={self.blocks + 1}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings(Config):
+    """What a step is given of images in folders, and how long that goes on."""
+
+    batch: int = option(1, "images per step from each folder (published)", low=1, high=4096)
+    preprocess: str = option(
+        "resize_and_crop",
+        "how an image is made ready for a crop; resize_and_crop: resized to a square of load "
+        "pixels (published, aspect lost); scale_width_and_crop: to a width of load, its height at "
+        "least a crop's (published); scale_shortside_and_crop: its shorter side enlarged to load, "
+        "left where it is larger (published); crop: left as it is (published); shortside: its "
+        "shorter side resized to load, aspect kept (ours)",
+        choices=(
+            "resize_and_crop",
+            "scale_width_and_crop",
+            "scale_shortside_and_crop",
+            "crop",
+            "shortside",
+        ),
+    )
+    load: int = option(286, "pixels that an image is resized to (published)", low=16, high=16384)
+    falling_load: int = option(
+        256,
+        "the same in the falling epochs (published: a crop's, so that there is nothing to choose)",
+        low=16,
+        high=16384,
+    )
+    crop: int = option(256, "side of a crop in pixels (published)", low=16, high=4096)
+    mirror: float = option(0.5, "probability that an image is mirrored (published)", low=0, high=1)
+    epochs: int = option(
+        200,
+        "passes over the larger folder at the full learning rate (published: 200, FastCUT 150); "
+        "where --steps or --minutes give the length, epochs and falling_epochs are its shares",
+        low=1,
+        high=1_000_000,
+    )
+    falling_epochs: int = option(
+        200,
+        "passes over the larger folder in which the rate falls (published: 200, FastCUT 50)",
+        low=0,
+        high=1_000_000,
+    )
+    image_memory: str = option(
+        "auto",
+        "memory for decoded images, such as 2GB; what does not fit is decoded again for every "
+        "step; auto: a quarter of what is free",
+        advanced=True,
+    )
+    workers: int = option(
+        -1,
+        "processes that decode images which do not fit; -1: one fewer than the processor's cores, "
+        "up to 8; the result does not depend on it",
+        low=-1,
+        high=256,
+        advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("load", "falling_load"):
+            if self.preprocess != "crop" and getattr(self, name) < self.crop:
+                raise SincutError(
+                    f"{name} must be at least crop ({self.crop}), got {getattr(self, name)}; "
+                    f"try --set {name}={self.crop}"
+                )
+        if self.crop % 4:
+            raise SincutError(
+                f"crop must be a multiple of 4, got {self.crop}; try --set "
+                f"crop={max(self.crop // 4 * 4, 16)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResnetSettings(Config):
+    """Widths and depths of G and D on folders: a ResNet and a PatchGAN."""
+
+    channels: int = option(64, "of G at full resolution (published)", low=1, high=1024)
+    blocks: int = option(9, "residual blocks of G (published: 9, or 6)", low=1, high=64)
+    discriminator_channels: int = option(
+        64, "of D at full resolution (published)", low=1, high=1024
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from sincut.config.fields import field_of
-from sincut.config.training import TrainConfig
+from sincut.config.training import FolderConfig, PairConfig, TrainConfig
 from sincut.errors import SincutError
 
 # What short runs have in common; docs/experiments.md has the figures.
@@ -33,7 +34,9 @@ _SHORT: dict[str, Any] = {
     "lambda_texture": 1.5,
 }
 
-PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+Presets = dict[str, tuple[str, dict[str, Any]]]
+
+PRESETS: Presets = {
     "paper": ("the paper's setting: 16 crops of 128 pixels, 100,000 steps", {}),
     "published": (
         "the authors' code's defaults: 64-pixel crops from a grid, one patch per crop",
@@ -82,6 +85,32 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+# For two folders.
+FOLDER_PRESETS: Presets = {
+    "cut": ("CUT as published: 256-pixel crops, 400 epochs", {}),
+    "fastcut": ("FastCUT as published: the same without identity term, 200 epochs", {}),
+    "cut-small": (
+        "a smaller network on smaller crops, aspect kept: minutes on 2 CPU cores, a first look",
+        {
+            "steps": 1500,
+            "warm_steps": 150,
+            "schedule": "linear",
+            "learning_rate": 0.0005,
+            "ema_half_life": 100.0,
+            "preprocess": "shortside",
+            "load": 144,
+            "falling_load": 144,
+            "crop": 128,
+            "channels": 20,
+            "blocks": 6,
+            "discriminator_channels": 24,
+            "preview_every": 250,
+            "preview_width": 256,
+            "checkpoint_every": 250,
+        },
+    ),
+}
+
 # What a method changes on one pair; everything else stays SinCUT's.
 _METHOD_CHANGES: dict[str, dict[str, Any]] = {
     "sincut": {},
@@ -93,27 +122,76 @@ _METHOD_CHANGES: dict[str, dict[str, Any]] = {
         "flip_equivariance": True,
     },
 }
+# On two folders, where CUT's numbers are the defaults.
+_FOLDER_METHOD_CHANGES: dict[str, dict[str, Any]] = {
+    "cut": {},
+    "fastcut": {
+        "lambda_x": 10.0,
+        "lambda_y": 0.0,
+        "flip_equivariance": True,
+        "epochs": 150,
+        "falling_epochs": 50,
+    },
+}
 
 
-def train_config(preset: str, method: str = "sincut", **changes: Any) -> TrainConfig:
-    """The preset's values, over them the method's, over them ``changes``."""
-    if preset not in PRESETS:
-        raise _unknown_preset(preset)
-    for name in changes:
-        field_of(TrainConfig, name)
+def train_config(preset: str, method: str = "sincut", **changes: Any) -> PairConfig:
+    """How to train on a pair: the preset's values, over them the method's, then ``changes``."""
+    if preset in FOLDER_PRESETS:
+        raise SincutError(
+            f"preset {preset} is for two folders of images, got two images; try --preset draft"
+        )
+    values = _preset_values(PRESETS, preset, "draft")
     of_method = _METHOD_CHANGES.get(method, {})  # an unknown one is refused by the dataclass
-    values = {**PRESETS[preset][1], **of_method, **changes}
-    return TrainConfig(**{**values, "preset": preset, "method": method})
+    return PairConfig(**_over(PairConfig, values, of_method, changes, preset, method))
+
+
+def folder_config(preset: str = "cut", method: str | None = None, **changes: Any) -> FolderConfig:
+    """How to train on two folders, as :func:`train_config`; ``fastcut`` is preset and method."""
+    if preset in PRESETS:
+        raise SincutError(
+            f"preset {preset} is for a pair of images, got two folders; try --preset cut"
+        )
+    if preset == "fastcut" and method not in (None, "fastcut"):
+        raise SincutError(
+            f"the preset fastcut is of the method fastcut, got --method {method}; try --preset cut"
+        )
+    method = method or ("fastcut" if preset == "fastcut" else "cut")
+    values = _preset_values(FOLDER_PRESETS, preset, "cut")
+    of_method = _FOLDER_METHOD_CHANGES.get(method, {})
+    return FolderConfig(**_over(FolderConfig, values, of_method, changes, preset, method))
+
+
+def preset_config(config: TrainConfig) -> TrainConfig:
+    """The values that a configuration's preset and method have by themselves."""
+    if isinstance(config, FolderConfig):
+        return folder_config(config.preset, config.method)
+    return train_config(config.preset, config.method)
+
+
+def _preset_values(presets: Presets, preset: str, hint: str) -> dict[str, Any]:
+    if preset not in presets:
+        allowed = ", ".join(presets)
+        raise SincutError(f"preset must be one of {allowed}, got {preset}; try --preset {hint}")
+    return presets[preset][1]
+
+
+def _over(
+    kind: type[TrainConfig],
+    values: dict[str, Any],
+    of_method: dict[str, Any],
+    changes: dict[str, Any],
+    preset: str,
+    method: str,
+) -> dict[str, Any]:
+    for name in changes:
+        field_of(kind, name)
+    return {**values, **of_method, **changes, "preset": preset, "method": method}
 
 
 def default_preset(device: str) -> str:
     """The preset for ``cuda`` or ``cpu`` where none is asked for."""
     return "paper" if device == "cuda" else "draft"
-
-
-def _unknown_preset(name: str) -> SincutError:
-    allowed = ", ".join(PRESETS)
-    return SincutError(f"preset must be one of {allowed}, got {name}; try --preset draft")
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
@@ -127,6 +205,8 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
             )
         if name in ("preset", "method"):
             raise SincutError(f"{name} is not set with --set; try --{name} {value}")
-        field_of(TrainConfig, name)
+        known = [*dataclasses.fields(PairConfig), *dataclasses.fields(FolderConfig)]
+        if name not in {field.name for field in known}:
+            field_of(PairConfig, name)  # says so
         changes[name] = value
     return changes

@@ -1,22 +1,29 @@
-"""How to train on one pair: all parts together, and what they must agree in."""
+"""How to train: all parts together, and what they must agree in; on a pair, or on folders."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sincut.config.fields import Config, as_text, option
 from sincut.config.parts import (
     CropSettings,
+    FolderSettings,
     LogSettings,
     NetworkSettings,
     ObjectiveSettings,
     OptimiserSettings,
+    ResnetSettings,
     RunSettings,
+    TextureSettings,
+    another,
 )
 from sincut.errors import SincutError
 
 METHODS = ("sincut", "cut", "fastcut")
+FOLDER_METHODS = ("cut", "fastcut")
+FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +36,8 @@ class _Named(Config):
 
 # Fields stand in the order of the bases, from the last to the first.
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(
-    LogSettings,
-    NetworkSettings,
-    ObjectiveSettings,
-    CropSettings,
-    OptimiserSettings,
-    RunSettings,
-    _Named,
-):
-    """How to train on one pair. The defaults are the preset ``paper``."""
+class TrainConfig(LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings, _Named):
+    """What all trainings have."""
 
     @classmethod
     def flag(cls, name: str, value: Any) -> str:
@@ -46,6 +45,17 @@ class TrainConfig(
         if name in ("preset", "method", "seed", "device", "precision", "steps", "evaluate_every"):
             return super().flag(name, value)
         return f"--set {name}={as_text(value)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig(NetworkSettings, TextureSettings, CropSettings, TrainConfig):
+    """How to train on one pair. The defaults are the preset ``paper``."""
+
+    @property
+    def penalised(self) -> bool:
+        """As :attr:`ObjectiveSettings.penalised`."""
+        of_texture = self.lambda_texture > 0 and self.lambda_texture_r1 > 0
+        return self.lambda_r1 > 0 or of_texture
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,9 +70,75 @@ class TrainConfig(
                 f"layers must be between 0 and {deepest} (the encoder's last), got "
                 f"{as_text(self.layers)}; try --set layers=0,2,4"
             )
-        negatives = self.patches * (self.batch if self.negatives == "minibatch" else 1) - 1
-        if negatives < 1 and (self.lambda_x or self.lambda_y):
+        if self.schedule == "epochs":
             raise SincutError(
-                f"PatchNCE needs negatives, got patches={self.patches} with "
-                f"negatives={self.negatives} and batch={self.batch}; try --set patches=256"
+                "a pair has no epochs, got schedule=epochs; try --set schedule=linear"
             )
+        _check_negatives(self, self.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(ResnetSettings, FolderSettings, TrainConfig):
+    """How to train on two folders. The defaults are the preset ``cut``."""
+
+    preset: str = another(_Named, "preset", "cut")
+    method: str = option("cut", "what the losses are set to", choices=FOLDER_METHODS)
+    steps: int = option(0, "steps; 0: as many as epochs and falling_epochs give", low=0)
+    learning_rate: float = another(
+        OptimiserSettings, "learning_rate", 0.0002, "Adam's, for all networks (published)"
+    )
+    beta1: float = another(OptimiserSettings, "beta1", 0.5)
+    beta2: float = another(OptimiserSettings, "beta2", 0.999)
+    schedule: str = another(OptimiserSettings, "schedule", "epochs")
+    ema_half_life: float = another(OptimiserSettings, "ema_half_life", 0.0)
+    gan: str = another(ObjectiveSettings, "gan", "least-squares")
+    lambda_r1: float = another(
+        ObjectiveSettings, "lambda_r1", 0.0, "weight of the R1 penalty of D (published: none)"
+    )
+    lambda_x: float = another(
+        ObjectiveSettings, "lambda_x", 1.0, "weight of PatchNCE(x, G(x)) (published, FastCUT 10)"
+    )
+    lambda_y: float = another(
+        ObjectiveSettings,
+        "lambda_y",
+        1.0,
+        "weight of PatchNCE(y, G(y)) (published, FastCUT 0); above 0 both are halved",
+    )
+    lambda_identity: float = another(
+        ObjectiveSettings, "lambda_identity", 0.0, "weight of |G(y) − y| (published: none)"
+    )
+    layers: tuple[int, ...] = another(ObjectiveSettings, "layers", (0, 4, 8, 12, 16))
+    patches: int = another(
+        ObjectiveSettings, "patches", 256, "positions per image and layer (published)"
+    )
+    negatives: str = option(
+        "image",
+        "where they come from: the same image (published) or the whole minibatch",
+        choices=("image", "minibatch"),
+    )
+    epsilon: float = another(ObjectiveSettings, "epsilon", 1e-7)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = (0, 4, 8, *range(FIRST_BLOCK, FIRST_BLOCK + self.blocks))
+        if not set(self.layers) <= set(known):
+            raise SincutError(
+                f"layers must be among {as_text(known)}, got {as_text(self.layers)}; "
+                f"try --set layers={as_text(tuple(layer for layer in known if layer % 4 == 0))}"
+            )
+        _check_negatives(self, self.batch)
+
+
+def _check_negatives(config: TrainConfig, batch: int) -> None:
+    negatives = config.patches * (batch if config.negatives == "minibatch" else 1) - 1
+    if negatives < 1 and (config.lambda_x or config.lambda_y):
+        raise SincutError(
+            f"PatchNCE needs negatives, got patches={config.patches} with "
+            f"negatives={config.negatives} and batch={batch}; try --set patches=256"
+        )
+
+
+def training_config(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration whose :meth:`TrainConfig.to_dict` the values are, of either kind."""
+    kind = FolderConfig if "preprocess" in values else PairConfig
+    return kind.from_dict(values)

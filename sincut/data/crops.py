@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config.parts import CropSettings, zoom_range
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.random_numbers import BOXES, SAMPLES, RandomNumbers, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
@@ -114,7 +114,7 @@ def draw_crops(
     return image.crops(boxes, config.crop)
 
 
-def sample_boxes(image: ResidentImage, config: TrainConfig, count: int) -> Tensor:
+def sample_boxes(image: ResidentImage, config: PairConfig, count: int) -> Tensor:
     """(count, 5) boxes of crops like those of training, each with a zoom of its own.
 
     They are the same in every run of a seed, and an image is got to know by them.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.crops import ResidentImage, sample_boxes
 from sincut.data.random_numbers import MATCHES, SHIFTS, RandomNumbers, below, chance
 
@@ -41,7 +41,7 @@ class Matcher:
         config: its crops, and how many ``candidates`` are looked at for each.
     """
 
-    def __init__(self, style: ResidentImage, table: Tensor, config: TrainConfig) -> None:
+    def __init__(self, style: ResidentImage, table: Tensor, config: PairConfig) -> None:
         self.table, self.candidates = table, config.candidates
         self.crop, self.mirror = config.crop, config.mirror
         area = config.crop**2

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
 from sincut.data.crops import ResidentImage, draw_crops, sample_boxes
 from sincut.data.matching import Matcher, recoloured
@@ -28,6 +28,7 @@ class Pair(NamedTuple):
 
     def feed(self, config: TrainConfig, *, warm: bool) -> PairFeed:
         """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
+        assert isinstance(config, PairConfig)
         return PairFeed(self, config, warm=warm)
 
     def colours(self) -> tuple[Tensor, Tensor]:
@@ -37,6 +38,7 @@ class Pair(NamedTuple):
 
     def style_crops(self, config: TrainConfig) -> Tensor:
         """(N, 3, crop, crop) crops that tell what the style's textures are like."""
+        assert isinstance(config, PairConfig)
         image = ResidentImage(self.style, config, config.device)
         boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
         return image.crops(boxes, config.crop)
@@ -45,7 +47,7 @@ class Pair(NamedTuple):
 class PairFeed:
     """Both images on the device, and what finds like crops in them; a kind of ``Feed``."""
 
-    def __init__(self, pair: Pair, config: TrainConfig, *, warm: bool) -> None:
+    def __init__(self, pair: Pair, config: PairConfig, *, warm: bool) -> None:
         self.config = config
         self.images = [ResidentImage(image, config, config.device) for image in pair]
         self.table: Tensor | None = None

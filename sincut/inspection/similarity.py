@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from sincut.compute.devices import chosen_device, convolutions, limit_threads
 from sincut.compute.memory import out_of_memory
-from sincut.config.training import TrainConfig
+from sincut.config.training import TrainConfig, training_config
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.files import file_digest
@@ -110,7 +110,7 @@ def inspected(
             enough memory.
     """
     model, projector, pixels, pairs, notices = _prepared(run, image, points)
-    train = TrainConfig.from_dict(model.header["config"])
+    train = training_config(model.header["config"])
     if not (train.lambda_x or train.lambda_y):
         notices += ("the run was trained without PatchNCE; its projection heads are as drawn",)
     device = chosen_device(translating.device)

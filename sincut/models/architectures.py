@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sincut.config.parts import NetworkSettings
+from sincut.config.training import FolderConfig, PairConfig, TrainConfig
 from sincut.errors import SincutError
+from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
+from sincut.models.patchgan import PatchDiscriminator
 from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
+from sincut.models.stylegan2_discriminator import TextureDiscriminator, TileDiscriminator
 
 ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "stylegan2": StyleGAN2Generator,
@@ -18,10 +21,27 @@ ARCHITECTURES: dict[str, Callable[..., Generator]] = {
 }
 
 
-def generator_of(config: NetworkSettings) -> Generator:
+def generator_of(config: TrainConfig) -> Generator:
     """A new generator as its settings ask for it."""
+    if isinstance(config, FolderConfig):
+        return ResnetGenerator(config.channels, config.blocks)
+    assert isinstance(config, PairConfig)
     kind = ColourCorrectingGenerator if config.correction else StyleGAN2Generator
     return kind(config.channels, config.blocks, config.downsamplings)
+
+
+def discriminator_of(config: TrainConfig) -> Discriminator:
+    """A new discriminator as its settings ask for it."""
+    if isinstance(config, FolderConfig):
+        return PatchDiscriminator(config.discriminator_channels)
+    assert isinstance(config, PairConfig)
+    kind = TextureDiscriminator if config.lambda_texture > 0 else TileDiscriminator
+    return kind(
+        config.discriminator_channels,
+        config.tile,
+        config.discriminator_max_channels,
+        whiten=config.whiten,
+    )
 
 
 def description(generator: Generator) -> dict[str, Any]:

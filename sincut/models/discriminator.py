@@ -9,7 +9,14 @@ class Discriminator(nn.Module):
     """Tells tiles of the style, which are real, from tiles of translations.
 
     Calling it on tiles (N, C, S, S) gives logits, float32, large for real and small for fake.
+
+    Attributes:
+        tile: side of the tiles it judges, or ``None`` where it judges whole crops.
+        fitted: whether it has fixed filters to :meth:`fit`.
     """
+
+    tile: int | None = None
+    fitted = False
 
     def fit(self, crops: Tensor) -> None:
         """Learn fixed filters' statistics from many crops of the style, (N, 3, S, S)."""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import training_config
 from sincut.errors import SincutError
 from sincut.files import write_atomically
 from sincut.models.architectures import described_generator, description
@@ -76,7 +76,7 @@ def load_model(path: Path) -> Model:
     projector = None
     heads = _part(tensors, "projector.")
     if heads:
-        config = TrainConfig.from_dict(header["config"])
+        config = training_config(header["config"])
         channels = [generator.layer_channels[layer] for layer in config.layers]
         projector = PatchProjector(channels, config.projection_width)
         projector.load_state_dict(heads)

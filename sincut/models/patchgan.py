@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from sincut.models.discriminator import Discriminator
-from sincut.models.resnet_layers import NEGATIVE_SLOPE, Convolution, Halving, instance_norm
+from sincut.models.resnet_layers import (
+    NEGATIVE_SLOPE,
+    Convolution,
+    Halving,
+    instance_norm,
+    not_rounded,
+)
 
 
 class PatchDiscriminator(Discriminator):
@@ -38,4 +42,4 @@ class PatchDiscriminator(Discriminator):
             features = F.leaky_relu_(instance_norm(layer(features)), NEGATIVE_SLOPE)
             features = self.halving(features)
         features = F.leaky_relu_(instance_norm(self.fourth(features)), NEGATIVE_SLOPE)
-        return cast(Tensor, self.logits(features)).float()
+        return not_rounded(self.logits(features))

@@ -18,6 +18,7 @@ from sincut.models.resnet_layers import (
     ResnetBlock,
     TransposedConvolution,
     instance_norm,
+    not_rounded,
 )
 
 _PADDING = 3  # of the 7×7 convolutions
@@ -127,7 +128,7 @@ class ResnetGenerator(Generator):
         for up in (self.up1, self.up2):
             image = F.relu_(instance_norm(up(self.doubling(image))))
         # In bf16 the steps near ±1 would show.
-        image = torch.tanh(self.last(image).float())
+        image = torch.tanh(not_rounded(self.last(image)))
         return image, [passed[layer] for layer in sorted(layers)]
 
     def _encode(

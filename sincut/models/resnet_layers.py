@@ -35,14 +35,21 @@ class Layer(Protocol):
 def instance_norm(image: Tensor) -> Tensor:
     """(N, C, H, W) → the same with mean 0 and variance 1 (biased, ε 1e-5) per image and channel.
 
-    It is a batch norm of one image at a time. ``torch.nn.functional.instance_norm`` (2.13, CPU)
-    returns a wrong gradient for a batch of one where the incoming one lies channels-last.
+    It is a batch norm of one image at a time, channels last. PyTorch 2.13 on a CPU has wrong
+    gradients for other ways to write it: ``instance_norm`` of one image whose incoming gradient
+    lies channels last, and ``batch_norm`` of ``image[0][None]``.
     """
+    image = image.contiguous(memory_format=torch.channels_last)
     each = [
-        F.batch_norm(one[None], None, None, training=True, eps=NORM_EPSILON)
-        for one in image.unbind()
+        F.batch_norm(image[i : i + 1], None, None, training=True, eps=NORM_EPSILON)
+        for i in range(len(image))
     ]
     return each[0] if len(each) == 1 else torch.cat(each)
+
+
+def not_rounded(image: Tensor) -> Tensor:
+    """In float32 what autocast made in half precision."""
+    return image if image.dtype == torch.float64 else image.float()
 
 
 class Convolution(nn.Module):

@@ -41,6 +41,7 @@ class TileDiscriminator(Discriminator):
         whiten: bool = False,
     ) -> None:
         super().__init__()
+        self.tile, self.fitted = size, whiten
         self.whitening = Whitening() if whiten else None
         levels = int(math.log2(size)) - 2
         widths = [min(channels * 2**level, max_channels) for level in range(levels + 1)]
@@ -79,6 +80,7 @@ class TextureDiscriminator(TileDiscriminator):
         whiten: bool = False,
     ) -> None:
         super().__init__(channels, size, max_channels, whiten=whiten)
+        self.fitted = True
         self.textures = TextureEnergies()
         self.texture_head = nn.Sequential(
             nn.Linear(self.textures.count, _TEXTURE_WIDTH),

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import file_digest
 
@@ -144,7 +144,7 @@ def read_run(folder: Path | str) -> RunRecord:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         images = {name: RunImage(**record[name]) for name in ("content", "style")}
-        config = TrainConfig.from_dict(record["config"])
+        config = training_config(record["config"])
         version = str(record["sincut_version"])
         sessions = tuple(map(_session, record.get("sessions", ())))
     except SincutError as error:

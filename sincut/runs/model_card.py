@@ -15,6 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sincut.config.parts import zoom_range
+from sincut.config.training import PairConfig
 from sincut.files import write_text
 from sincut.pages import markdown
 from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
@@ -197,6 +198,7 @@ def _described(role: str, image: RunImage) -> tuple[str, str, str, str]:
 
 
 def _widths(run: RunRecord) -> str:
+    assert isinstance(run.config, PairConfig)
     width = round(run.content.width * zoom_range(run.content.width, run.config)[1])
     return (
         f"It learned its textures on images up to {width} pixels wide. On a much larger image "

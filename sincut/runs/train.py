@@ -18,7 +18,7 @@ from torch import Tensor
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import Precision, resolved_with_reason
 from sincut.config.presets import default_preset, train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import TrainConfig, training_config
 from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
@@ -230,7 +230,7 @@ def _resumed_config(
     header: dict[str, Any], preset: str | None, method: str | None, changes: dict[str, Any]
 ) -> TrainConfig:
     """The saved configuration with what may change changed."""
-    saved = TrainConfig.from_dict(header["config"])
+    saved = training_config(header["config"])
     asked = {**changes}
     if preset is not None:
         asked["preset"] = preset

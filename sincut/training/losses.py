@@ -1,4 +1,5 @@
-"""The terms of SinCUT's objective, one function each; every one returns a float32 scalar.
+"""The terms of the objectives of SinCUT and CUT, one function each, which returns a float32
+scalar.
 
 Logits are large for real. Batches are averaged.
 """
@@ -14,13 +15,20 @@ from torch import Tensor
 from sincut.kernels.patch_nce import multilayer_patch_nce
 
 
-def adversarial_generator(fake_logits: Tensor) -> Tensor:
-    """Non-saturating GAN loss of G: softplus(−D(ŷ)). Logits (N, 1)."""
+def adversarial_generator(fake_logits: Tensor, gan: str = "non-saturating") -> Tensor:
+    """GAN loss of G: softplus(−D(ŷ)), or with ``least-squares`` (D(ŷ) − 1)². Logits (N, …)."""
+    if gan == "least-squares":
+        return (fake_logits - 1).square().mean()
     return F.softplus(-fake_logits).mean()
 
 
-def adversarial_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Non-saturating GAN loss of D: ½ [softplus(D(ŷ)) + softplus(−D(y))]. Logits (N, 1)."""
+def adversarial_discriminator(
+    real_logits: Tensor, fake_logits: Tensor, gan: str = "non-saturating"
+) -> Tensor:
+    """GAN loss of D: ½ [softplus(D(ŷ)) + softplus(−D(y))], or with ``least-squares``
+    ½ [D(ŷ)² + (D(y) − 1)²]. Logits (N, …)."""
+    if gan == "least-squares":
+        return (fake_logits.square().mean() + (real_logits - 1).square().mean()) / 2
     return (F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()) / 2
 
 
@@ -35,14 +43,21 @@ def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
 
 
 def contrastive(
-    queries: Sequence[Tensor], keys: Sequence[Tensor], *, temperature: float, groups: int
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    *,
+    temperature: float,
+    groups: int,
+    epsilon: float = 0.0,
 ) -> Tensor:
     """PatchNCE: mean over layers of the mean cross entropy over queries.
 
     ``queries`` and ``keys`` hold (N, D) projected rows per layer; keys are taken as constants.
     """
     constant = [key.detach() for key in keys]
-    per_layer = multilayer_patch_nce(queries, constant, temperature=temperature, groups=groups)
+    per_layer = multilayer_patch_nce(
+        queries, constant, temperature=temperature, groups=groups, epsilon=epsilon
+    )
     return torch.stack([loss.mean() for loss in per_layer]).mean()
 
 

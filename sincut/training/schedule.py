@@ -5,16 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sincut.config.parts import OptimiserSettings
+from sincut.config.training import FolderConfig, TrainConfig
 from sincut.training.state import State
 
 
-def rate_factor(step: int, config: OptimiserSettings) -> float:
+def rate_factor(step: int, config: TrainConfig) -> float:
     """The learning rate of a step as a fraction of ``config.learning_rate``; 1 while warming."""
     if config.schedule == "constant" or step < 0:
         return 1.0
     if config.schedule == "linear":
         return min(1.0, 2 * (1 - step / config.steps))
+    if isinstance(config, FolderConfig) and config.schedule == "epochs":
+        epoch = (config.epochs + config.falling_epochs) * step // config.steps + 1
+        return 1 - max(0, epoch - config.epochs) / (config.falling_epochs + 1)
     epoch = 16 * step // config.steps  # published: 8 epochs, then 8 that fall by a ninth each
     return 1 - max(0, epoch - 7) / 9
 

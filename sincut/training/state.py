@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
 from sincut.data.training_data import TrainingData
-from sincut.models.architectures import generator_of
+from sincut.models.architectures import discriminator_of, generator_of
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
 from sincut.models.model_file import _part, save_tensors
 from sincut.models.projector import PatchProjector
 from sincut.models.stylegan2 import ColourCorrectingGenerator
-from sincut.models.stylegan2_discriminator import TextureDiscriminator, TileDiscriminator
 
 STATE_FILE = "state.safetensors"
 
@@ -53,13 +52,7 @@ def initial_state(config: TrainConfig) -> State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         generator = generator_of(config)
-        kind = TextureDiscriminator if config.lambda_texture > 0 else TileDiscriminator
-        discriminator = kind(
-            config.discriminator_channels,
-            config.tile,
-            config.discriminator_max_channels,
-            whiten=config.whiten,
-        )
+        discriminator = discriminator_of(config)
         channels = [generator.layer_channels[layer] for layer in config.layers]
         projector = PatchProjector(channels, config.projection_width)
     for network in (generator, discriminator, projector):
@@ -148,7 +141,7 @@ def new_state(data: TrainingData, config: TrainConfig) -> State:
         matrix, offset = data.colours()
         for generator in correcting:
             generator.set_colours(matrix, offset)
-    if config.whiten or config.lambda_texture > 0:
+    if state.discriminator.fitted:
         with convolutions(config.precision):
             state.discriminator.fit(data.style_crops(config))
     return state

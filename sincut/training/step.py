@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sincut.compute.devices import mixed_precision
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
 from sincut.models.discriminator import Discriminator
 from sincut.models.projector import PatchProjector
@@ -51,7 +51,7 @@ def sincut_step(
     """
     made = translated(state, x, y, config, draws, kind)
     discriminator = state.discriminator
-    real, fake = (seen_by_d(discriminator, each, config) for each in (y, made.fake))
+    real, fake = (seen_by_d(discriminator, each) for each in (y, made.fake))
     terms, d_loss = discriminator_terms(discriminator, real, fake, config, kind)
     _update(d_loss, state.optimizers["discriminator"])
 
@@ -107,15 +107,17 @@ def translated(
 
 
 class Seen(NamedTuple):
-    """What D is given of crops: tiles and, for the second discriminator, energies of textures."""
+    """What D is given of crops: tiles, or all of them, and for the second discriminator energies of
+    textures."""
 
     tiles: Tensor
     energies: Tensor | None
 
 
-def seen_by_d(discriminator: Discriminator, crops: Tensor, config: TrainConfig) -> Seen:
+def seen_by_d(discriminator: Discriminator, crops: Tensor) -> Seen:
     """Tiles of the crops, whitened where the configuration says so, and their energies."""
-    tiles = cut_tiles(discriminator.view(crops), config.tile)
+    seen = discriminator.view(crops)
+    tiles = seen if discriminator.tile is None else cut_tiles(seen, discriminator.tile)
     return Seen(tiles, discriminator.energies(crops))
 
 
@@ -129,7 +131,7 @@ def discriminator_terms(
         real_logits = discriminator(real.tiles)
     with mixed_precision(config.device, config.precision):
         fake_logits = discriminator(fake.tiles.detach())
-    terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits)}
+    terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits, config.gan)}
     loss = terms["D_gan"]
     if kind.with_r1 and config.lambda_r1 > 0:
         terms["R1"] = losses.r1_penalty(real_logits, real.tiles)
@@ -138,6 +140,7 @@ def discriminator_terms(
     if isinstance(discriminator, TextureDiscriminator):
         assert real.energies is not None
         assert fake.energies is not None
+        assert isinstance(config, PairConfig)
         more = _texture_terms(discriminator, real.energies, fake.energies, config, kind)
         terms |= more.terms
         for term in more.weighted:
@@ -156,14 +159,14 @@ def _texture_terms(
     discriminator: TextureDiscriminator,
     real: Tensor,
     fake: Tensor,
-    config: TrainConfig,
+    config: PairConfig,
     kind: Kind,
 ) -> Terms:
     """Those of the second discriminator, which sees only how strong textures are (ours)."""
     real.requires_grad_(kind.with_r1)
     real_logits = discriminator.judge_energies(real)
     fake_logits = discriminator.judge_energies(fake.detach())
-    terms = {"D_texture": losses.adversarial_discriminator(real_logits, fake_logits)}
+    terms = {"D_texture": losses.adversarial_discriminator(real_logits, fake_logits, config.gan)}
     weighted = [terms["D_texture"]]
     if kind.with_r1 and config.lambda_texture_r1 > 0:
         terms["R1_texture"] = losses.r1_penalty(real_logits, real)
@@ -178,11 +181,12 @@ def fooling_terms(discriminator: Discriminator, fake: Seen, config: TrainConfig)
         if config.lambda_gan > 0:
             with mixed_precision(config.device, config.precision):
                 logits = discriminator(fake.tiles)
-                found.terms["G_gan"] = losses.adversarial_generator(logits)
+                found.terms["G_gan"] = losses.adversarial_generator(logits, config.gan)
             found.weighted.append(config.lambda_gan * found.terms["G_gan"])
         if isinstance(discriminator, TextureDiscriminator) and fake.energies is not None:
+            assert isinstance(config, PairConfig)
             logits = discriminator.judge_energies(fake.energies)
-            found.terms["G_texture"] = losses.adversarial_generator(logits)
+            found.terms["G_texture"] = losses.adversarial_generator(logits, config.gan)
             found.weighted.append(config.lambda_texture * found.terms["G_texture"])
     return found
 
@@ -291,7 +295,13 @@ def _patch_nce(
         with torch.no_grad():
             key_rows = projector(keys, positions)
     groups = 1 if config.negatives == "minibatch" else keys[0].shape[0]
-    return losses.contrastive(query_rows, key_rows, temperature=config.temperature, groups=groups)
+    return losses.contrastive(
+        query_rows,
+        key_rows,
+        temperature=config.temperature,
+        groups=groups,
+        epsilon=config.epsilon,
+    )
 
 
 def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from sincut.compute.memory import memory_in_use
 from sincut.config.parts import zoom_range
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import as_depth
@@ -103,7 +103,7 @@ def learned_width(header: Mapping[str, Any]) -> int | None:
     content = header.get("content") or {}
     if "width" not in content or "zoom" not in header.get("config", {}):
         return None
-    config = TrainConfig.from_dict(header["config"])
+    config = PairConfig.from_dict(header["config"])
     width = int(content["width"])
     return round(width * zoom_range(width, config)[1])
 

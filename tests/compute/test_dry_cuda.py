@@ -18,7 +18,7 @@ from PIL import Image
 
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.config.presets import PRESETS, train_config
-from sincut.config.training import METHODS, TrainConfig
+from sincut.config.training import METHODS, PairConfig
 from sincut.data.pair import Pair
 from sincut.demo import render_content, render_style
 from tests.compute.dry_cuda import Broken, DryCuda, Graph, Stream, why_not
@@ -29,7 +29,7 @@ INSIDE = os.environ.get("SINCUT_DRY_CUDA") == "1"
 inside = pytest.mark.skipif(not INSIDE, reason="runs in a process of its own, by the last test")
 
 
-def settings(preset: str, method: str = "sincut", **changes: Any) -> TrainConfig:
+def settings(preset: str, method: str = "sincut", **changes: Any) -> PairConfig:
     """Small networks, with every kind of step that the preset has, early."""
     from sincut.compute.precision import resolved
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from sincut.config.presets import PRESETS, parse_assignments, train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 
@@ -20,7 +20,7 @@ def message(function: object, *args: object, **kwargs: object) -> str:
 
 
 def test_paper_is_the_defaults() -> None:
-    assert train_config("paper") == TrainConfig()
+    assert train_config("paper") == PairConfig()
     config = train_config("paper")
     assert (config.crop, config.tile, config.batch, config.channels) == (128, 64, 16, 40)
     assert (config.patches, config.steps, config.layers) == (256, 100_000, (0, 2, 4))
@@ -61,7 +61,7 @@ def test_methods_change_what_they_change_and_nothing_else() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_valid_and_survive_json(preset: str) -> None:
     config = train_config(preset, seed=3)
-    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert PairConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_what_is_given_wins_over_method_and_preset() -> None:
@@ -88,10 +88,10 @@ def test_set_reads_every_kind_of_field(assignment: str, value: object) -> None:
 
 def test_configurations_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        TrainConfig().steps = 3  # type: ignore[misc]
+        PairConfig().steps = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("config", [TrainConfig, TranslateConfig])
+@pytest.mark.parametrize("config", [PairConfig, TranslateConfig])
 def test_every_field_has_a_meaning(config: type) -> None:
     for field in dataclasses.fields(config):
         assert len(field.metadata["help"]) > 5

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, halvings, sample_boxes
 from sincut.data.random_numbers import RandomNumbers
 from sincut.errors import SincutError
 
 
-def config(**changes: Any) -> TrainConfig:
+def config(**changes: Any) -> PairConfig:
     return train_config("paper", **{"crop": 32, "tile": 16, "batch": 64, **changes})
 
 
@@ -25,7 +25,7 @@ def draws(seed: int = 0, step: int = 0, device: str = "cpu") -> RandomNumbers:
     return RandomNumbers(seed, torch.tensor(step, device=device))
 
 
-def boxes_of(height: int, width: int, settings: TrainConfig, **place: int) -> np.ndarray:
+def boxes_of(height: int, width: int, settings: PairConfig, **place: int) -> np.ndarray:
     """(batch, 5): rows, columns, top, left, mirrored."""
     values = {"seed": 0, "step": 0, "stream": 0, **place}
     where = draws(values["seed"], values["step"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.crops import ResidentImage
 from sincut.data.matching import Matcher, descriptors, recoloured
@@ -46,7 +46,7 @@ def grey_squares(levels: list[list[int]]) -> np.ndarray:
     return squares[..., None].repeat(3, axis=2)
 
 
-def settings(candidates: int) -> TrainConfig:
+def settings(candidates: int) -> PairConfig:
     return train_config(
         "draft", device="cpu", crop=32, tile=32, batch=4, candidates=candidates, seed=1
     )

@@ -19,7 +19,7 @@ from PIL import Image, ImageFont
 from torch import nn
 
 from sincut.cli import main
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.inspection import inspect as inspect_page
@@ -53,7 +53,7 @@ from sincut.translation.tiles import translate_pixels
 from tests.conftest import size_of
 
 POINTS = [(20, 30), (129, 3), (64, 95)]
-TRAIN = TrainConfig(channels=4, layers=(0, 1, 2, 4))
+TRAIN = PairConfig(channels=4, layers=(0, 1, 2, 4))
 
 
 def doing_nothing(channels: int = 4) -> Generator:
@@ -93,7 +93,7 @@ def look(
         heads(generator, layers),
         pixels,
         points,
-        TrainConfig(channels=4, layers=layers),
+        PairConfig(channels=4, layers=layers),
         InspectConfig(**how),
         TranslateConfig(tile=tile, device="cpu"),
     )
@@ -191,7 +191,7 @@ def test_similarities_against_numpy() -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (40, 51, 3), dtype=np.uint8)
     generator = doing_nothing()
     generator.colours.copy_(torch.tensor([[0.0, 1, 0], [0, 0, -1], [1, 0, 0]])[:, :, None, None])
-    train = TrainConfig(channels=4, layers=(0,), temperature=0.3)
+    train = PairConfig(channels=4, layers=(0,), temperature=0.3)
     (layer,) = findings(
         generator,
         plain_heads(1),
@@ -226,7 +226,7 @@ def test_ties_are_counted_and_the_right_place_is_among_the_best() -> None:
         plain_heads(1),
         pixels,
         [(21, 20)],
-        TrainConfig(channels=4, layers=(0,)),
+        PairConfig(channels=4, layers=(0,)),
         InspectConfig(),
         TranslateConfig(device="cpu"),
     )[2]

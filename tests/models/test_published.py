@@ -15,7 +15,13 @@ from sincut import load_generator
 from sincut.cli import main
 from sincut.errors import SincutError
 from sincut.models.model_file import load_model
-from sincut.models.published import generator_from_published, published_name, read_published
+from sincut.models.published import (
+    generator_from_published,
+    published_name,
+    published_resnet_name,
+    read_published,
+)
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import StyleGAN2Generator
 
 GOLDEN = Path(__file__).parents[1] / "reference/sincut_reference_small.npz"
@@ -72,6 +78,29 @@ def test_every_structure_is_recognised(blocks: int, downsamplings: int) -> None:
         assert torch.equal(read.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("blocks", [6, 9])
+@pytest.mark.parametrize("blur_down", [True, False])
+@pytest.mark.parametrize("blur_up", [True, False])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_every_resnet_is_recognised(
+    blocks: int, blur_down: bool, blur_up: bool, prefix: str
+) -> None:
+    """Also those saved on a CPU, with biases before norms and constant blurs."""
+    ours = ResnetGenerator(2, blocks, blur_down=blur_down, blur_up=blur_up)
+    foreign = {
+        prefix + published_resnet_name(name, ours): value
+        for name, value in ours.state_dict().items()
+    }
+    for name in [name for name in foreign if name.endswith("weight")]:
+        foreign.setdefault(name.replace("weight", "bias"), torch.ones(2))
+    if blur_down:
+        foreign[f"{prefix}model.7.filt"] = torch.zeros(4, 1, 3, 3)
+    read = generator_from_published(foreign)
+    assert read.arguments == ours.arguments
+    for name, value in ours.state_dict().items():
+        assert torch.equal(read.state_dict()[name], value)
+
+
 class Evil:
     def __reduce__(self) -> Any:
         return print, ("code ran",)
@@ -96,12 +125,13 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_weights_of_other_networks(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     path = tmp_path / "latest_net_G.pth"
     expected = (
-        f"{path} is not a generator of the authors' single-image model (StyleGAN2 encoder and "
-        "decoder); give the latest_net_G.pth of a run with --model sincut"
+        f"{path} is not a generator of the authors' code: neither of its single-image model "
+        "(StyleGAN2 encoder and decoder) nor of CUT or FastCUT (ResNet with instance norm); give "
+        "the latest_net_G.pth of a run with --model sincut or cut"
     )
     first = "encoder.convs.1.0.weight"
     others: list[Any] = [
-        {"model.1.weight": torch.zeros(64, 3, 7, 7)},  # a ResNet generator
+        {"model.1.weight": torch.zeros(64, 3, 7, 7)},  # a ResNet's first layer alone
         torch.zeros(3),
         {first: weights[first]},
         {k: v for k, v in weights.items() if "noise" not in k},

@@ -12,7 +12,7 @@ import torch
 
 import sincut
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.images.reading.pillow import decode_picture
@@ -34,7 +34,7 @@ PACE = Estimate(
 )
 
 
-def config(**changes: Any) -> TrainConfig:
+def config(**changes: Any) -> PairConfig:
     values = {k: v for k, v in TINY.items() if k != "preset"}
     return train_config("draft", **{**values, **changes})
 

@@ -15,7 +15,7 @@ import pytest
 
 from sincut.cli.train import train
 from sincut.config.presets import PRESETS, parse_assignments, train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.errors import SincutError
 from sincut.files import file_digest
 from sincut.runs import folder as runfolder
@@ -26,7 +26,7 @@ from tests.conftest import TINY
 
 
 def run_of(
-    config: TrainConfig, folder: str = "run", names: tuple[str, str] = ("a", "b")
+    config: PairConfig, folder: str = "run", names: tuple[str, str] = ("a", "b")
 ) -> RunRecord:
     """A run of that configuration."""
     content, style = (RunImage(name, 1, 1, "0" * 64) for name in names)
@@ -326,7 +326,7 @@ def test_a_wrong_image_given_is_refused(
         find_image(read_run(copy), "content", given)
 
 
-def parsed(command: str) -> tuple[dict[str, Any], TrainConfig]:
+def parsed(command: str) -> tuple[dict[str, Any], PairConfig]:
     """What ``sincut train`` makes of a command line: its paths, and its configuration."""
     program, subcommand, *words = shlex.split(command)
     assert (program, subcommand) == ("sincut", "train")
@@ -336,7 +336,7 @@ def parsed(command: str) -> tuple[dict[str, Any], TrainConfig]:
     preset, method = values.pop("preset"), values.pop("method")
     for name in ("minutes", "resume", "force", "quiet", "as_json"):
         assert not values.pop(name)
-    for name in [name for name in values if name not in TrainConfig.__dataclass_fields__]:
+    for name in [name for name in values if name not in PairConfig.__dataclass_fields__]:
         assert not values.pop(name)  # an option beside the configuration
     changes |= {name: value for name, value in values.items() if value is not None}
     return paths, train_config(preset, method or "sincut", **changes)
@@ -452,8 +452,7 @@ def test_every_field_with_an_option_uses_it() -> None:
     options = {
         parameter.name
         for parameter in train.params
-        if isinstance(parameter, click.Option)
-        and parameter.name in TrainConfig.__dataclass_fields__
+        if isinstance(parameter, click.Option) and parameter.name in PairConfig.__dataclass_fields__
     }
     changes = {name: value for name, value in EVERY_FIELD.items() if name in options}
     assert options == {"preset", "method", *changes}

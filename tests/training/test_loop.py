@@ -14,7 +14,7 @@ from torch import Tensor
 from sincut.compute.devices import convolutions
 from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import NOISE, POSITIONS, RandomNumbers
 from sincut.errors import SincutError
@@ -26,12 +26,12 @@ from sincut.training.step import Kind, cut_tiles, kind_of, sincut_step
 from tests.conftest import TINY, on_the_kernels_device
 
 
-def config(method: str = "sincut", **changes: Any) -> TrainConfig:
+def config(method: str = "sincut", **changes: Any) -> PairConfig:
     values = {k: v for k, v in TINY.items() if k != "preset"}
     return train_config("draft", method, **{**values, "warm_steps": 0, **changes})
 
 
-def batch(config: TrainConfig, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(config: PairConfig, seed: int = 0) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
     shape = (2, config.batch, 3, config.crop, config.crop)
     x, y = torch.rand(shape, generator=random) * 2 - 1
@@ -43,7 +43,7 @@ def draws(seed: int, step: int = 0, device: str = "cpu") -> RandomNumbers:
 
 
 def literal_step(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: RandomNumbers, kind: Kind
+    state: State, x: Tensor, y: Tensor, config: PairConfig, draws: RandomNumbers, kind: Kind
 ) -> dict[str, Tensor]:
     """The step as the published code has it: every feature encoded on its own, whole encoder."""
     g, d, h = state.generator, state.discriminator, state.projector

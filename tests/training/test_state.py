@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig
 from sincut.errors import SincutError
 from sincut.models.model_file import load_model, load_tensors, save_model
 from sincut.models.stylegan2 import StyleGAN2Generator
@@ -45,7 +45,7 @@ def refusal(path: Path) -> str:
 def test_a_model_file_describes_itself(model: Path, pair: tuple[Path, Path]) -> None:
     header = json.loads(header_of(model)["__metadata__"]["header"])
     assert header["step"] == 6
-    assert TrainConfig.from_dict(header["config"]).channels == 4
+    assert PairConfig.from_dict(header["config"]).channels == 4
     assert header["content"]["name"] == "content.png"
     assert (header["content"]["width"], header["content"]["height"]) == (160, 128)
     assert len(header["style"]["sha256"]) == 64
@@ -67,7 +67,7 @@ def test_generator_survives_the_file(tmp_path: Path) -> None:
 
 def test_state_survives_the_file(tiny_run: Path, tmp_path: Path) -> None:
     tensors, header = load_tensors(tiny_run / "state.safetensors", "sincut-state")
-    config = TrainConfig.from_dict(header["config"])
+    config = PairConfig.from_dict(header["config"])
     state = restored_state(tensors, header["step"], config)
     assert state.step == 6
     save_state(tmp_path / "again", state, {"config": config.to_dict()})
