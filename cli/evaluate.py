@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sincut.evaluation.evaluate import Evaluation
     from sincut.evaluation.figures import Figures
     from sincut.evaluation.folders import FolderEvaluation
-    from sincut.evaluation.set_distances import Distance
+    from sincut.evaluation.set_distances import Measured
 
     _Found = TypeVar("_Found", Evaluation, FolderEvaluation)
 
@@ -143,7 +143,7 @@ def _print_folders(found: FolderEvaluation) -> None:
         table.add_row(Text(path), f"{structure.C1:.3f}", f"{structure.C2:.3f}")
     table.add_section()
 
-    def add(name: str, values: dict[str, Distance], style: str | None = None) -> None:
+    def add(name: str, values: dict[str, Measured], style: str | None = None) -> None:
         cells = []
         for column, (_, _, digits) in columns.items():
             value = values.get(column)

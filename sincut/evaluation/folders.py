@@ -20,11 +20,11 @@ from sincut.errors import SincutError
 from sincut.evaluation.evaluate import read_image
 from sincut.evaluation.figures import edge_correlation, layout_correlation
 from sincut.evaluation.judge import FID, Judge, file_judge, lite_judge
-from sincut.evaluation.set_distances import FEWEST_IMAGES, Distance
+from sincut.evaluation.set_distances import FEWEST_IMAGES, Measured
 from sincut.translation.inputs import INPUT_ENDINGS, images_among
 
 Pixels = npt.NDArray[np.uint8]
-Distances = dict[str, Distance]
+Values = dict[str, Measured]
 
 _WITHOUT_JUDGE = (
     "distances to it take the extra judge, which is not installed; try pip install "
@@ -61,8 +61,8 @@ class FolderComparison:
         self, contents: Iterable[Pixels], styles: Iterable[Pixels], judge: Judge | None = None
     ) -> None:
         self.contents, self.judge = contents, judge
-        self.anchor: Distances = {}
-        self.floor: Distances = {}
+        self.anchor: Values = {}
+        self.floor: Values = {}
         if judge is not None:
             self._styles, seen = judge.features(styles), judge.features(contents)
             counts = seen.shape[1], self._styles.shape[1]
@@ -77,7 +77,7 @@ class FolderComparison:
             self.floor = judge.distances(*halves)
             self.floor.pop(FID, None)
 
-    def compare(self, outputs: Iterable[Pixels]) -> tuple[list[Structure], Distances]:
+    def compare(self, outputs: Iterable[Pixels]) -> tuple[list[Structure], Values]:
         """The structure of each output, and the distances of all to the styles, by name.
 
         Args:
@@ -114,10 +114,10 @@ class FolderComparison:
         return {**means, **{name: distance.mean for name, distance in distances.items()}}
 
 
-def mean_and_spread(structures: Iterable[Structure], name: str) -> Distance:
+def mean_and_spread(structures: Iterable[Structure], name: str) -> Measured:
     """Mean and standard deviation of a figure over the images."""
     values = [getattr(each, name) for each in structures]
-    return Distance(float(np.mean(values)), float(np.std(values)))
+    return Measured(float(np.mean(values)), float(np.std(values)))
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,13 @@ class FolderEvaluation:
     """
 
     images: dict[str, Structure]
-    distances: Distances
-    anchor: Distances
-    floor: Distances
+    distances: Values
+    anchor: Values
+    floor: Values
     counts: dict[str, int]
     notices: tuple[tuple[str, str], ...] = ()
 
-    def summary(self) -> Distances:
+    def summary(self) -> Values:
         """Mean and standard deviation of C1 and C2 over the images, by name."""
         return {name: mean_and_spread(self.images.values(), name) for name in ("C1", "C2")}
 
@@ -338,7 +338,7 @@ def _folded(notices: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         yield first, f"{notice} (and so for {len(rest)} more files)" if rest else notice
 
 
-def _rounded(values: Structure | Distance) -> dict[str, float | None]:
+def _rounded(values: Structure | Measured) -> dict[str, float | None]:
     return {
         name: None if value is None else round(value, 6) for name, value in asdict(values).items()
     }

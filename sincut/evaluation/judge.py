@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from sincut.compute.devices import chosen_device, convolutions
 from sincut.compute.precision import memory_file
 from sincut.errors import SincutError, first_line, one_line
-from sincut.evaluation.set_distances import Distance, frechet_distance, kernel_distance
+from sincut.evaluation.set_distances import Measured, frechet_distance, kernel_distance
 from sincut.files import write_atomically
 
 Pixels = npt.NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Judge:
         features: Floats = torch.cat(found).numpy()
         return features.reshape(-1, 1 + self.lite, features.shape[1]).swapaxes(0, 1)
 
-    def distances(self, ours: Floats, theirs: Floats) -> dict[str, Distance]:
+    def distances(self, ours: Floats, theirs: Floats) -> dict[str, Measured]:
         """By name, between two sets of at least 2 images, of which the features are given."""
         if self.lite:
             names = (KID_LITE, KID_LITE_CROPS)
@@ -72,7 +72,7 @@ class Judge:
             return {name: kernel_distance(a, b) for name, a, b in views}
         return {
             KID: kernel_distance(ours[0], theirs[0]),
-            FID: Distance(frechet_distance(ours[0], theirs[0])),
+            FID: Measured(frechet_distance(ours[0], theirs[0])),
         }
 
     def _views(self, image: Pixels) -> Tensor:
@@ -107,8 +107,9 @@ def lite_judge() -> Judge | None:
         weights = _lite_weights()
     except ImportError:
         return None
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(weights)
+    with torch.device("meta"):  # draws no random numbers, which a training would miss
+        network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(weights, assign=True)
     network.eval().to(chosen_device("auto"))
 
     def features(images: Tensor) -> Tensor:

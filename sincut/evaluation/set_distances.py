@@ -18,14 +18,14 @@ _SUBSETS = 100  # as in the code of KID's authors
 
 
 @dataclass(frozen=True)
-class Distance:
-    """A distance between two sets and, where it was estimated, by how much chance moves it."""
+class Measured:
+    """A value and, where that is known, its standard deviation: over images, or by chance."""
 
     mean: float
     std: float | None = None
 
 
-def kernel_distance(ours: Features, theirs: Features) -> Distance:
+def kernel_distance(ours: Features, theirs: Features) -> Measured:
     """KID: the squared maximum mean discrepancy of two sets, with the kernel (x·y / d + 1)³.
 
     It is unbiased, so around 0, and at times below it, for sets of one origin, however few. The
@@ -45,13 +45,13 @@ def kernel_distance(ours: Features, theirs: Features) -> Distance:
     kernels = _kernel(ours, ours), _kernel(theirs, theirs), _kernel(ours, theirs)
     mean = _discrepancy(*kernels)
     if min(len(ours), len(theirs)) < FEWEST_IMAGES:
-        return Distance(mean)
+        return Measured(mean)
     values = []
     for _ in range(_SUBSETS):
         a, b = (random.permutation(len(each))[: len(each) // 2] for each in (ours, theirs))
         chosen = zip(kernels, ((a, a), (b, b), (a, b)), strict=True)
         values.append(_discrepancy(*(kernel[np.ix_(*places)] for kernel, places in chosen)))
-    return Distance(mean, float(np.std(values)))
+    return Measured(mean, float(np.std(values)))
 
 
 def _kernel(ours: Features, theirs: Features) -> Features:
