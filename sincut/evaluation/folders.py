@@ -44,7 +44,8 @@ class FolderComparison:
     """Compares sets of translations with their contents and with the styles, seen once.
 
     Args:
-        contents: the images that are translated; they are gone through again for each set.
+        contents: the images that are translated, gone through again for each set of translations,
+            so a list or the like.
         styles: the images whose look is wanted; gone through once, with a judge only.
         judge: gives the distances of sets, where there is one.
 
