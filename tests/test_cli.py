@@ -325,6 +325,96 @@ def test_evaluate_notes_what_is_not_measured(
     assert json.loads(result.stdout)[str(tmp_path / "alpha.png")]["C1"] == 1
 
 
+@pytest.fixture
+def three_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
+    """Contents, styles and translations, five of each; without the extra ``judge``."""
+    from PIL import Image
+
+    from sincut.demo import render_content, render_style
+
+    monkeypatch.setattr("sincut.evaluation.folders.lite_judge", lambda: None)
+    content, style = render_content(160, 128), render_style(160, 128)
+    for folder, image in (("A", content), ("B", style), ("[red]OUT", content // 2)):
+        (tmp_path / folder).mkdir()
+        for i in range(5):
+            part = image[5 * i : 5 * i + 60, 9 * i : 9 * i + 70]
+            Image.fromarray(part).save(tmp_path / folder / f"{i}.png")
+    return tmp_path / "A", tmp_path / "B", tmp_path / "[red]OUT"
+
+
+def told(result: Result) -> list[list[str]]:
+    """The lines of a result, cut where there is more than one space."""
+    assert result.exit_code == 0, result.output
+    return [re.split(r"  +", line.strip()) for line in result.stdout.splitlines() if line.strip()]
+
+
+def test_evaluate_folders(three_folders: tuple[Path, Path, Path]) -> None:
+    result = run("evaluate", *three_folders)
+    assert result.stderr == (
+        f"Note on {three_folders[1]}: distances to it take the extra judge, which is not "
+        "installed; try pip install 'sincut[judge]', or --features.\n"
+    )
+    lines = told(result)
+    assert lines[0] == ["output", "C1 ↑", "C2 ↑"]
+    for i in range(5):
+        assert lines[2 + i][0] == str(three_folders[2] / f"{i}.png")
+        assert re.fullmatch(r"\d\.\d{3} \d\.\d{3}", " ".join(lines[2 + i][1:]))
+    assert lines[7][0] == "all translations"
+    assert re.fullmatch(r"\d\.\d{3} ± \d\.\d{3}", lines[7][1])
+    assert [line[0] for line in lines[8:]] == [
+        "C1 ↑", "C2 ↑", "↓ lower is better, ↑ higher is. No one of them says enough alone.",
+    ]  # fmt: skip
+
+
+def test_evaluate_folders_with_features(
+    three_folders: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network = torch.nn.Sequential(torch.nn.AvgPool2d(150), torch.nn.Flatten())
+        torch.jit.script(network).save(str(tmp_path / "net.pt"))
+    options = "--features", tmp_path / "net.pt"
+    result = run("evaluate", *three_folders, *options)
+    assert result.stderr == ""
+    lines = told(result)
+    assert lines[0] == ["output", "C1 ↑", "C2 ↑", "KID ↓", "FID ↓"]
+    assert [line[0] for line in lines[7:10]] == [
+        "all translations", "anchor: the contents as they are",
+        "floor: half of the styles to the other",
+    ]  # fmt: skip
+    kid, fid = r"-?\d+\.\d{4}( ± \d+\.\d{4})?", r"\d+\.\d{2}"
+    assert [re.fullmatch(kid, line[-2]) is not None for line in lines[7:9]] == [True] * 2
+    assert [re.fullmatch(fid, line[-1]) is not None for line in lines[7:9]] == [True] * 2
+    assert re.fullmatch(kid, lines[9][-1])
+    values = json.loads(run("evaluate", *three_folders, *options, "--json").stdout)
+    assert lines[7][-1] == f"{values['distances']['FID']['mean']:.2f}"
+    assert lines[8][-1] == f"{values['anchor']['FID']['mean']:.2f}"
+
+
+def test_evaluate_refuses_folders_in_one_line(
+    three_folders: tuple[Path, Path, Path], measured: tuple[Path, Path, Path]
+) -> None:
+    contents, styles, outputs = three_folders
+    assert refused("evaluate", contents, styles, measured[2]) == (
+        f"content, style and output must all be files or all be folders, got the folder {contents} "
+        f"and {measured[2]}, which is none; give three folders, or files"
+    )
+    for option in (["--anchors"], ["--model", "run"], ["--plot", "plane.png"], ["--force"]):
+        assert refused("evaluate", *three_folders, *option) == (
+            f"{option[0]} is for files, got folders; try without it"
+        )
+    assert refused("evaluate", *measured, "--features", "net.pt") == (
+        "--features is for folders, got files; try without it"
+    )
+    (outputs / "3.png").unlink()
+    assert refused("evaluate", *three_folders) == (
+        f"{outputs} must hold a translation of every content, got none of {contents / '3.png'}; "
+        "try sincut translate"
+    )
+
+
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command with the pair and the network made small; the real one is `make demo`."""
     from sincut.config.presets import PRESETS

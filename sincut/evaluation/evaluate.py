@@ -100,7 +100,7 @@ def evaluate(
         outputs = [outputs]
     _check_names([str(path) for path in outputs])
     notices: list[tuple[str, str]] = []
-    content_pixels, style_pixels = (_read(path, notices) for path in (content, style))
+    content_pixels, style_pixels = (read_image(path, notices) for path in (content, style))
     for path, image in ((content, content_pixels), (style, style_pixels)):
         if min(image.shape[:2]) < SMALLEST_SIDE:
             raise SincutError(
@@ -176,7 +176,8 @@ def _check_names(outputs: Sequence[str]) -> None:
         taken[place] = output
 
 
-def _read(path: Path | str, notices: list[tuple[str, str]]) -> Pixels:
+def read_image(path: Path | str, notices: list[tuple[str, str]]) -> Pixels:
+    """The (H, W, 3) uint8 sRGB of a file; ``notices`` gets what is told."""
     picture = read_picture(Path(path))
     notices += [(str(path), notice) for notice in picture.notices]
     if picture.alpha is not None:
@@ -190,7 +191,7 @@ def read_output(path: Path | str, content: Pixels, notices: list[tuple[str, str]
     Raises:
         SincutError: it cannot be read, or has another size.
     """
-    output = _read(path, notices)
+    output = read_image(path, notices)
     if output.shape != content.shape:
         raise SincutError(
             f"{path} must have the content's size, {content.shape[1]}×{content.shape[0]}, got "

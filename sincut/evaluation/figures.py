@@ -326,6 +326,11 @@ def edge_correlation(ours: Pixels, theirs: Pixels) -> float:
     return _edge_correlation(_edge_strengths(_unit(ours)), _edge_strengths(_unit(theirs)))
 
 
+def layout_correlation(ours: Pixels, theirs: Pixels) -> float:
+    """C2 alone, of two images of one size."""
+    return _correlation(_self_distances(_unit(ours)), _self_distances(_unit(theirs)))
+
+
 def _edge_correlation(ours: Iterable[Floats], theirs: Iterable[Floats]) -> float:
     return float(np.mean([_correlation(a, b) for a, b in zip(ours, theirs, strict=True)]))
 

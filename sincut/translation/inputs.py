@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sincut.errors import SincutError
@@ -34,6 +34,15 @@ def found_inputs(inputs: Sequence[Path | str], output: Path) -> list[Path]:
     return list(dict.fromkeys(result))
 
 
+def images_among(paths: Iterable[Path]) -> list[Path]:
+    """The files with an image's ending, sorted, without hidden ones."""
+    return sorted(
+        each
+        for each in paths
+        if each.suffix.lower() in INPUT_ENDINGS and not each.name.startswith(".") and each.is_file()
+    )
+
+
 def _found(given: Path | str, output: Path) -> list[Path]:
     path = Path(given)
     pattern = glob.has_magic(str(given)) and not path.exists()
@@ -41,11 +50,7 @@ def _found(given: Path | str, output: Path) -> list[Path]:
         return [path]
     # Path.glob takes no absolute pattern.
     names = glob.glob(str(given), recursive=True) if pattern else path.iterdir()  # noqa: PTH207
-    images = sorted(
-        each
-        for each in map(Path, names)
-        if each.suffix.lower() in INPUT_ENDINGS and not each.name.startswith(".") and each.is_file()
-    )
+    images = images_among(map(Path, names))
     found = [each for each in images if not _same(each.parent, output)]
     if not found and images and path.is_dir():
         return images  # refused later, by name: the outputs would be inputs
