@@ -12,38 +12,49 @@ import click
 
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, given_changes, json_option, quiet_option
-from sincut.config.presets import PRESETS
-from sincut.config.training import TrainConfig
+from sincut.config.presets import FOLDER_PRESETS, PRESETS
+from sincut.config.training import PairConfig
 from sincut.units import byte_text, duration
 
 if TYPE_CHECKING:
     from sincut.runs.events import Event
 
-_PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.items())
+_ABOUT = {**PRESETS, **FOLDER_PRESETS}
+_PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in _ABOUT.items())
 
 
 @click.command()
 @click.argument("content", type=click.Path(path_type=Path))
-@click.argument("style", type=click.Path(path_type=Path))
+@click.argument("style", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Run folder to write."
 )
 @click.option(
     "--preset",
-    metavar="|".join(PRESETS),
-    help=f"{_PRESET_HELP}.  [default: paper on CUDA, draft on a CPU]",
+    metavar="|".join(_ABOUT),
+    help=f"{_PRESET_HELP}.  [default: of a pair paper on CUDA, draft on a CPU; of folders cut, "
+    "cut-small]",
 )
-@field_option(TrainConfig, "method")
-@field_option(TrainConfig, "steps", default="the preset's")
+@field_option(PairConfig, "method", default="sincut, of folders cut")
+@field_option(PairConfig, "steps", default="the preset's")
 @click.option(
     "--minutes",
     metavar="NUMBER",
     help="Fit the number of steps to this time on this machine, instead of --steps.",
 )
-@field_option(TrainConfig, "seed")
-@field_option(TrainConfig, "device")
-@field_option(TrainConfig, "precision", default="the preset's")
-@field_option(TrainConfig, "evaluate_every")
+@field_option(PairConfig, "seed")
+@field_option(PairConfig, "device")
+@field_option(PairConfig, "precision", default="the preset's")
+@field_option(PairConfig, "evaluate_every")
+@click.option(
+    "--held-out",
+    nargs=2,
+    metavar="FOLDER FOLDER",
+    type=click.Path(path_type=Path),
+    help="Images of both kinds that are not trained on, for previews and figures of a training on "
+    "folders.  [default: testA and testB beside trainA and trainB]",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out images of folders that cannot be read.")
 @click.option(
     "--set",
     "assignments",
@@ -65,7 +76,7 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in PRESETS.item
 @json_option
 def train(
     content: Path,
-    style: Path,
+    style: Path | None,
     output: Path,
     preset: str | None,
     method: str | None,
@@ -75,14 +86,17 @@ def train(
     force: bool,
     no_report: bool,
     tensorboard: bool,
+    held_out: tuple[Path, Path] | None,
+    skip_bad: bool,
     quiet: bool,
     as_json: bool,
     **fields: str | None,
 ) -> None:
-    """Train on the pair CONTENT and STYLE and write a run folder.
+    """Train on CONTENT and STYLE, two images or two folders of them, and write a run folder.
 
-    The content keeps its structure and gets the look of the style. Ctrl-C finishes the step,
-    saves, and says how to go on.
+    The content keeps its structure and gets the look of the style. Two images: SinCUT. Two folders,
+    or one that holds trainA and trainB: CUT, and the model translates any image like the first
+    folder's. Ctrl-C finishes the step, saves, and says how to go on.
     """
     changes = given_changes(assignments, fields)
     console = Console(quiet=quiet, as_json=as_json)
@@ -100,6 +114,8 @@ def train(
             force=force,
             tensorboard=tensorboard,
             report=not no_report,
+            skip_bad=skip_bad,
+            held_out=held_out or None,
             listener=listener(console, update),
             **changes,
         )
@@ -108,7 +124,10 @@ def train(
         console.line(f"Interrupted; the run is finished and saved. For a report: {report}")
         sys.exit(128 + result.signal)
     if result.signal:
-        words = ["sincut", "train", *map(str, (content, style, "-o", output)), "--resume"]
+        given = [content] if style is None else [content, style]
+        words = ["sincut", "train", *map(str, [*given, "-o", output]), "--resume"]
+        words += ["--held-out", *map(str, held_out)] if held_out else []
+        words += ["--skip-bad"] if skip_bad else []
         words += ["--tensorboard"] if tensorboard else []
         again = shlex.join([*words, "--no-report"] if no_report else words)
         console.line(

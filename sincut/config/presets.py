@@ -194,6 +194,13 @@ def default_preset(device: str) -> str:
     return "paper" if device == "cuda" else "draft"
 
 
+def default_folder_preset(device: str, method: str | None) -> str:
+    """The preset of two folders for ``cuda`` or ``cpu`` where none is asked for."""
+    if device != "cuda":
+        return "cut-small"
+    return "fastcut" if method == "fastcut" else "cut"
+
+
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
     """``("name=value", …)`` as a dictionary; the values are read by the field they go to."""
     changes = {}

@@ -47,6 +47,8 @@ class Pair(NamedTuple):
 class PairFeed:
     """Both images on the device, and what finds like crops in them; a kind of ``Feed``."""
 
+    waited = 0.0
+
     def __init__(self, pair: Pair, config: PairConfig, *, warm: bool) -> None:
         self.config = config
         self.images = [ResidentImage(image, config, config.device) for image in pair]
@@ -57,6 +59,9 @@ class PairFeed:
             self.table = table.to(config.device)
             if config.candidates > 1:
                 self.matcher = Matcher(self.images[1], self.table, config)
+
+    def prepare(self, step: int) -> None:
+        """Nothing: the images are where crops are cut."""
 
     def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
         """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""

@@ -13,6 +13,15 @@ from sincut.data.random_numbers import RandomNumbers
 class Feed(Protocol):
     """Crops for the steps of one configuration, on its device."""
 
+    @property
+    def waited(self) -> float:
+        """Seconds in which steps waited for images so far."""
+        ...
+
+    def prepare(self, step: int) -> None:
+        """What has to be done on the host before a step, and is no part of its recording."""
+        ...
+
     def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
         """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""
         ...
@@ -27,12 +36,4 @@ class TrainingData(Protocol):
 
     def feed(self, config: TrainConfig, *, warm: bool) -> Feed:
         """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
-        ...
-
-    def colours(self) -> tuple[Tensor, Tensor]:
-        """The affine map of colours in [-1, 1] from content to style: (3, 3) and (3,) float32."""
-        ...
-
-    def style_crops(self, config: TrainConfig) -> Tensor:
-        """(N, 3, crop, crop) crops that tell what the style's textures are like."""
         ...

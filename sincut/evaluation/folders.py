@@ -21,7 +21,7 @@ from sincut.evaluation.evaluate import read_image
 from sincut.evaluation.figures import edge_correlation, layout_correlation
 from sincut.evaluation.judge import FID, Judge, file_judge, lite_judge
 from sincut.evaluation.set_distances import FEWEST_IMAGES, Measured
-from sincut.translation.inputs import INPUT_ENDINGS, images_among
+from sincut.images.reading.endings import INPUT_ENDINGS, images_among
 
 Pixels = npt.NDArray[np.uint8]
 Values = dict[str, Measured]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 
-from sincut.config.presets import train_config
-from sincut.config.training import TrainConfig
+from sincut.config.presets import preset_config
+from sincut.config.training import PairConfig, TrainConfig
 from sincut.runs.folder import RunRecord
 
 
 def unusual_fields(config: TrainConfig) -> list[str]:
     """The names of the fields whose values are not those of the preset and the method."""
-    usual = train_config(config.preset, config.method).to_dict()
+    usual = preset_config(config).to_dict()
     return [name for name, value in config.to_dict().items() if value != usual[name]]
 
 
@@ -22,7 +22,8 @@ def repeating_command(run: RunRecord) -> str:
     spelled out.
     """
     config = run.config
-    names = ["preset", "method"] if config.method != "sincut" else ["preset"]
+    implied = "sincut" if isinstance(config, PairConfig) else config.preset
+    names = ["preset"] if config.method == implied else ["preset", "method"]
     words = []
     for name in (*names, *unusual_fields(config)):
         words += config.flag(name, getattr(config, name)).split(" ", 1)

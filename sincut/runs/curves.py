@@ -18,7 +18,13 @@ _CHARTS = (
     ("Colour and texture, lower is better", "figures", ("S1", "S2")),
     ("Told apart from the style (0.5: not at all)", "figures", ("S3",)),
     ("Structure of the content, higher is better", "figures", ("C1", "C2")),
+    ("Distance to the style as a set, lower is better", "figures", ("KID_lite", "KID_lite_crops")),
 )
+# Of figures: whether more is better.
+BETTER = {
+    **dict.fromkeys(("S1", "S2", "S2_ratio", "S3", "KID_lite", "KID_lite_crops"), -1),
+    **dict.fromkeys(("C1", "C2"), 1),
+}
 _POINTS = 600  # of a curve at most: more cannot be seen
 
 

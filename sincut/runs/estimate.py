@@ -12,10 +12,8 @@ from pathlib import Path
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.memory import peak_memory
 from sincut.config.training import TrainConfig
-from sincut.data.pair import Pair
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Comparison
-from sincut.runs.final_colours import final_generator, translated, translated_small
+from sincut.runs.subject import Subject
 from sincut.training.loop import Record, train
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.training.step import Kind, kind_of
@@ -76,13 +74,13 @@ class Estimate:
         )
 
 
-def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> Estimate:
+def measure(subject: Subject, config: TrainConfig) -> Estimate:
     """Time some steps of every kind that the configuration has, and what is written on the way.
 
     Args:
-        pair: what the run will be trained on.
+        subject: what the run will be trained on; its figures are prepared where they will be asked
+            for.
         config: resolved.
-        comparison: of the pair, where figures will be asked for.
     """
     first = EAGER_CALLS + 1 if config.device == "cuda" and config.record_steps else 1
     calls = first + _TIMED
@@ -102,7 +100,9 @@ def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> E
         before = now
         return all(len(found) >= calls or kind.warm for kind, found in times.items())
 
-    state = train(pair, trial, on_step, on_notice=lambda _: None)  # the run itself will tell
+    state = train(
+        subject.data, trial, on_step, on_notice=lambda _: None
+    )  # the run itself will tell
     trained = time.monotonic()
     of_kind = {
         kind: statistics.median(found[first:] or found) for kind, found in times.items() if found
@@ -120,17 +120,17 @@ def measure(pair: Pair, config: TrainConfig, comparison: Comparison | None) -> E
     with_r1 = typical(warm=False, with_r1=True)
     plain = typical(warm=False, with_r1=False) or with_r1 or 0.0
     before_finish = time.monotonic()
-    generator = final_generator(state, *pair)
+    generator = subject.final(state)
     finish = time.monotonic() - before_finish
     figures = 0.0
-    if comparison is not None:
-        figures = _seconds(lambda: comparison.figures(translated(pair.content, generator)))
+    if config.evaluate_every:
+        figures = _seconds(lambda: subject.figures(generator))
     return Estimate(
         setup=max(trained - started - steps, 0.0),
         warm=typical(warm=True) or 0.0,
         plain=plain,
         with_r1=with_r1 or plain,
-        preview=_seconds(lambda: translated_small(pair.content, config.preview_width, generator)),
+        preview=_seconds(lambda: subject.preview(generator, config)),
         # The model that is saved beside the state is about a fifth of it.
         save=finish + 1.2 * _seconds(lambda: _save(state)),
         figures=figures,

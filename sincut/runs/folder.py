@@ -18,11 +18,12 @@ A session is a start or a resumption that still had steps to do.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.config.training import TrainConfig, training_config
+from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import file_digest
 
@@ -55,6 +56,38 @@ class RunImage:
 
 
 @dataclass(frozen=True)
+class RunFolder:
+    """One of the two folders of a run: its name, how many images, from which to which size, and
+    :attr:`sincut.data.image_folder.ImageFolder.digest`."""
+
+    name: str
+    count: int
+    sizes: str
+    sha256: str
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """Name and size of a recorded image or folder."""
+    if "width" in record:
+        return f"{record['name']} ({record['width']}×{record['height']})"
+    return f"{record['name']} ({record['count']} images, {record['sizes']})"
+
+
+def size_of(image: RunImage | RunFolder) -> str:
+    """An image's size in pixels, or how many images of which sizes a folder has."""
+    if isinstance(image, RunImage):
+        return f"{image.width}×{image.height} pixels"
+    return f"{image.count} images, {image.sizes} pixels"
+
+
+def title_of(run: RunRecord) -> str:
+    """What a run does, as a title."""
+    if isinstance(run.content, RunFolder):
+        return f"{run.content.name} translated into {run.style.name}"
+    return f"{run.content.name} in the look of {run.style.name}"
+
+
+@dataclass(frozen=True)
 class Session:
     """A start or a resumption: the step it began from, the length of the run asked for then.
 
@@ -81,8 +114,8 @@ class RunRecord:
     folder: Path
     version: str
     config: TrainConfig
-    content: RunImage
-    style: RunImage
+    content: RunImage | RunFolder
+    style: RunImage | RunFolder
     log: tuple[dict[str, Any], ...]
     previews: tuple[tuple[int, Path], ...]
     sessions: tuple[Session, ...] = ()
@@ -143,8 +176,9 @@ def read_run(folder: Path | str) -> RunRecord:
     path = folder / CONFIG_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        images = {name: RunImage(**record[name]) for name in ("content", "style")}
         config = training_config(record["config"])
+        kind = RunFolder if isinstance(config, FolderConfig) else RunImage
+        images = {name: kind(**record[name]) for name in ("content", "style")}
         version = str(record["sincut_version"])
         sessions = tuple(map(_session, record.get("sessions", ())))
     except SincutError as error:
@@ -204,6 +238,7 @@ def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
         SincutError: it is not there, or another image has its name.
     """
     image: RunImage = getattr(run, role)
+    assert isinstance(image, RunImage)
     places = [Path(), run.folder, run.folder.resolve().parent]
     paths = [given] if given is not None else [place / image.name for place in places]
     files = [path for path in paths if path.is_file()]

@@ -19,7 +19,16 @@ from sincut.pages.shell import curves_library, curves_style, document, part, tab
 from sincut.pages.viewer import escaped as text
 from sincut.runs.commands import extension, repeating_command, resuming_command, unusual_fields
 from sincut.runs.curves import charts
-from sincut.runs.folder import LIVE_DATA, LIVE_PAGE, LOG_FILE, PREVIEWS, RunRecord
+from sincut.runs.folder import (
+    LIVE_DATA,
+    LIVE_PAGE,
+    LOG_FILE,
+    PREVIEWS,
+    RunImage,
+    RunRecord,
+    size_of,
+    title_of,
+)
 from sincut.units import duration
 
 EVERY = 2.0  # seconds between writings, at least; previews and the end do not wait
@@ -184,8 +193,9 @@ class LiveView:
             return None
         found = max(_AT_LEAST, _PATIENCE * max(self._every(), self.expected))
         if self.run.config.evaluate_every:
-            pair = (self.run.content, self.run.style)
-            found += _FIGURES * sum(image.width * image.height for image in pair) / 1e6
+            images = (self.run.content, self.run.style)
+            pair = [image for image in images if isinstance(image, RunImage)]
+            found += _FIGURES * max(sum(image.width * image.height for image in pair) / 1e6, 1)
         return round(found, 1)
 
 
@@ -233,7 +243,7 @@ class _Kind:
 
 def live_page(run: RunRecord) -> str:
     """The page, which says without JavaScript what it would show."""
-    title = f"{run.content.name} in the look of {run.style.name}"
+    title = title_of(run)
     body = "\n".join(
         (
             f"<header><h1>{text(title)}</h1>",
@@ -287,7 +297,7 @@ def _settings(run: RunRecord) -> str:
     names = ["preset", "method", "steps", "warm_steps", "seed", "device", "precision"]
     names += [name for name in unusual_fields(config) if name not in names]
     rows: list[tuple[str, object]] = [
-        (role, f"{image.name}, {image.width}×{image.height} pixels")
+        (role, f"{image.name}, {size_of(image)}")
         for role, image in (("content", run.content), ("style", run.style))
     ]
     rows += [(name, as_text(getattr(config, name))) for name in names]

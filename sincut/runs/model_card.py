@@ -27,8 +27,11 @@ from sincut.runs.folder import (
     LOG_FILE,
     PREVIEWS,
     REPORT_FILE,
+    RunFolder,
     RunImage,
     RunRecord,
+    size_of,
+    title_of,
 )
 from sincut.runs.report_page import FIGURES
 from sincut.units import duration
@@ -42,9 +45,31 @@ tags:
 - image-to-image
 - style-transfer
 - unpaired-translation
-- single-image
+{tag}
 ---
 """
+
+_OF_A_PAIR = (
+    "A generator that translates an image into the look of another, trained with sincut on one "
+    "pair of images and nothing else. The method is SinCUT, the single-image form of *Contrastive "
+    "Learning for Unpaired Image-to-Image Translation*."
+)
+_OF_FOLDERS = (
+    "A generator that translates images of one kind into another, trained with sincut on two "
+    "folders of images that do not belong together in pairs. The method is that of *Contrastive "
+    "Learning for Unpaired Image-to-Image Translation*, CUT or FastCUT."
+)
+_LIMITS_OF_A_PAIR = (
+    "- It knows two images. It suits the content it was trained on and images like it; on others "
+    "nothing was measured.\n"
+    "- What of the style lies where is learned from this pair alone: textures may appear where "
+    "they make no sense."
+)
+_LIMITS_OF_FOLDERS = (
+    "- It suits images like those it was trained on; on others nothing was measured.\n"
+    "- It normalises over the whole image it is given: a part of an image, translated by itself, "
+    "comes out a little different."
+)
 
 # Names as in the log; what D and G are is said above the table.
 _LOSSES = {
@@ -102,17 +127,15 @@ def model_card(run: RunRecord) -> str:
     Args:
         run: as its folder has it; the model's own step is read from there where it is.
     """
-    content, style = markdown.plain(run.content.name), markdown.plain(run.style.name)
+    pair = isinstance(run.content, RunImage)
     parts = [
-        _FRONT_MATTER,
-        f"# {content} in the look of {style}",
-        "A generator that translates an image into the look of another, trained with sincut on "
-        "one pair of images and nothing else. The method is SinCUT, the single-image form of "
-        "*Contrastive Learning for Unpaired Image-to-Image Translation*.",
+        _FRONT_MATTER.format(tag="- single-image" if pair else "- image-folders"),
+        f"# {markdown.plain(title_of(run))}",
+        _OF_A_PAIR if pair else _OF_FOLDERS,
         *_picture(run),
-        "## The pair",
+        "## The pair" if pair else "## The folders",
         markdown.table(
-            ("", "file", "pixels", "SHA-256 of the file"),
+            ("", "file" if pair else "folder", "size", "SHA-256"),
             (
                 _described("content: its structure stays", run.content),
                 _described("style: gives the look", run.style),
@@ -128,23 +151,20 @@ def model_card(run: RunRecord) -> str:
             "# (N, 3, H, W) of about [-1, 1] → the same shape",
             "python",
         ),
-        _widths(run),
+        *_widths(run),
         "## Training",
         markdown.table(("", "value"), _facts(run)),
         *_commands(run),
         *_measures(run),
         "## Limits",
-        "- It knows two images. It suits the content it was trained on and images like it; on "
-        "others nothing was measured.\n"
-        "- What of the style lies where is learned from this pair alone: textures may appear "
-        "where they make no sense.\n"
+        f"{_LIMITS_OF_A_PAIR if pair else _LIMITS_OF_FOLDERS}\n"
         "- Neither losses nor figures say whether the result looks good: see the previews.",
         "## Licence",
-        "None is stated here. The look and the previews come from the two images: whoever holds "
-        "the rights in them decides what may be done with this model. Who may say so adds "
+        "None is stated here. The look and the previews come from the images: whoever holds the "
+        "rights in them decides what may be done with this model. Who may say so adds "
         "`license:` to the front matter.",
         "## What this folder shows of the images",
-        _disclosed(run),
+        _disclosed(run) if pair else _disclosed_of_folders(run),
         "## Citation",
         markdown.fence(_CITATION, "bibtex"),
     ]
@@ -193,14 +213,29 @@ def _disclosed(run: RunRecord) -> str:
     )
 
 
-def _described(role: str, image: RunImage) -> tuple[str, str, str, str]:
-    return role, markdown.plain(image.name), f"{image.width}×{image.height}", f"`{image.sha256}`"
-
-
-def _widths(run: RunRecord) -> str:
-    assert isinstance(run.config, PairConfig)
-    width = round(run.content.width * zoom_range(run.content.width, run.config)[1])
+def _disclosed_of_folders(run: RunRecord) -> str:
+    """As above, of folders."""
     return (
+        f"- `{REPORT_FILE}`, made when a training is finished, holds some of the **images "
+        "themselves**, before and after, at most 512 pixels a side, and some of the style's.\n"
+        f"- `{PREVIEWS}/` and, where it is, `{BOARD}/` hold some images before and after, each at "
+        f"most {run.config.preview_width} pixels a side.\n"
+        f"- `{CARD_FILE}`, `{CONFIG_FILE}`, `{REPORT_FILE}`, `{LIVE_PAGE}`, `model.safetensors` "
+        "and `state.safetensors` hold the names of both folders and the number and sizes of their "
+        f"images; `{REPORT_FILE}` also names of single files.\n"
+        f"- `{LOG_FILE}`, `live.js` and the weights are numbers computed from the images."
+    )
+
+
+def _described(role: str, image: RunImage | RunFolder) -> tuple[str, str, str, str]:
+    return role, markdown.plain(image.name), size_of(image), f"`{image.sha256}`"
+
+
+def _widths(run: RunRecord) -> Iterable[str]:
+    if not (isinstance(run.config, PairConfig) and isinstance(run.content, RunImage)):
+        return
+    width = round(run.content.width * zoom_range(run.content.width, run.config)[1])
+    yield (
         f"It learned its textures on images up to {width} pixels wide. On a much larger image "
         f"they are small; `--working-width {width}` brings them back to the size they were learned "
         "at, and the image's own detail with them."

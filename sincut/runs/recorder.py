@@ -18,9 +18,7 @@ from typing import Any
 from sincut.compute.devices import environment
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Comparison
 from sincut.files import write_text
-from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.models.generator import Generator
 from sincut.models.model_file import MODEL_FILE, save_model
@@ -34,7 +32,6 @@ from sincut.runs.events import (
     Stepped,
     View,
 )
-from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.runs.folder import (
     BOARD,
     CARD_FILE,
@@ -49,7 +46,7 @@ from sincut.runs.folder import (
 )
 from sincut.runs.live_page import LiveView
 from sincut.runs.model_card import is_own, write_card
-from sincut.runs.report import write_report
+from sincut.runs.subject import Subject
 from sincut.runs.tensorboard import EventFiles
 from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
@@ -63,15 +60,13 @@ class Recorder:
         self,
         folder: Path,
         config: TrainConfig,
-        images: dict[str, Any],
-        pair: tuple[Pixels, Pixels],
-        comparison: Comparison | None,
+        subject: Subject,
         tell: Listener,
     ) -> None:
         self.folder, self.config, self.tell = folder, config, tell
-        self.pair, self.comparison = pair, comparison
+        self.subject = subject
         self.finished: tuple[int, Generator] | None = None  # at which step
-        self.header = {"config": config.to_dict(), **images, "origin": "sincut train"}
+        self.header = {"config": config.to_dict(), **subject.records, "origin": "sincut train"}
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
         self.saved = 0  # the step of the last saved state
@@ -145,14 +140,8 @@ class Recorder:
             self.tell(Reporting(text, done, total))
 
         try:
-            write_report(
-                read_run(self.folder),
-                path,
-                self.generator(state),
-                *self.pair,
-                step=state.step,
-                on_progress=on_progress,
-            )
+            record, generator = read_run(self.folder), self.generator(state)
+            self.subject.write_report(record, path, generator, state.step, on_progress)
         except KeyboardInterrupt:
             self.received.append(signal.SIGINT)
         except Exception as error:
@@ -182,8 +171,8 @@ class Recorder:
         every = config.preview_every
         if step == 0 or finished or (step > 0 and every and step % every == 0):
             self.preview(record.state)
-        if self.comparison and step >= 0 and step % config.evaluate_every == 0:
-            self.evaluate(record, self.comparison)
+        if config.evaluate_every and step >= 0 and step % config.evaluate_every == 0:
+            self.evaluate(record)
         # A signal that comes during a preview is served here, not a step later.
         interrupted = interrupted or bool(self.received)
         if save_due or interrupted:
@@ -226,11 +215,9 @@ class Recorder:
             )
         )
 
-    def evaluate(self, record: Record, comparison: Comparison) -> None:
-        """The figures of the content translated at its own size, in the log and to the listener."""
-        figures = dataclasses.asdict(
-            comparison.figures(translated(self.pair[0], self.generator(record.state)))
-        )
+    def evaluate(self, record: Record) -> None:
+        """The figures of the translation, in the log and to the listener."""
+        figures = self.subject.figures(self.generator(record.state))
         self.append(Measured(record.step, self.session, round(record.seconds, 3), figures))
 
     def append(self, event: Stepped | Measured) -> None:
@@ -249,8 +236,8 @@ class Recorder:
         self.tell(event)
 
     def preview(self, state: State) -> None:
-        """The content at most ``preview_width`` wide, translated, as a PNG."""
-        pixels = translated_small(self.pair[0], self.config.preview_width, self.generator(state))
+        """The translation, reduced, as a PNG."""
+        pixels = self.subject.preview(self.generator(state), self.config)
         path = self.folder / PREVIEWS / f"{state.step:06d}.png"
         write_png(path, pixels)
         for view in self.views:
@@ -269,7 +256,7 @@ class Recorder:
     def generator(self, state: State) -> Generator:
         """The generator as it is written and shown, worked out once per step."""
         if self.finished is None or self.finished[0] != state.step:
-            self.finished = state.step, final_generator(state, *self.pair)
+            self.finished = state.step, self.subject.final(state)
         return self.finished[1]
 
 

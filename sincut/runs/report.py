@@ -282,11 +282,11 @@ def _page(
         result_note=shown.note,
         crops=crops,
         style_crop=exact(style[top : top + _CROP, left : left + _CROP]),
-        previews=list(_previews(record)),
+        previews=list(previews_of(record)),
         measured=measured,
         not_measured=why_not,
         times=times,
-        versions=_versions(record),
+        versions=versions_of(record),
         command=repeating_command(record),
     )
     left_over = LARGEST - len(page(contents).encode()) - 1000
@@ -340,7 +340,7 @@ def _telling_squares(content: Pixels) -> list[tuple[int, int, int, int]]:
     return [(top, top + side, left, left + side) for top, left in chosen]
 
 
-def _previews(record: RunRecord) -> Iterator[tuple[int, Embedded]]:
+def previews_of(record: RunRecord) -> Iterator[tuple[int, Embedded]]:
     """As many as fit, evenly, the first and the last among them."""
     known = record.previews
     count = min(len(known), _PREVIEWS)
@@ -354,7 +354,7 @@ def _previews(record: RunRecord) -> Iterator[tuple[int, Embedded]]:
         yield step, photograph(pixels, _PREVIEW, _PREVIEW_SIDE)
 
 
-def _versions(record: RunRecord) -> list[tuple[str, str]]:
+def versions_of(record: RunRecord) -> list[tuple[str, str]]:
     """What the run was trained with, as recorded, and what made this report."""
     with_each: dict[str, list[str]] = {}
     for session in record.sessions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sincut.config.presets import train_config
+from sincut.config.presets import preset_config
 from sincut.pages.pictures import Embedded
 from sincut.pages.shell import curves_library, curves_style, document, part, table
 from sincut.pages.viewer import BARS, compare_panes, compare_script, compare_style
@@ -13,7 +13,7 @@ from sincut.pages.viewer import escaped as text
 from sincut.pages.viewer import library as zoom_library
 from sincut.runs.commands import extension
 from sincut.runs.curves import charts
-from sincut.runs.folder import RunImage, RunRecord
+from sincut.runs.folder import RunRecord, size_of, title_of
 
 # What is measured, in the order of the table, and what it means.
 FIGURES = {
@@ -71,20 +71,20 @@ class Contents:
 def page(contents: Contents) -> str:
     """The HTML."""
     run = contents.run
-    title = f"{run.content.name} in the look of {run.style.name}"
+    title = title_of(run)
     body = "\n".join(
         (
             f"<header><h1>{text(title)}</h1>",
-            f'<p class="soft">{text(_summary(contents))}</p></header>',
+            f'<p class="soft">{text(summary_of(run, contents.step))}</p></header>',
             "<main>",
             _compared(contents),
             _pictures(contents),
             _crops(contents),
-            _previews(contents),
+            previews_section(contents.previews),
             '<section><h2>Curves</h2><div id="curves" class="curves"></div>'
             "<noscript><p>The curves need JavaScript.</p></noscript></section>",
             _figures(contents),
-            _facts(contents),
+            facts_section(run, contents.command, contents.times, contents.versions),
             "</main>",
         )
     )
@@ -98,13 +98,14 @@ def page(contents: Contents) -> str:
     )
 
 
-def _summary(contents: Contents) -> str:
-    config = contents.run.config
-    done = f"{contents.step} of " if contents.step < config.steps else ""
+def summary_of(run: RunRecord, step: int) -> str:
+    """What was done, in a sentence; ``step`` is that of the generator."""
+    config = run.config
+    done = f"{step} of " if step < config.steps else ""
     return (
         f"Preset {config.preset}, method {config.method}, {done}{config.steps} steps, "
         f"seed {config.seed}, on {config.device} in {config.precision}. sincut "
-        f"{contents.run.version}."
+        f"{run.version}."
     )
 
 
@@ -127,23 +128,21 @@ def _compared(contents: Contents) -> str:
 def _pictures(contents: Contents) -> str:
     run = contents.run
     shown = (
-        ("content", contents.content, f"Content: {run.content.name}", run.content),
-        ("style", contents.style, f"Style: {run.style.name}", run.style),
-        ("result", contents.result, "Result", run.content),
+        ("content", contents.content, f"Content: {run.content.name}", size_of(run.content)),
+        ("style", contents.style, f"Style: {run.style.name}", size_of(run.style)),
+        ("result", contents.result, "Result", size_of(run.content)),
     )
     figures = "".join(
         f"<figure>{picture.img(name, id=f'{role}-picture')}"
-        f"<figcaption>{text(name)}, {text(_size(picture, image))}</figcaption></figure>"
-        for role, picture, name, image in shown
+        f"<figcaption>{text(name)}, {text(_shown_at(picture, size))}</figcaption></figure>"
+        for role, picture, name, size in shown
     )
     return f'<section><h2>The pictures</h2><div class="grid">{figures}</div></section>'
 
 
-def _size(picture: Embedded, image: RunImage) -> str:
-    size = f"{image.width}×{image.height} pixels"
-    if (picture.width, picture.height) != (image.width, image.height):
-        size += f", shown at {picture.width}×{picture.height}"
-    return size
+def _shown_at(picture: Embedded, size: str) -> str:
+    own = f"{picture.width}×{picture.height}"
+    return size if size == f"{own} pixels" else f"{size}, shown at {own}"
 
 
 def _crops(contents: Contents) -> str:
@@ -166,16 +165,17 @@ def _crops(contents: Contents) -> str:
     )
 
 
-def _previews(contents: Contents) -> str:
-    if not contents.previews:
+def previews_section(previews: Sequence[tuple[int, Embedded]]) -> str:
+    """The previews under a slider; nothing where there are none."""
+    if not previews:
         return ""
-    last = len(contents.previews) - 1
+    last = len(previews) - 1
     pictures = "".join(
         f"<figure{'' if index == last else ' hidden'} data-step='{step}'>"
         f"{picture.img(f'Preview after {step} steps')}</figure>"
-        for index, (step, picture) in enumerate(contents.previews)
+        for index, (step, picture) in enumerate(previews)
     )
-    step = contents.previews[-1][0]
+    step = previews[-1][0]
     return (
         '<section><h2>While it trained</h2><div class="row">'
         '<label for="when">Preview</label>'
@@ -211,27 +211,32 @@ def _figures(contents: Contents) -> str:
     )
 
 
-def _facts(contents: Contents) -> str:
-    run = contents.run
-    usual = train_config(run.config.preset, run.config.method).to_dict()
+def facts_section(
+    run: RunRecord,
+    command: str,
+    times: Sequence[tuple[str, str]],
+    versions: Sequence[tuple[str, str]],
+) -> str:
+    """How to repeat a run: command, images, times, versions, every setting."""
+    usual = preset_config(run.config).to_dict()
     settings = []
     for name, value in run.config.to_dict().items():
         shown = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         settings.append((name, shown, "" if value == usual[name] else "changed"))
     images = [
-        (role, image.name, f"{image.width}×{image.height}", image.sha256)
+        (role, image.name, size_of(image), image.sha256)
         for role, image in (("content", run.content), ("style", run.style))
     ]
     return "".join(
         (
             "<section><h2>How to repeat it</h2>",
-            f"<pre><code>{text(contents.command)}</code></pre>",
+            f"<pre><code>{text(command)}</code></pre>",
             f"<p>{text(extension(run))}</p>" if extension(run) else "",
-            table(("image", "file", "pixels", "SHA-256"), images),
+            table(("", "name", "size", "SHA-256"), images),
             "<h3>Time</h3>",
-            table((), contents.times),
+            table((), times),
             "<h3>Versions</h3>",
-            table((), contents.versions),
+            table((), versions),
             "<details><summary>Every setting</summary>",
             table(("setting", "value", "against the preset"), settings),
             "</details></section>",

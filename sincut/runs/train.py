@@ -1,11 +1,10 @@
-"""A run: from two image files and settings to a folder, begun, continued or refused.
+"""A run: from two images, or two folders, and settings to a folder, begun, continued or refused.
 
 :mod:`sincut.runs.folder` lists the folder's files, :mod:`sincut.runs.recorder` writes them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -17,19 +16,23 @@ from torch import Tensor
 
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import Precision, resolved_with_reason
-from sincut.config.presets import default_preset, train_config
-from sincut.config.training import TrainConfig, training_config
-from sincut.data.pair import Pair
+from sincut.config.presets import (
+    default_folder_preset,
+    default_preset,
+    folder_config,
+    train_config,
+)
+from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Comparison
 from sincut.files import check_folder
-from sincut.images.reading.open import read_picture
 from sincut.models.model_file import load_tensors
 from sincut.runs.estimate import fitted, measure
-from sincut.runs.events import Done, Estimated, Listener, Live, Noticed, Started, Stopped
-from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, RunImage
+from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped
+from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, described
+from sincut.runs.folder_subject import FolderSubject
+from sincut.runs.pair_subject import PairSubject
 from sincut.runs.recorder import Recorder
-from sincut.runs.report import expected_seconds
+from sincut.runs.subject import Subject
 from sincut.runs.tensorboard import check_installed
 from sincut.signals import signals
 from sincut.training.loop import train as train_loop
@@ -56,7 +59,7 @@ class RunResult:
 
 def train(
     content: Path | str,
-    style: Path | str,
+    style: Path | str | None,
     output: Path | str,
     *,
     preset: str | None = None,
@@ -66,17 +69,21 @@ def train(
     force: bool = False,
     tensorboard: bool = False,
     report: bool = True,
+    skip_bad: bool = False,
+    held_out: tuple[Path | str, Path | str] | None = None,
     listener: Listener | None = None,
     **changes: Any,
 ) -> RunResult:
-    """Train on one pair of image files and write a run folder.
+    """Train on one pair of image files, or on two folders of them, and write a run folder.
 
     Args:
-        content: the image whose structure stays.
-        style: the image whose look it gets.
+        content: the image whose structure stays; or a folder of such images.
+        style: the image whose look it gets; or a folder. ``None`` where ``content`` is a folder
+            that holds both, as ``trainA`` and ``trainB`` (or ``train_A``, ``A``, …).
         output: the run folder; made where it does not exist.
-        preset: ``paper`` by default where there is CUDA, else ``draft``.
-        method: ``sincut``, ``cut`` or ``fastcut``.
+        preset: of a pair ``paper`` by default where there is CUDA, else ``draft``; of folders
+            ``cut``, or ``cut-small`` without CUDA.
+        method: ``sincut``, ``cut`` or ``fastcut``; on folders one of the last two.
         minutes: choose ``steps`` so that the run, from this call to its end, takes so long on this
             machine; the number found is recorded like any other.
         resume: continue the run in ``output``; ``steps`` may be larger than before.
@@ -84,8 +91,12 @@ def train(
         report: write :mod:`sincut.runs.report`'s page into the folder when the run is finished. A
             report that fails is a notice, and the run is whole without it.
         tensorboard: write event files for TensorBoard as well; takes the extra ``logging``.
+        skip_bad: leave out images of folders that cannot be read.
+        held_out: two folders of images that are not trained on, for previews and figures; ``testA``
+            and ``testB`` by default, where they stand beside ``trainA`` and ``trainB``.
         listener: gets everything worth telling, as :mod:`sincut.runs.events` has it.
-        changes: fields of :class:`sincut.config.training.TrainConfig`.
+        changes: fields of :class:`sincut.config.training.PairConfig`, or of
+            :class:`sincut.config.training.FolderConfig`.
 
     Raises:
         SincutError: anything the caller can mend; nothing has been written then, or the last
@@ -100,74 +111,62 @@ def train(
     if resume and force:
         raise SincutError("--resume goes on and --force starts anew; give one of them")
     saved = None
+    of_folders = style is None or Path(content).is_dir()
     if resume:
         saved = _saved_state(folder)
         config = _resumed_config(saved[1], preset, method, changes)
     else:
         _check_folder(folder, force)
-        config = _fresh_config(preset, method, changes)
+        config = _fresh_config(preset, method, changes, of_folders=of_folders)
     config, precision = resolved_with_reason(config)
-    if budget is None:
-        tell(_started(config, preset, resume, precision))
-    images = _images({"content": Path(content), "style": Path(style)}, tell)
-    comparison = Comparison(*images.pair) if config.evaluate_every else None
+    notices: list[Event] = []
+    subject: Subject
+    if isinstance(config, FolderConfig):
+        subject = FolderSubject.read(content, style, held_out, notices.append, skip_bad=skip_bad)
+        config = subject.with_length(config)
+    else:
+        _refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
+        subject = PairSubject.read(Path(content), Path(style or ""), notices.append)
+    if config.evaluate_every:
+        subject.prepare_figures()
     estimate = None
     if budget is not None:
-        estimate = measure(images.pair, config, comparison)
+        estimate = measure(subject, config)
         left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
-        reserved = expected_seconds(*images.pair, estimate.preview, config) if report else 0.0
+        reserved = subject.report_seconds(estimate.preview, config) if report else 0.0
         config = fitted(config, estimate, left, keep_warm=keep_warm, reserved=reserved)
-        tell(_started(config, preset, resume, precision))
-    state = _begun(folder, images, config, saved, tell)
-    run = Recorder(folder, config, images.records, images.pair, comparison, tell)
+    tell(_started(config, preset, resume, precision))
+    for notice in notices:
+        tell(notice)
+    state = _begun(folder, subject, config, saved, tell)
+    run = Recorder(folder, config, subject, tell)
     foreseen = None
     if state.step < config.steps:
-        estimate = estimate or measure(images.pair, config, comparison)
+        estimate = estimate or measure(subject, config)
         seconds = estimate.seconds(config, state.step)
         if report:
-            seconds += expected_seconds(*images.pair, estimate.preview, config)
+            seconds += subject.report_seconds(estimate.preview, config)
         foreseen = seconds, estimate.step(config)
         tell(Estimated(seconds, estimate.step(config), estimate.peak_bytes))
-    state = _run(run, state, images.pair, config, foreseen, resume=resume, tensorboard=tensorboard)
+    state = _run(run, state, config, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     run.close(state, report=report and finished and not run.received)
     tell((Done if finished else Stopped)(str(folder), state.step, config.steps))
     return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
 
 
-@dataclass(frozen=True)
-class _Images:
-    """The pair as pixels, and what a run keeps of each file: name, size, digest."""
-
-    pair: Pair
-    records: dict[str, dict[str, Any]]
-
-
-def _images(paths: Mapping[str, Path], tell: Listener) -> _Images:
-    """Read the pair; notices of the files are told."""
-    pictures = {name: read_picture(path) for name, path in paths.items()}
-    for name, picture in pictures.items():
-        for notice in picture.notices:
-            tell(Noticed(f"the {name} image", notice))
-    records = {
-        name: dataclasses.asdict(RunImage.of(paths[name], picture.width, picture.height))
-        for name, picture in pictures.items()
-    }
-    return _Images(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
-
-
 def _begun(
     folder: Path,
-    images: _Images,
+    subject: Subject,
     config: TrainConfig,
     saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
     tell: Listener,
 ) -> State:
     """A new state, or the saved one, with which the images and the length must agree."""
     if saved is None:
-        return new_state(images.pair, config)
+        return new_state(subject.data, config)
     tensors, header = saved
-    _check_images(folder, header, images.records)
+    _check_images(folder, header, subject.records)
     state = restored_state(tensors, header["step"], config)
     if config.steps < state.step:
         raise SincutError(
@@ -183,7 +182,6 @@ def _begun(
 def _run(
     run: Recorder,
     state: State,
-    pair: Pair,
     config: TrainConfig,
     foreseen: tuple[float, float] | None,
     *,
@@ -204,17 +202,28 @@ def _run(
             run.tell(Live(str(run.folder / LIVE_PAGE)))
             with signals() as received:
                 run.received = received
-                state = train_loop(pair, config, run.on_step, state, about_recording)
+                state = train_loop(run.subject.data, config, run.on_step, state, about_recording)
     except BaseException:
         run.abandon()
         raise
     return state
 
 
-def _fresh_config(preset: str | None, method: str | None, changes: dict[str, Any]) -> TrainConfig:
-    if preset is None:
-        preset = default_preset(chosen_device(changes.get("device", "auto")))
-    return train_config(preset, method or "sincut", **changes)
+def _fresh_config(
+    preset: str | None, method: str | None, changes: dict[str, Any], *, of_folders: bool
+) -> TrainConfig:
+    device = chosen_device(changes.get("device", "auto"))
+    if of_folders:
+        return folder_config(preset or default_folder_preset(device, method), method, **changes)
+    return train_config(preset or default_preset(device), method or "sincut", **changes)
+
+
+def _refuse_folder_options(**given: bool) -> None:
+    for name, is_given in given.items():
+        if is_given:
+            raise SincutError(
+                f"--{name.replace('_', '-')} is for two folders of images, got a pair; try without"
+            )
 
 
 def _saved_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -292,11 +301,12 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise SincutError(f"{folder} is not empty and holds no run; give another -o")
 
 
-def _check_images(folder: Path, header: dict[str, Any], images: dict[str, Any]) -> None:
+def _check_images(folder: Path, header: dict[str, Any], images: Mapping[str, Any]) -> None:
     for name, image in images.items():
-        if image["sha256"] != header[name]["sha256"]:
+        before = header[name]
+        if image["sha256"] != before["sha256"]:
+            kind = "image" if "width" in before else "folder"
             raise SincutError(
-                f"{folder} was trained with another {name} image, {header[name]['name']} "
-                f"({header[name]['width']}×{header[name]['height']}), got {image['name']}; "
-                "resume with the same files"
+                f"{folder} was trained with another {name} {kind}, {described(before)}, got "
+                f"{image['name']}; resume with the same files"
             )

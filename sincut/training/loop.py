@@ -94,6 +94,7 @@ def train(
             _set_rate(state, rate)
             number.fill_(state.step)
             share.fill_(average_weight(state.step + 1, config.ema_half_life))
+            feed.prepare(state.step)
             terms = step(kind_of(state.step, config))
             state.step += 1
             if state.step == 0:  # the moments so far belong to another objective

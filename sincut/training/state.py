@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sincut.compute.devices import convolutions
 from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
 from sincut.data.training_data import TrainingData
 from sincut.models.architectures import discriminator_of, generator_of
 from sincut.models.discriminator import Discriminator
@@ -138,10 +139,12 @@ def new_state(data: TrainingData, config: TrainConfig) -> State:
     generators = state.generator, state.averaged_generator
     correcting = [each for each in generators if isinstance(each, ColourCorrectingGenerator)]
     if correcting:
+        assert isinstance(data, Pair)
         matrix, offset = data.colours()
         for generator in correcting:
             generator.set_colours(matrix, offset)
     if state.discriminator.fitted:
+        assert isinstance(data, Pair)
         with convolutions(config.precision):
             state.discriminator.fit(data.style_crops(config))
     return state

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sincut.errors import SincutError
 from sincut.files import check_free
+from sincut.images.reading.endings import INPUT_ENDINGS, images_among
 from sincut.images.writing.formats import OUTPUT_FORMATS
-
-# What is taken from a folder; a file that is named is opened whatever its ending is.
-INPUT_ENDINGS = (
-    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".webp", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".pnm"),
-)
 
 
 def found_inputs(inputs: Sequence[Path | str], output: Path) -> list[Path]:
@@ -32,15 +27,6 @@ def found_inputs(inputs: Sequence[Path | str], output: Path) -> list[Path]:
         with _told(given):
             result += _found(given, output)
     return list(dict.fromkeys(result))
-
-
-def images_among(paths: Iterable[Path]) -> list[Path]:
-    """The files with an image's ending, sorted, without hidden ones."""
-    return sorted(
-        each
-        for each in paths
-        if each.suffix.lower() in INPUT_ENDINGS and not each.name.startswith(".") and each.is_file()
-    )
 
 
 def _found(given: Path | str, output: Path) -> list[Path]:

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from sincut.images.bit_depth import as_depth
+from sincut.images.metadata import ORIENTATION
 from sincut.images.reading.pillow import (
     INPUT_FORMATS,
     _decoded_source,
@@ -46,6 +47,7 @@ from sincut.images.reading.tiff import MAGIC, _tiff_source
 from sincut.images.vips import _STREAMED_BY_VIPS, VipsRows, libvips
 
 STREAM_ABOVE = 64_000_000  # bytes
+_TURNED = (5, 6, 7, 8)  # orientations by a quarter
 
 
 def open_source(
@@ -90,6 +92,23 @@ def open_source(
         rows, layout = found
         header, notices = _lazy_header(image, file)
     return _source(path, rows, layout, (image.height, image.width), header, notices, damage, limits)
+
+
+def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
+    """Width and height of an image as it is upright, from its header.
+
+    Raises:
+        SincutError: as far as a header tells, what :func:`open_source` raises.
+    """
+    with reading(path), open(path, "rb") as file:
+        magic = file.read(4)
+    if magic in MAGIC:
+        with open_source(path, max_pixels=max_pixels, max_memory=sys.maxsize) as source:
+            return source.width, source.height
+    with opened_picture(path) as (image, _, _):
+        check_size(path, image.width, image.height, max_pixels)
+        turned = image.getexif().get(ORIENTATION, 1) in _TURNED
+        return (image.height, image.width) if turned else (image.width, image.height)
 
 
 def read_picture(

@@ -1,0 +1,269 @@
+"""The data of a training on two folders: crops of resized images, drawn from both.
+
+Decoded images are kept, on the training's device, while they fit into a budget of memory, halved as
+often as their crops allow. Otherwise they are decoded for every step by processes of their own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sincut.compute.memory import free_memory
+from sincut.config.parts import FolderSettings
+from sincut.config.training import FolderConfig, TrainConfig
+from sincut.data.colour_transfer import transfer_table
+from sincut.data.image_folder import ImageFolder, Pixels, decoded
+from sincut.data.matching import recoloured
+from sincut.data.random_numbers import RandomNumbers
+from sincut.data.samples import Sample, check_sizes, level_of, step_samples
+from sincut.errors import SincutError
+from sincut.kernels.crops import resized_crops
+from sincut.units import byte_count
+
+_SHARE = 0.25  # of the free memory, for images
+_MOST_WORKERS = 8
+_AHEAD = 4  # steps that each of them prepares
+_COLOUR_IMAGES, _COLOUR_SIDE = 64, 32  # of each folder, for its colours
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The images of two folders; a kind of ``TrainingData``."""
+
+    content: ImageFolder
+    style: ImageFolder
+    kept: dict[tuple[str, int], _Kept] = field(default_factory=dict)
+
+    @property
+    def both(self) -> tuple[ImageFolder, ImageFolder]:
+        """Content and style."""
+        return self.content, self.style
+
+    @property
+    def epoch(self) -> int:
+        """Images in a pass: as many as the larger folder has."""
+        return max(len(self.content.images), len(self.style.images))
+
+    def feed(self, config: TrainConfig, *, warm: bool) -> FolderFeed:
+        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
+        assert isinstance(config, FolderConfig)
+        return FolderFeed(self, config, warm=warm)
+
+    @cached_property
+    def mosaics(self) -> tuple[Pixels, Pixels]:
+        """Small copies of some images of each folder, as one image that has its colours."""
+        one, other = (_mosaic(folder) for folder in self.both)
+        return one, other
+
+    def images(self, config: FolderConfig) -> _Kept | None:
+        """All images, decoded, on the device; ``None`` where they do not fit into the budget."""
+        key = config.device, _level_key(config)
+        if key not in self.kept and _fits(self, config):
+            self.kept.clear()
+            self.kept[key] = _Kept.of(self.both, config)
+        return self.kept.get(key)
+
+
+class FolderFeed:
+    """Crops step by step; a kind of ``Feed``.
+
+    ``waited`` counts the seconds in which a step waited for images.
+    """
+
+    def __init__(self, folders: Folders, config: FolderConfig, *, warm: bool) -> None:
+        self.folders, self.config = folders, config
+        self.waited = 0.0
+        for folder in folders.both:
+            check_sizes(folder, config)
+        self.table: Tensor | None = None
+        if warm:
+            table = transfer_table(*folders.mosaics, seed=config.seed)
+            self.table = torch.from_numpy(table).to(config.device)
+        self.kept = folders.images(config)
+        shape = (config.batch, 3, config.crop, config.crop)
+        self.ready = [
+            torch.empty(shape, device=config.device, memory_format=torch.channels_last)
+            for _ in range(2)
+        ]
+        self.next: Iterator[tuple[int, Tensor, Tensor]] | None = None
+
+    def prepare(self, step: int) -> None:
+        """Have the crops of a step ready where :meth:`draw` takes them from."""
+        started = time.monotonic()
+        crops: Sequence[Tensor]
+        if self.kept is not None:
+            crops = self.crops(step)
+        else:
+            found, *crops = next(self.next) if self.next is not None else (None,)
+            if found != step:
+                self.next = self._loaded(step)
+                _, *crops = next(self.next)
+        for ready, each in zip(self.ready, crops, strict=True):
+            ready.copy_(each, non_blocking=True)
+        if self.kept is None:
+            self.waited += time.monotonic() - started
+
+    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
+        """The crops of the step that is prepared: x and y, (batch, 3, crop, crop)."""
+        x, y = self.ready
+        return x.clone(), y.clone()
+
+    def recoloured(self, x: Tensor) -> Tensor:
+        """Crops of the content in the style's colours: what the warm start aims at."""
+        assert self.table is not None
+        return recoloured(x, self.table)
+
+    def crops(self, step: int) -> tuple[Tensor, Tensor]:
+        """The crops of a step, (batch, 3, crop, crop) float32 in [-1, 1]."""
+        x, y = (
+            self._cut(side, samples)
+            for side, samples in enumerate(step_samples(self.folders.both, self.config, step))
+        )
+        return x, y
+
+    def _cut(self, side: int, samples: Sequence[Sample]) -> Tensor:
+        folder = self.folders.both[side]
+        if self.kept is not None:
+            first = len(self.folders.content.images) if side else 0
+            chosen = [first + sample.image for sample in samples]
+            planes, copies, device = self.kept.planes, self.kept.copies, self.config.device
+        else:
+            images = {each.image: each.image for each in samples}
+            pixels = [
+                decoded(folder.images[index], level_of(folder.images[index], self.config))
+                for index in images
+            ]
+            planes, copies = _flat(pixels)
+            places = {index: place for place, index in enumerate(images)}
+            chosen, device = [places[sample.image] for sample in samples], "cpu"
+        where, scales = [], []
+        for sample, copy in zip(samples, chosen, strict=True):
+            image = folder.images[sample.image]
+            halved = 2.0 ** level_of(image, self.config)
+            where.append((copy, sample.top, sample.left, sample.mirrored))
+            scales.append(
+                (image.height / sample.rows / halved, image.width / sample.columns / halved)
+            )
+        return resized_crops(
+            planes,
+            copies,
+            torch.tensor(where, device=device),
+            torch.tensor(scales, dtype=torch.float64, device=device),
+            self.config.crop,
+        )
+
+    def _loaded(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """The crops of all steps from ``first`` on, each behind its number."""
+        workers = self.config.workers
+        if workers < 0:
+            workers = min(_MOST_WORKERS, max((os.cpu_count() or 1) - 1, 0))
+        more: dict[str, Any] = {"prefetch_factor": _AHEAD} if workers else {}
+        loader = DataLoader(
+            _Steps(self),
+            sampler=range(first, max(self.config.steps, first + 1)),
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=self.config.device == "cuda",
+            **more,
+        )
+        return iter(loader)
+
+
+class _Steps(Dataset[tuple[int, Tensor, Tensor]]):
+    """The crops of a step by its number, for processes that load them."""
+
+    def __init__(self, feed: FolderFeed) -> None:
+        # Nothing of the device goes with it.
+        self.feed = FolderFeed.__new__(FolderFeed)
+        self.feed.folders = Folders(feed.folders.content, feed.folders.style)
+        self.feed.config, self.feed.kept = feed.config, None
+
+    def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
+        return step, *self.feed.crops(step)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The images of both folders, one after the other, as ``resized_crops`` takes them."""
+
+    planes: Tensor
+    copies: Tensor
+
+    @classmethod
+    def of(cls, folders: Sequence[ImageFolder], config: FolderConfig) -> _Kept:
+        images = [image for folder in folders for image in folder.images]
+        planes, copies = _flat([decoded(image, level_of(image, config)) for image in images])
+        return cls(planes.to(config.device), copies.to(config.device))
+
+
+def _flat(images: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
+    """Images as one buffer, and offset, height and width of each."""
+    table, offset = [], 0
+    for image in images:
+        table.append((offset, *image.shape[:2]))
+        offset += image.size
+    planes = torch.empty(offset, dtype=torch.uint8)
+    for image, (start, *_) in zip(images, table, strict=True):
+        planes[start : start + image.size] = torch.from_numpy(
+            np.ascontiguousarray(image.transpose(2, 0, 1)).ravel()
+        )
+    return planes, torch.tensor(table)
+
+
+def _level_key(config: FolderSettings) -> int:
+    load = max(config.load, config.falling_load)
+    return hash((config.preprocess, load, config.crop))
+
+
+def _fits(folders: Folders, config: FolderConfig) -> bool:
+    """Whether all images, as they are kept, fit into the budget."""
+    needed = sum(
+        3
+        * math.prod(
+            -(-side // 2 ** level_of(image, config)) for side in (image.height, image.width)
+        )
+        for folder in folders.both
+        for image in folder.images
+    )
+    return bool(needed <= image_budget(config))
+
+
+def image_budget(config: FolderConfig) -> int:
+    """Bytes that decoded images may take on the training's device."""
+    if config.image_memory != "auto":
+        try:
+            return byte_count(config.image_memory)
+        except ValueError:
+            raise SincutError(
+                f"image_memory must be an amount such as 2GB or auto, got {config.image_memory}; "
+                "try --set image_memory=2GB"
+            ) from None
+    if config.device == "cuda":
+        return int(_SHARE * torch.cuda.mem_get_info()[0])
+    return int(_SHARE * (free_memory() or 0))
+
+
+def _mosaic(folder: ImageFolder) -> Pixels:
+    """Evenly chosen images, each shrunk to a small square, one below the other."""
+    count = len(folder.images)
+    chosen = {round(i * (count - 1) / max(_COLOUR_IMAGES - 1, 1)) for i in range(_COLOUR_IMAGES)}
+    side = _COLOUR_SIDE, _COLOUR_SIDE
+    small = [
+        np.asarray(
+            Image.fromarray(decoded(folder.images[index], 0)).resize(side, Image.Resampling.BOX)
+        )
+        for index in sorted(chosen)
+    ]
+    return np.concatenate(small)

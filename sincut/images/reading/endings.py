@@ -1,0 +1,21 @@
+"""Which files of a folder are taken for images: by their endings. No torch, no decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+# What is taken from a folder; a file that is named is opened whatever its ending is.
+INPUT_ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".webp", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".pnm"),
+)
+
+
+def images_among(paths: Iterable[Path]) -> list[Path]:
+    """The files with an image's ending, sorted, without hidden ones."""
+    return sorted(
+        each
+        for each in paths
+        if each.suffix.lower() in INPUT_ENDINGS and not each.name.startswith(".") and each.is_file()
+    )

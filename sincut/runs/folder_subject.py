@@ -1,0 +1,195 @@
+"""Two folders of images as what a run is trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sincut.config.training import FolderConfig, TrainConfig
+from sincut.data.folders import Folders
+from sincut.data.image_folder import (
+    FolderImage,
+    ImageFolder,
+    both_folders,
+    decoded,
+    held_out_folders,
+    read_folder,
+)
+from sincut.evaluation.folders import FolderComparison
+from sincut.evaluation.judge import lite_judge
+from sincut.images.reading.source import Pixels
+from sincut.models.generator import Generator
+from sincut.runs.events import Listener, Noticed
+from sincut.runs.final_colours import translated
+from sincut.runs.folder import RunFolder, RunRecord
+from sincut.runs.folder_report import write_folder_report
+from sincut.runs.subject import Progress
+from sincut.training.state import State
+
+SHOWN = 6  # images of a preview's sheet
+_MEASURED, _STYLES = 32, 256  # images whose figures are taken on the way, and of the style at most
+_GAP = 4  # pixels between the sheet's images
+
+
+@dataclass
+class FolderSubject:
+    """Two folders, and images that are not trained on where there are some; a kind of ``Subject``.
+
+    ``side`` is the shorter side of images in previews and figures: the size they are trained at.
+    """
+
+    data: Folders
+    held_out: Folders
+    records: Mapping[str, dict[str, Any]]
+    side: int = 0
+    comparison: FolderComparison | None = None
+    kept: dict[tuple[Path, int], Pixels] = field(default_factory=dict)
+
+    @classmethod
+    def read(
+        cls,
+        content: Path | str,
+        style: Path | str | None,
+        held_out: tuple[Path | str, Path | str] | None,
+        tell: Listener,
+        *,
+        skip_bad: bool,
+    ) -> FolderSubject:
+        """Look at the headers of all images; what will be done with them is told."""
+        paths = both_folders(Path(content), None if style is None else Path(style))
+        given = held_out or held_out_folders(*paths)
+        folders = _read(paths, skip_bad, tell)
+        tested = folders
+        if given is None:
+            text = "previews and figures are of images that are trained on; try --held-out"
+            tell(Noticed("held-out images", text))
+        else:
+            tested = _read((Path(given[0]), Path(given[1])), skip_bad, tell)
+        records = {
+            name: dataclasses.asdict(
+                RunFolder(
+                    folder.path.resolve().name, len(folder.images), folder.sizes(), folder.digest
+                )
+            )
+            for name, folder in zip(("content", "style"), folders.both, strict=True)
+        }
+        return cls(folders, tested, records)
+
+    def with_length(self, config: FolderConfig) -> FolderConfig:
+        """The configuration with the steps that its epochs come to, where they give the length."""
+        self.side = min(config.load, config.falling_load)
+        if config.steps:
+            return config
+        passes = config.epochs + config.falling_epochs
+        return config.replaced(steps=passes * max(self.data.epoch // config.batch, 1))
+
+    def final(self, state: State) -> Generator:
+        """As :meth:`Subject.final`: the average."""
+        return state.averaged_generator
+
+    def preview(self, generator: Generator, config: TrainConfig) -> Pixels:
+        """As :meth:`Subject.preview`: a sheet of images, each above its translation."""
+        columns = []
+        for image in evenly(self.held_out.content.images, SHOWN):
+            before = self._pixels(image)
+            pair = [
+                _fitted(each, config.preview_width)
+                for each in (before, translated(before, generator))
+            ]
+            columns.append(np.concatenate([pair[0], _gap(_GAP, pair[0].shape[1]), pair[1]]))
+        return _beside(columns)
+
+    def prepare_figures(self) -> None:
+        """As :meth:`Subject.prepare_figures`."""
+        if self.comparison is None:
+            contents = [self._pixels(image) for image in self._measured()]
+            styles = (self._pixels(i) for i in evenly(self.held_out.style.images, _STYLES))
+            self.comparison = FolderComparison(contents, styles, lite_judge())
+
+    def figures(self, generator: Generator) -> dict[str, float]:
+        """As :meth:`Subject.figures`: structure, and distances to the style where there is a
+        judge."""
+        self.prepare_figures()
+        assert self.comparison is not None
+        outputs = (translated(self._pixels(image), generator) for image in self._measured())
+        return self.comparison.figures(outputs)
+
+    def write_report(
+        self, record: RunRecord, target: Path, generator: Generator, step: int, progress: Progress
+    ) -> None:
+        """As :meth:`Subject.write_report`."""
+        images = [
+            (image.path.name, self._pixels(image))
+            for image in evenly(self.held_out.content.images, 2 * SHOWN)
+        ]
+        styles = [self._pixels(image) for image in evenly(self.held_out.style.images, SHOWN)]
+        write_folder_report(record, target, generator, images, styles, step, progress)
+
+    def report_seconds(self, preview_seconds: float, config: TrainConfig) -> float:
+        """As :meth:`Subject.report_seconds`: it shows twice as many images as a preview."""
+        return 3 + 2 * preview_seconds
+
+    def _measured(self) -> list[FolderImage]:
+        return evenly(self.held_out.content.images, _MEASURED)
+
+    def _pixels(self, image: FolderImage) -> Pixels:
+        """An image at the size it is trained at, its aspect kept."""
+        key = image.path, self.side
+        if key not in self.kept:
+            pixels = Image.fromarray(decoded(image, 0))
+            scale = min(self.side / min(pixels.size), 1.0)
+            size = tuple(max(round(side * scale), 1) for side in pixels.size)
+            shrunk = pixels.resize((size[0], size[1]), Image.Resampling.BICUBIC)
+            self.kept[key] = np.asarray(shrunk)
+        return self.kept[key]
+
+
+def evenly(images: tuple[FolderImage, ...], count: int) -> list[FolderImage]:
+    """At most so many of them, the same every time."""
+    count = min(count, len(images))
+    return [images[i * len(images) // count] for i in range(count)]
+
+
+def _record_of(folder: ImageFolder) -> RunFolder:
+    name = folder.path.resolve().name
+    return RunFolder(name, len(folder.images), folder.sizes(), folder.digest)
+
+
+def _read(paths: tuple[Path, Path], skip_bad: bool, tell: Listener) -> Folders:
+    folders: list[ImageFolder] = []
+    for path in paths:
+        folder = read_folder(path, skip_bad=skip_bad)
+        tell(Noticed(f"the images in {path}", f"{len(folder.images)}, {folder.sizes()} pixels"))
+        for bad, reason in folder.bad:
+            tell(Noticed(str(bad), f"it is left out: {reason}"))
+        folders.append(folder)
+    return Folders(folders[0], folders[1])
+
+
+def _fitted(pixels: Pixels, side: int) -> Pixels:
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def _gap(height: int, width: int) -> Pixels:
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def _beside(columns: list[Pixels]) -> Pixels:
+    """Pictures side by side, on white."""
+    height = max(len(column) for column in columns)
+
+    def parts() -> Iterator[Pixels]:
+        for index, column in enumerate(columns):
+            if index:
+                yield _gap(height, _GAP)
+            yield np.concatenate([column, _gap(height - len(column), column.shape[1])])
+
+    return np.concatenate(list(parts()), axis=1)

@@ -1,0 +1,73 @@
+"""A pair of images as what a run is trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sincut.config.training import TrainConfig
+from sincut.data.pair import Pair
+from sincut.evaluation.figures import Comparison
+from sincut.images.reading.open import read_picture
+from sincut.images.reading.source import Pixels
+from sincut.models.generator import Generator
+from sincut.runs.events import Listener, Noticed
+from sincut.runs.final_colours import final_generator, translated, translated_small
+from sincut.runs.folder import RunImage, RunRecord
+from sincut.runs.report import expected_seconds, write_report
+from sincut.runs.subject import Progress
+from sincut.training.state import State
+
+
+@dataclass
+class PairSubject:
+    """A content and a style image; a kind of ``Subject``."""
+
+    data: Pair
+    records: Mapping[str, dict[str, Any]]
+    comparison: Comparison | None = None
+
+    @classmethod
+    def read(cls, content: Path, style: Path, tell: Listener) -> PairSubject:
+        """Read both files; notices of them are told."""
+        paths = {"content": content, "style": style}
+        pictures = {name: read_picture(path) for name, path in paths.items()}
+        for name, picture in pictures.items():
+            for notice in picture.notices:
+                tell(Noticed(f"the {name} image", notice))
+        records = {
+            name: dataclasses.asdict(RunImage.of(paths[name], picture.width, picture.height))
+            for name, picture in pictures.items()
+        }
+        return cls(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
+
+    def final(self, state: State) -> Generator:
+        """As :meth:`Subject.final`: the average, its colours put right."""
+        return final_generator(state, *self.data)
+
+    def preview(self, generator: Generator, config: TrainConfig) -> Pixels:
+        """As :meth:`Subject.preview`: the content at most ``preview_width`` wide, translated."""
+        return translated_small(self.data.content, config.preview_width, generator)
+
+    def prepare_figures(self) -> None:
+        """As :meth:`Subject.prepare_figures`."""
+        self.comparison = self.comparison or Comparison(*self.data)
+
+    def figures(self, generator: Generator) -> dict[str, float]:
+        """As :meth:`Subject.figures`: of the content translated at its own size."""
+        self.prepare_figures()
+        assert self.comparison is not None
+        return dataclasses.asdict(self.comparison.figures(translated(self.data.content, generator)))
+
+    def write_report(
+        self, record: RunRecord, target: Path, generator: Generator, step: int, progress: Progress
+    ) -> None:
+        """As :meth:`Subject.write_report`."""
+        write_report(record, target, generator, *self.data, step=step, on_progress=progress)
+
+    def report_seconds(self, preview_seconds: float, config: TrainConfig) -> float:
+        """As :meth:`Subject.report_seconds`."""
+        return expected_seconds(*self.data, preview_seconds, config)
