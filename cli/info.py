@@ -10,8 +10,14 @@ from typing import Any
 
 import click
 
-from sincut.config.presets import PRESETS, train_config
-from sincut.config.training import METHODS, TrainConfig
+from sincut.config.presets import FOLDER_PRESETS, PRESETS, folder_config, train_config
+from sincut.config.training import (
+    FOLDER_METHODS,
+    METHODS,
+    FolderConfig,
+    PairConfig,
+    TrainConfig,
+)
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 
@@ -33,7 +39,13 @@ _TABLES = (
 `sincut train` and `sincut ablate` set a field with `--set name=value`; `preset`, `method` and the
 fields that people change most have options of their own. In Python a field is an argument of
 `sincut.train`. The defaults are those of the preset `paper`.""",
-        TrainConfig,
+        PairConfig,
+    ),
+    (
+        "Training on folders",
+        """\
+The same commands, given two folders of images. The defaults are those of the preset `cut`.""",
+        FolderConfig,
     ),
     (
         "Translation",
@@ -107,14 +119,27 @@ def settings_page() -> str:
         table = _table(("name", "default", "meaning", "allowed"), rows)
         parts += [f"## {title}", text, table]
     parts += ["## Presets", _PRESETS]
-    parts.append("\n".join(f"- `{name}`: {about}" for name, (about, _) in PRESETS.items()))
-    defaults = TrainConfig().to_dict()
-    presets = {name: values for name, (_, values) in PRESETS.items()}
-    changed = {name: defaults[name] for values in presets.values() for name in values}
-    parts.append(_side_by_side({**presets, "paper": changed}))
+    parts += _presets(PRESETS, PairConfig(), "paper")
+    parts += ["Of two folders; – is the value of `cut`:"]
+    parts += _presets(FOLDER_PRESETS, FolderConfig(), "cut")
     parts += ["## Methods", _METHODS]
-    parts.append(_side_by_side({method: _of_method(method) for method in METHODS}))
+    parts.append(_side_by_side({method: _of_method(method) for method in METHODS}, PairConfig))
+    of_folders = {method: _of_folder_method(method) for method in FOLDER_METHODS}
+    parts += ["Of two folders:", _side_by_side(of_folders, FolderConfig)]
     return "\n\n".join(parts)
+
+
+def _presets(
+    presets: Mapping[str, tuple[str, Mapping[str, Any]]], default: TrainConfig, base: str
+) -> list[str]:
+    """What presets are, and what each of them changes."""
+    about = "\n".join(f"- `{name}`: {text}" for name, (text, _) in presets.items())
+    values = {name: dict(values) for name, (_, values) in presets.items()}
+    if "fastcut" in values:
+        values["fastcut"] = {"method": "fastcut"}
+    names = {name for of_preset in values.values() for name in of_preset}
+    values[base] = {name: value for name, value in default.to_dict().items() if name in names}
+    return [about, _side_by_side(values, type(default))]
 
 
 def _meaning(field: dataclasses.Field[Any]) -> str:
@@ -132,9 +157,16 @@ def _of_method(method: str) -> dict[str, Any]:
     return {name: value for name, value in changes.items() if name != "method"}
 
 
-def _side_by_side(columns: Mapping[str, Mapping[str, Any]]) -> str:
+def _of_folder_method(method: str) -> dict[str, Any]:
+    """What a method changes on folders."""
+    before, after = folder_config("cut").to_dict(), folder_config("cut", method).to_dict()
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    return {name: value for name, value in changed.items() if name != "method"}
+
+
+def _side_by_side(columns: Mapping[str, Mapping[str, Any]], config: type[TrainConfig]) -> str:
     """A table with a column for each set of values, and the fields in their own order."""
-    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    names = [field.name for field in dataclasses.fields(config)]
     rows = [
         (f"`{name}`", *(_shown(it[name]) if name in it else "–" for it in columns.values()))
         for name in names

@@ -158,6 +158,8 @@ def folder_config(preset: str = "cut", method: str | None = None, **changes: Any
         )
     method = method or ("fastcut" if preset == "fastcut" else "cut")
     values = _preset_values(FOLDER_PRESETS, preset, "cut")
+    if {"epochs", "falling_epochs"} & set(changes):  # they give the length then
+        values = {name: value for name, value in values.items() if name != "steps"}
     of_method = _FOLDER_METHOD_CHANGES.get(method, {})
     return FolderConfig(**_over(FolderConfig, values, of_method, changes, preset, method))
 

@@ -18,7 +18,7 @@ A session is a start or a resumption that still had steps to do.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,12 @@ def size_of(image: RunImage | RunFolder) -> str:
     return f"{image.count} images, {image.sizes} pixels"
 
 
-def title_of(run: RunRecord) -> str:
-    """What a run does, as a title."""
+def title_of(run: RunRecord, shown: Callable[[str], str] = str) -> str:
+    """What a run does, as a title; ``shown`` makes names fit for where they stand."""
+    content, style = shown(run.content.name), shown(run.style.name)
     if isinstance(run.content, RunFolder):
-        return f"{run.content.name} translated into {run.style.name}"
-    return f"{run.content.name} in the look of {run.style.name}"
+        return f"{content} translated into {style}"
+    return f"{content} in the look of {style}"
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def model_card(run: RunRecord) -> str:
     pair = isinstance(run.content, RunImage)
     parts = [
         _FRONT_MATTER.format(tag="- single-image" if pair else "- image-folders"),
-        f"# {markdown.plain(title_of(run))}",
+        f"# {title_of(run, markdown.plain)}",
         _OF_A_PAIR if pair else _OF_FOLDERS,
         *_picture(run),
         "## The pair" if pair else "## The folders",

@@ -120,15 +120,7 @@ def train(
         config = _fresh_config(preset, method, changes, of_folders=of_folders)
     config, precision = resolved_with_reason(config)
     notices: list[Event] = []
-    subject: Subject
-    if isinstance(config, FolderConfig):
-        subject = FolderSubject.read(content, style, held_out, notices.append, skip_bad=skip_bad)
-        config = subject.with_length(config)
-    else:
-        _refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
-        subject = PairSubject.read(Path(content), Path(style or ""), notices.append)
-    if config.evaluate_every:
-        subject.prepare_figures()
+    subject, config = _subject(content, style, config, notices.append, held_out, skip_bad)
     estimate = None
     if budget is not None:
         estimate = measure(subject, config)
@@ -153,6 +145,28 @@ def train(
     run.close(state, report=report and finished and not run.received)
     tell((Done if finished else Stopped)(str(folder), state.step, config.steps))
     return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
+
+
+def _subject(
+    content: Path | str,
+    style: Path | str | None,
+    config: TrainConfig,
+    tell: Listener,
+    held_out: tuple[Path | str, Path | str] | None,
+    skip_bad: bool,
+) -> tuple[Subject, TrainConfig]:
+    """The images as they are told of, and the configuration with the length that they give it."""
+    subject: Subject
+    if isinstance(config, FolderConfig):
+        subject = folders = FolderSubject.read(content, style, held_out, tell, skip_bad=skip_bad)
+        config = folders.with_length(config)
+    else:
+        _refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
+        assert style is not None
+        subject = PairSubject.read(Path(content), Path(style), tell)
+    if config.evaluate_every:
+        subject.prepare_figures()
+    return subject, config
 
 
 def _begun(

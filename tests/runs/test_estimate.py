@@ -17,6 +17,7 @@ from sincut.data.pair import Pair
 from sincut.errors import SincutError
 from sincut.images.reading.pillow import decode_picture
 from sincut.runs.estimate import Estimate, fitted, measure, of_length
+from sincut.runs.pair_subject import PairSubject
 from sincut.runs.report import expected_seconds
 from sincut.training.step import Kind
 from tests.conftest import TINY, heard
@@ -139,7 +140,7 @@ def test_both_halves_of_flip_equivariance_are_timed(
 
     monkeypatch.setattr("sincut.training.loop.sincut_step", sincut_step)
     images = [decode_picture(path).rgb for path in pair]
-    estimate = measure(Pair(*images), config(flip_equivariance=True, warm_steps=0), None)
+    estimate = measure(PairSubject(Pair(*images), {}), config(flip_equivariance=True, warm_steps=0))
     assert len(seen) == 4
     assert (estimate.plain, estimate.with_r1) == pytest.approx((3, 7))
     assert estimate.setup == pytest.approx(4 * 50 - (2 + 4 + 6 + 8))
@@ -150,7 +151,7 @@ def test_the_report_counts_too(
 ) -> None:
     """In the estimate, and in the time that --minutes leaves for steps."""
     settings = {name: value for name, value in TINY.items() if name != "steps"}
-    monkeypatch.setattr("sincut.runs.train.expected_seconds", lambda *_: 100.0)
+    monkeypatch.setattr("sincut.runs.pair_subject.expected_seconds", lambda *_: 100.0)
     steps, seconds = {}, {}
     for report in (True, False):
         Machine(monkeypatch)

@@ -83,9 +83,9 @@ def test_what_a_finished_run_says(tiny_run: Path, pair: tuple[Path, Path]) -> No
     assert (tiny_run / "previews/000006.png").is_file()
     cells = tables(card)
     assert cells["content: its structure stays"] == [
-        "content.png", "160×128", f"`{file_digest(pair[0])}`",
+        "content.png", "160×128 pixels", f"`{file_digest(pair[0])}`",
     ]  # fmt: skip
-    assert cells["style: gives the look"][1:] == ["144×120", f"`{file_digest(pair[1])}`"]
+    assert cells["style: gives the look"][1:] == ["144×120 pixels", f"`{file_digest(pair[1])}`"]
     for name, value in {
         "preset": "draft", "method": "sincut", "steps": "6", "warm start": "2 steps", "seed": "0",
         "device": "cpu", "precision": "fp32", "sincut": sincut.__version__,
@@ -165,7 +165,7 @@ def test_names_cannot_leave_their_place(tiny_run: Path, tmp_path: Path, name: st
     image = RunImage(name, 3, 4, "00")
     card = model_card(dataclasses.replace(run, content=image, style=image))
     card.encode()
-    assert tables(card)["style: gives the look"] == [plain(name), "3×4", "`00`"]
+    assert tables(card)["style: gives the look"] == [plain(name), "3×4 pixels", "`00`"]
     title = card.splitlines()[front_matter(card).count("\n") + 4]
     assert title == f"# {plain(name)} in the look of {plain(name)}"
     # Whatever stands in the command, its block ends where it should and the rest follows.

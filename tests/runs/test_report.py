@@ -145,7 +145,7 @@ def test_it_says_how_to_repeat_the_run_and_what_it_was(run: Path) -> None:
     )
     rows = cells(page)
     record = read_run(run)
-    assert rows["content"] == ["content.png", "160×128", record.content.sha256]
+    assert rows["content"] == ["content.png", "160×128 pixels", record.content.sha256]
     assert rows["steps"] == ["6", "changed"]
     assert rows["temperature"] == ["0.07", ""]
     assert rows["layers"] == ["0,2,4", ""]

@@ -476,7 +476,7 @@ def test_a_run_is_whole_without_its_report(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("sincut.runs.recorder.write_report", fail)
+    monkeypatch.setattr("sincut.runs.pair_subject.write_report", fail)
     told: list[dict[str, Any]] = []
     result = train(pair, tmp_path / "run", steps=2, listener=heard(told.append))
     assert (result.step, result.steps) == (2, 2)
