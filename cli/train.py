@@ -13,7 +13,7 @@ import click
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, given_changes, json_option, quiet_option
 from sincut.config.presets import FOLDER_PRESETS, PRESETS
-from sincut.config.training import PairConfig
+from sincut.config.training import FolderConfig, PairConfig
 from sincut.units import byte_text, duration
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in _ABOUT.items
 @field_option(PairConfig, "device")
 @field_option(PairConfig, "precision", default="the preset's")
 @field_option(PairConfig, "evaluate_every")
+@field_option(FolderConfig, "keep")
 @click.option(
     "--held-out",
     nargs=2,

@@ -311,6 +311,13 @@ class FolderSettings(Config):
         advanced=True,
     )
 
+    keep: str = option(
+        "last",
+        "which model is kept: the last, or the best by KID-lite of the held-out images, which takes "
+        "--evaluate-every and the extra judge",
+        choices=("last", "best"),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("load", "falling_load"):

@@ -26,6 +26,10 @@ FOLDER_METHODS = ("cut", "fastcut")
 FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 
 
+# Fields that have an option of their own; the others are set with --set.
+_OPTIONS = ("preset", "method", "seed", "device", "precision", "steps", "evaluate_every", "keep")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Named(Config):
     """What the other values started from."""
@@ -42,7 +46,7 @@ class TrainConfig(LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings
     @classmethod
     def flag(cls, name: str, value: Any) -> str:
         """As :meth:`Config.flag`; most fields have no option of their own but ``--set``."""
-        if name in ("preset", "method", "seed", "device", "precision", "steps", "evaluate_every"):
+        if name in _OPTIONS:
             return super().flag(name, value)
         return f"--set {name}={as_text(value)}"
 
@@ -125,6 +129,10 @@ class FolderConfig(ResnetSettings, FolderSettings, TrainConfig):
             raise SincutError(
                 f"layers must be among {as_text(known)}, got {as_text(self.layers)}; "
                 f"try --set layers={as_text(tuple(layer for layer in known if layer % 4 == 0))}"
+            )
+        if self.keep == "best" and not self.evaluate_every:
+            raise SincutError(
+                "keep=best takes figures on the way, got none; try --evaluate-every 1000"
             )
         _check_negatives(self, self.batch)
 

@@ -21,6 +21,7 @@ from sincut.data.image_folder import (
     held_out_folders,
     read_folder,
 )
+from sincut.errors import SincutError
 from sincut.evaluation.folders import FolderComparison
 from sincut.evaluation.judge import lite_judge
 from sincut.images.reading.source import Pixels
@@ -42,12 +43,14 @@ class FolderSubject:
     """Two folders, and images that are not trained on where there are some; a kind of ``Subject``.
 
     ``side`` is the shorter side of images in previews and figures: the size they are trained at.
+    ``judged`` says that figures must have distances.
     """
 
     data: Folders
     held_out: Folders
     records: Mapping[str, dict[str, Any]]
     side: int = 0
+    judged: bool = False
     comparison: FolderComparison | None = None
     kept: dict[tuple[Path, int], Pixels] = field(default_factory=dict)
 
@@ -83,7 +86,7 @@ class FolderSubject:
 
     def with_length(self, config: FolderConfig) -> FolderConfig:
         """The configuration with the steps that its epochs come to, where they give the length."""
-        self.side = min(config.load, config.falling_load)
+        self.side, self.judged = min(config.load, config.falling_load), config.keep == "best"
         if config.steps:
             return config
         passes = config.epochs + config.falling_epochs
@@ -110,7 +113,13 @@ class FolderSubject:
         if self.comparison is None:
             contents = [self._pixels(image) for image in self._measured()]
             styles = (self._pixels(i) for i in evenly(self.held_out.style.images, _STYLES))
-            self.comparison = FolderComparison(contents, styles, lite_judge())
+            judge = lite_judge()
+            if judge is None and self.judged:
+                raise SincutError(
+                    "keep=best takes the extra judge, which is not installed; try pip install "
+                    "'sincut[judge]'"
+                )
+            self.comparison = FolderComparison(contents, styles, judge)
 
     def figures(self, generator: Generator) -> dict[str, float]:
         """As :meth:`Subject.figures`: structure, and distances to the style where there is a

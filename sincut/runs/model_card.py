@@ -245,7 +245,11 @@ def _widths(run: RunRecord) -> Iterable[str]:
 def _facts(run: RunRecord) -> list[tuple[str, str]]:
     config = run.config
     step = _model_step(run)
-    done = f"{config.steps}" if step >= config.steps else f"{step} of {config.steps}, interrupted"
+    done = f"{config.steps}"
+    if getattr(config, "keep", "last") == "best":
+        done += f", of which step {step} was best and is kept"
+    elif step < config.steps:
+        done = f"{step} of {config.steps}, interrupted"
     facts = [
         ("preset", config.preset),
         ("method", config.method),

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sincut.errors import SincutError
 from sincut.files import write_text
 from sincut.images.writing.png import write_png
 from sincut.models.generator import Generator
-from sincut.models.model_file import MODEL_FILE, save_model
+from sincut.models.model_file import MODEL_FILE, load_model, save_model
 from sincut.runs.events import (
     Listener,
     Measured,
@@ -52,6 +53,8 @@ from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__
 
+BEST_BY = "KID_lite"  # lower is better
+
 
 class Recorder:
     """The callback of the loop, with what it needs to write."""
@@ -70,6 +73,7 @@ class Recorder:
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
         self.saved = 0  # the step of the last saved state
+        self.best: tuple[float, int] | None = None  # figure and step of the model that is kept
         self.session = 0  # which start or resumption this is
         self.views: list[View] = []  # what shows the run while it goes on
 
@@ -101,6 +105,8 @@ class Recorder:
         write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
         lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
         write_text(self.folder / LOG_FILE, "".join(lines))
+        for line in map(json.loads, lines):
+            self.is_best(line.get("figures", {}), line["step"])
         for step, path in read_run(self.folder).previews:
             if step > state.step:  # of what a kill has undone
                 path.unlink(missing_ok=True)
@@ -140,8 +146,11 @@ class Recorder:
             self.tell(Reporting(text, done, total))
 
         try:
-            record, generator = read_run(self.folder), self.generator(state)
-            self.subject.write_report(record, path, generator, state.step, on_progress)
+            step, generator = state.step, self.generator(state)
+            if self.best is not None:
+                step, generator = self.best[1], load_model(self.folder).generator
+                generator.to(self.config.device)
+            self.subject.write_report(read_run(self.folder), path, generator, step, on_progress)
         except KeyboardInterrupt:
             self.received.append(signal.SIGINT)
         except Exception as error:
@@ -217,7 +226,10 @@ class Recorder:
 
     def evaluate(self, record: Record) -> None:
         """The figures of the translation, in the log and to the listener."""
-        figures = self.subject.figures(self.generator(record.state))
+        generator = self.generator(record.state)
+        figures = self.subject.figures(generator)
+        if self.is_best(figures, record.step):
+            self.save_model(record.state)
         self.append(Measured(record.step, self.session, round(record.seconds, 3), figures))
 
     def append(self, event: Stepped | Measured) -> None:
@@ -247,11 +259,26 @@ class Recorder:
     def save(self, state: State) -> None:
         """The state, then the model."""
         save_state(self.folder / STATE_FILE, state, self.header)
+        if self.best is None:
+            self.save_model(state)
+        self.saved = state.step
+
+    def save_model(self, state: State) -> None:
+        """The model as it is now."""
         header = {**self.header, "step": max(state.step, 0)}
         save_model(
             self.folder / MODEL_FILE, self.generator(state), state.averaged_projector, header
         )
-        self.saved = state.step
+
+    def is_best(self, figures: Mapping[str, float], step: int) -> bool:
+        """Whether the best model is to be kept, and these are its figures so far."""
+        value = figures.get(BEST_BY)
+        if value is None or getattr(self.config, "keep", "last") != "best":
+            return False
+        if self.best is not None and self.best[0] <= value:
+            return False
+        self.best = value, step
+        return True
 
     def generator(self, state: State) -> Generator:
         """The generator as it is written and shown, worked out once per step."""
