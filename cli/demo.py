@@ -24,19 +24,26 @@ from sincut.units import duration
     type=click.Path(path_type=Path),
     help="Folder to write.",
 )
-@field_option(PairConfig, "steps", default="of draft")
+@click.option(
+    "--folders", is_flag=True, help="Make two folders of images instead, and train cut-small."
+)
+@field_option(PairConfig, "steps", default="of draft, or of cut-small")
 @field_option(PairConfig, "seed")
 @field_option(PairConfig, "device")
 @click.option("--force", is_flag=True, help="Make it again in a folder that holds one.")
 @quiet_option
-def demo(output: Path, force: bool, quiet: bool, **fields: str | None) -> None:
-    """Make an example pair, train the preset draft on it, translate, and say where it all is."""
+def demo(output: Path, folders: bool, force: bool, quiet: bool, **fields: str | None) -> None:
+    """Make an example pair, train the preset draft on it, translate, and say where it all is.
+
+    With --folders: two folders of images that do not belong together in pairs.
+    """
     changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     console = Console(quiet=quiet, as_json=False)
     with console.progress() as update:
-        from sincut.demo.make import make_demo
+        from sincut.demo.make import make_demo, make_folder_demo
 
-        result = make_demo(output, force=force, listener=listener(console, update), **changes)
+        make = make_folder_demo if folders else make_demo
+        result = make(output, force=force, listener=listener(console, update), **changes)
     if result.signal:
         console.line(f"Interrupted after step {max(result.step, 0)}; to make it again: --force")
         sys.exit(128 + result.signal)

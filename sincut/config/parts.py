@@ -313,8 +313,8 @@ class FolderSettings(Config):
 
     keep: str = option(
         "last",
-        "which model is kept: the last, or the best by KID-lite of the held-out images, which takes "
-        "--evaluate-every and the extra judge",
+        "which model is kept: the last, or the best by KID-lite of the held-out images, which "
+        "takes --evaluate-every and the extra judge",
         choices=("last", "best"),
     )
 

@@ -1,12 +1,16 @@
 """What both example pictures are made of: noise, scattered discs, blending and colours.
 
 Randomness comes from fixed tables that are looked up by place, so fields can be evaluated at any
-points in any order. Points and values are float arrays of one common shape unless stated.
+points in any order. Other tables give other pictures of the same kind. Points and values are float
+arrays of one common shape unless stated.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,25 +49,44 @@ def smoothstep(low: float, high: float, value: Floats) -> Floats:
     return share * share * (3 - 2 * share)
 
 
-@cache
-def _noise_tile() -> Floats:
+_variant = ContextVar("variant", default=0)
+
+
+@contextmanager
+def variant(number: int) -> Iterator[None]:
+    """Use other tables inside: 0 are those of the example pair."""
+    token = _variant.set(number)
+    try:
+        yield
+    finally:
+        _variant.reset(token)
+
+
+def generator_of(seed: int) -> np.random.Generator:
+    """Random numbers of a seed and the variant."""
+    number = _variant.get()
+    return np.random.default_rng(seed if not number else [seed, number])
+
+
+@lru_cache(maxsize=1)
+def _noise_tile(number: int) -> Floats:
     """Return (TILE * TILE,) band-limited periodic noise of unit deviation, flattened."""
     frequency = np.fft.fftfreq(TILE) * TEXELS_PER_WAVE
     band = np.exp(-(((np.hypot(frequency[:, None], frequency) - 1) / 0.32) ** 2))
-    white = np.random.default_rng(7).standard_normal((TILE, TILE))
+    white = generator_of(7).standard_normal((TILE, TILE))
     tile = np.fft.ifft2(np.fft.fft2(white) * band).real.ravel()
     return np.asarray(tile / tile.std(), np.float32)
 
 
-@cache
-def _random_table() -> Floats:
+@lru_cache(maxsize=1)
+def _random_table(number: int) -> Floats:
     """Return (TILE * TILE, 4) uniform numbers in [0, 1)."""
-    return np.random.default_rng(11).random((TILE * TILE, 4), np.float32)
+    return generator_of(11).random((TILE * TILE, 4), np.float32)
 
 
 def noise(x: Floats, y: Floats) -> Floats:
     """Return smooth noise of unit wavelength, deviation 1 and mean 0 at the points (x, y)."""
-    tile, x, y = _noise_tile(), x * TEXELS_PER_WAVE, y * TEXELS_PER_WAVE
+    tile, x, y = _noise_tile(_variant.get()), x * TEXELS_PER_WAVE, y * TEXELS_PER_WAVE
     left, top = np.floor(x), np.floor(y)
     x, y = x - left, y - top
     column, row = left.astype(np.int32) % TILE, top.astype(np.int32) % TILE * TILE
@@ -113,7 +136,7 @@ def scatter(x: Floats, y: Floats, spacing: float, share: float = 1.0) -> Scatter
     closeness, size, tint = np.zeros_like(x), np.zeros_like(x), np.zeros_like(x)
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         place = (row + down) % TILE * TILE + (column + right) % TILE
-        jitter_x, jitter_y, spread, own = np.moveaxis(_random_table()[place], -1, 0)
+        jitter_x, jitter_y, spread, own = np.moveaxis(_random_table(_variant.get())[place], -1, 0)
         radius = 0.35 + 0.4 * spread
         away_x = x - column - right + 0.25 - 0.5 * jitter_x
         away_y = y - row - down + 0.25 - 0.5 * jitter_y

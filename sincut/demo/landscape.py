@@ -17,6 +17,7 @@ from sincut.demo.fields import (
     Mask,
     Scatter,
     fractal,
+    generator_of,
     mix,
     noise,
     quantised,
@@ -296,5 +297,5 @@ def render_content(width: int = 1024, height: int = 768) -> npt.NDArray[np.uint8
     image[beach] = _beach_light(z * across[beach], z, pixel, image[beach])
     # A film-like curve rolls off the highlights; a little grain leaves no area dead flat.
     image = 1.5 * image * (1 + image / 4) / (1 + image)
-    grain = np.random.default_rng(3).normal(0, 0.006, (height, width, 1))
+    grain = generator_of(3).normal(0, 0.006, (height, width, 1))
     return quantised(np.clip(image, 0, 1) ** (1 / 2.2) + grain.astype(np.float32))

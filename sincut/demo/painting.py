@@ -16,6 +16,7 @@ from sincut.demo.fields import (
     Floats,
     Mask,
     fractal,
+    generator_of,
     hex_colour,
     mix,
     noise,
@@ -261,7 +262,7 @@ def _lit_paint(canvas: Floats) -> Floats:
 
 def render_style(width: int = 1024, height: int = 768) -> npt.NDArray[np.uint8]:
     """Paint a lake at sunset in oil, (height, width, 3) in 8-bit sRGB; sides from 64."""
-    random = np.random.default_rng(5)
+    random = generator_of(5)
     scale = max(width / REFERENCE_WIDTH, 0.3)  # thinner strokes would be lost between the pixels
     canvas = np.empty((height, width, 4), np.float32)
     canvas[:] = (*PRIMER, 0)

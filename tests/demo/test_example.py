@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sincut.demo import render_content, render_style
+from sincut.demo import make, render_content, render_style
+from sincut.demo.fields import variant
+from sincut.errors import SincutError
+from tests.runs.test_folder_run import TINY_FOLDERS
 
 Picture = npt.NDArray[np.uint8]
 Render = Callable[[int, int], Picture]
@@ -92,3 +96,39 @@ def test_the_pair_differs_in_palette() -> None:
     assert warmth[1] > 8
     # Measured: 0.38 for the pair, 0.68 and 0.70 for the left and right half of one picture.
     assert np.minimum(palette(content), palette(style)).sum() < 0.5
+
+
+@both
+def test_variants_are_other_pictures_of_the_same_kind(render: Render) -> None:
+    first = rendered(render, 64, 64)
+    with variant(3):
+        other = render(64, 64)
+    assert np.abs(first.astype(int) - other).mean() > 5
+    assert np.abs(palette(first) - palette(other)).sum() < 1
+    assert np.array_equal(render(64, 64), first)
+
+
+def test_the_folders_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "_TRAINED", 2)
+    monkeypatch.setattr(make, "_TESTED", 1)
+    monkeypatch.setattr(make, "_SIZE", (64, 64))
+    settings = {name: value for name, value in TINY_FOLDERS.items() if name != "preset"}
+    result = make.make_folder_demo(tmp_path / "demo", **settings)
+    assert result.report is not None
+    assert result.report.exists()
+    counts = {
+        path.name: len(list(path.iterdir()))
+        for path in (tmp_path / "demo").rglob("*")
+        if path.is_dir()
+    }
+    assert counts == {
+        "images": 4, "trainA": 2, "trainB": 2, "testA": 1, "testB": 1, "results": 1,
+        "run": 9, "previews": 3,
+    }  # fmt: skip
+    images = {path.read_bytes() for path in (tmp_path / "demo" / "images").rglob("*.png")}
+    assert len(images) == 6
+    with pytest.raises(SincutError) as caught:
+        make.make_folder_demo(tmp_path / "demo")
+    assert str(caught.value) == (
+        f"{tmp_path / 'demo'} holds a demo already; try --force or another -o"
+    )
