@@ -112,7 +112,8 @@ class Processes:
         if self.count == 1:
             return work()
         found, error = _attempt(work)
-        self._raise_any([told for told, _ in self._exchanged((_text(error), None))])
+        if self.largest(int(error is not None)) != [0]:
+            self._raise_any(self._exchanged(_text(error)))
         return found  # type: ignore[return-value]
 
     def by_first(self, work: Callable[[], T]) -> T:
@@ -120,10 +121,9 @@ class Processes:
         if self.count == 1:
             return work()
         found, error = _attempt(work) if self.leads else (None, None)
-        told = self._exchanged((_text(error), found))
-        self._raise_any([text for text, _ in told])
-        first: T = told[0][1]
-        return first
+        text, first = self._exchanged((_text(error), found))[0]
+        self._raise_any([text])
+        return first  # type: ignore[no-any-return]
 
     def largest(self, *numbers: int) -> list[int]:
         """The largest of each number over all processes."""
@@ -166,8 +166,8 @@ class Processes:
             dist.all_gather([*found], rows.detach().contiguous())
         return found
 
-    def _exchanged(self, mine: tuple[str | None, Any]) -> list[tuple[str | None, Any]]:
-        """An error's text or none, and something beside it, of every process."""
+    def _exchanged(self, mine: Any) -> list[Any]:
+        """What every process has here."""
         found: list[Any] = [None] * self.count
         with self._hearing():
             dist.all_gather_object(found, mine)

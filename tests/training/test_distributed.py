@@ -23,7 +23,7 @@ from sincut.data.folders import Folders
 from sincut.data.image_folder import read_folder
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
-from sincut.data.training_data import Feed, TrainingData
+from sincut.data.training_data import TrainingData
 from sincut.training.loop import Record, train
 from sincut.training.state import new_optimizers, new_state
 from tests.conftest import TINY
