@@ -21,7 +21,7 @@ from sincut.cli.inspect import inspect
 from sincut.cli.report import report
 from sincut.cli.train import train
 from sincut.cli.translate import translate
-from sincut.errors import SincutError
+from sincut.errors import SincutError, ToldByAnother
 from sincut.version import __version__
 
 
@@ -32,7 +32,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except SincutError as error:
-            click.echo(f"Error: {error}", err=True)
+            if not isinstance(error, ToldByAnother):
+                click.echo(f"Error: {error}", err=True)
             sys.exit(2)
         except KeyboardInterrupt as interruption:
             # Click itself raises one without words; ours says what is kept.

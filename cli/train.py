@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -97,10 +98,12 @@ def train(
 
     The content keeps its structure and gets the look of the style. Two images: SinCUT. Two folders,
     or one that holds trainA and trainB: CUT, and the model translates any image like the first
-    folder's. Ctrl-C finishes the step, saves, and says how to go on.
+    folder's. Ctrl-C finishes the step, saves, and says how to go on. Several GPUs share every step
+    with torchrun --nproc-per-node N -m sincut train …, each with a batch of its own.
     """
     changes = given_changes(assignments, fields)
-    console = Console(quiet=quiet, as_json=as_json)
+    follows = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
+    console = Console(quiet=quiet or follows, as_json=as_json)
     with console.progress() as update:
         from sincut.runs.train import train as run
 

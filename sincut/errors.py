@@ -1,4 +1,4 @@
-"""The exception for what the user can mend, and the one for being stopped."""
+"""The exceptions for what the user can mend, and the one for being stopped."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class SincutError(Exception):
     The message is one line that says what is wrong, what was given, what is allowed and what to
     try. The command line prints it and exits with 2; every other exception keeps its traceback.
     """
+
+
+class ToldByAnother(SincutError):
+    """One that another process of the same work tells, so that it is told once."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -55,7 +55,7 @@ from sincut.ablation.page import (
 )
 from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import out_of_memory
-from sincut.compute.processes import Processes
+from sincut.compute.processes import ALONE, Processes
 from sincut.errors import SincutError
 from sincut.evaluation.figures import Comparison
 from sincut.files import write_atomically, write_text
@@ -318,7 +318,15 @@ class _Work:
             self.tell(OfTrial(event, trial.folder))
 
         config = {**trial.config.to_dict(), **self.machine}
-        train(*self.paths, run, resume=resume, report=False, listener=listen, **config)
+        train(
+            *self.paths,
+            run,
+            resume=resume,
+            report=False,
+            listener=listen,
+            processes=ALONE,
+            **config,
+        )
 
     def write_tables(self) -> None:
         """Tables, sheet and page of what is in the folder.

@@ -72,7 +72,7 @@ class ResidentImage:
 def draw_boxes(
     height: int, width: int, config: CropSettings, draws: RandomNumbers, *, stream: int = 0
 ) -> Tensor:
-    """Where ``config.batch`` random crops of an image of that size lie.
+    """Where the random crops of an image of that size lie: ``config.batch``, this part of a step's.
 
     The zoom is never above 1: an enlarged image would teach its blur. It is also never so small
     that a crop does not fit, as in the published code. ``stream`` tells images of one step apart.
@@ -82,8 +82,9 @@ def draw_boxes(
         top and left of the crop in it, and whether the crop is mirrored.
     """
     size = config.crop
-    zoom_words = draws.words(config.batch, BOXES + 2 * stream)
-    place_words = draws.words(config.batch, BOXES + 2 * stream + 1)
+    whole = draws.parts * config.batch
+    zoom_words = draws.words(whole, BOXES + 2 * stream)
+    place_words = draws.words(whole, BOXES + 2 * stream + 1)
 
     low, high = zoom_range(width, config)
     across, down = (low + (high - low) * word.double() / 2**32 for word in zoom_words[:2])
@@ -103,7 +104,8 @@ def draw_boxes(
         left = below(place_words[1], columns % size + 1)
         left = left + size * below(zoom_words[3], columns // size)
     mirrored = chance(place_words[2], config.mirror)
-    return torch.stack([rows, columns, top, left, mirrored], dim=1)
+    boxes = torch.stack([rows, columns, top, left, mirrored], dim=1)
+    return boxes[draws.own(config.batch)]
 
 
 def draw_crops(

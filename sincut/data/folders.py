@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sincut.compute.memory import free_memory
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.parts import FolderSettings
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.colour_transfer import transfer_table
@@ -56,10 +57,10 @@ class Folders:
         """Images in a pass: as many as the larger folder has."""
         return max(len(self.content.images), len(self.style.images))
 
-    def feed(self, config: TrainConfig, *, warm: bool) -> FolderFeed:
+    def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> FolderFeed:
         """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
         assert isinstance(config, FolderConfig)
-        return FolderFeed(self, config, warm=warm)
+        return FolderFeed(self, config, warm=warm, processes=processes)
 
     @cached_property
     def mosaics(self) -> tuple[Pixels, Pixels]:
@@ -67,10 +68,10 @@ class Folders:
         one, other = (_mosaic(folder) for folder in self.both)
         return one, other
 
-    def images(self, config: FolderConfig) -> _Kept | None:
+    def images(self, config: FolderConfig, processes: Processes) -> _Kept | None:
         """All images, decoded, on the device; ``None`` where they do not fit into the budget."""
         key = config.device, _level_key(config)
-        if key not in self.kept and _fits(self, config):
+        if key not in self.kept and _fits(self, config, processes):
             self.kept.clear()
             self.kept[key] = _Kept.of(self.both, config)
         return self.kept.get(key)
@@ -82,8 +83,15 @@ class FolderFeed:
     ``waited`` counts the seconds in which a step waited for images.
     """
 
-    def __init__(self, folders: Folders, config: FolderConfig, *, warm: bool) -> None:
-        self.folders, self.config = folders, config
+    def __init__(
+        self,
+        folders: Folders,
+        config: FolderConfig,
+        *,
+        warm: bool,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.folders, self.config, self.processes = folders, config, processes
         self.waited = 0.0
         for folder in folders.both:
             check_sizes(folder, config)
@@ -91,7 +99,7 @@ class FolderFeed:
         if warm:
             table = transfer_table(*folders.mosaics, seed=config.seed)
             self.table = torch.from_numpy(table).to(config.device)
-        self.kept = folders.images(config)
+        self.kept = folders.images(config, processes)
         shape = (config.batch, 3, config.crop, config.crop)
         self.ready = [
             torch.empty(shape, device=config.device, memory_format=torch.channels_last)
@@ -127,10 +135,8 @@ class FolderFeed:
 
     def crops(self, step: int) -> tuple[Tensor, Tensor]:
         """The crops of a step, (batch, 3, crop, crop) float32 in [-1, 1]."""
-        x, y = (
-            self._cut(side, samples)
-            for side, samples in enumerate(step_samples(self.folders.both, self.config, step))
-        )
+        found = step_samples(self.folders.both, self.config, step, self.processes)
+        x, y = (self._cut(side, samples) for side, samples in enumerate(found))
         return x, y
 
     def _cut(self, side: int, samples: Sequence[Sample]) -> Tensor:
@@ -168,7 +174,8 @@ class FolderFeed:
         """The crops of all steps from ``first`` on, each behind its number."""
         workers = self.config.workers
         if workers < 0:
-            workers = min(_MOST_WORKERS, max((os.cpu_count() or 1) - 1, 0))
+            cores = (os.cpu_count() or 1) // self.processes.count
+            workers = min(_MOST_WORKERS, max(cores - 1, 0))
         more: dict[str, Any] = {"prefetch_factor": _AHEAD} if workers else {}
         loader = DataLoader(
             _Steps(self),
@@ -189,6 +196,7 @@ class _Steps(Dataset[tuple[int, Tensor, Tensor]]):
         self.feed = FolderFeed.__new__(FolderFeed)
         self.feed.folders = Folders(feed.folders.content, feed.folders.style)
         self.feed.config, self.feed.kept = feed.config, None
+        self.feed.processes = feed.processes
 
     def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
         return step, *self.feed.crops(step)
@@ -227,7 +235,7 @@ def _level_key(config: FolderSettings) -> int:
     return hash((config.preprocess, load, config.crop))
 
 
-def _fits(folders: Folders, config: FolderConfig) -> bool:
+def _fits(folders: Folders, config: FolderConfig, processes: Processes) -> bool:
     """Whether all images, as they are kept, fit into the budget."""
     needed = sum(
         3
@@ -237,11 +245,11 @@ def _fits(folders: Folders, config: FolderConfig) -> bool:
         for folder in folders.both
         for image in folder.images
     )
-    return bool(needed <= image_budget(config))
+    return bool(needed <= image_budget(config, processes))
 
 
-def image_budget(config: FolderConfig) -> int:
-    """Bytes that decoded images may take on the training's device."""
+def image_budget(config: FolderConfig, processes: Processes = ALONE) -> int:
+    """Bytes that decoded images may take on the training's device, in this process."""
     if config.image_memory != "auto":
         try:
             return byte_count(config.image_memory)
@@ -252,7 +260,7 @@ def image_budget(config: FolderConfig) -> int:
             ) from None
     if config.device == "cuda":
         return int(_SHARE * torch.cuda.mem_get_info()[0])
-    return int(_SHARE * (free_memory() or 0))
+    return int(_SHARE * (free_memory() or 0) / processes.count)
 
 
 def _mosaic(folder: ImageFolder) -> Pixels:

@@ -55,8 +55,7 @@ class Matcher:
 
     def boxes(self, x: Tensor, draws: RandomNumbers) -> Tensor:
         """Where the style is like each of ``x`` (N, 3, S, S); (N, 5) as ``draw_boxes``'s."""
-        count = len(x) * self.candidates
-        words = draws.words(-(-count // 4), MATCHES).flatten()[:count]
+        words = draws.of_samples(len(x), MATCHES, each=self.candidates)
         places = below(words, len(self.known)).view(len(x), self.candidates)
         wanted = descriptors(recoloured(x, self.table)) * self.scale
         distance = (self.found[places] - wanted[:, None]).square().sum(dim=2)
@@ -66,7 +65,8 @@ class Matcher:
     def _varied(self, boxes: Tensor, draws: RandomNumbers) -> Tensor:
         """Crops near by, mirrored or not: the best of the known ones come often, and D would learn
         them by heart."""
-        words = draws.words(len(boxes), SHIFTS).T
+        count = len(boxes)
+        words = draws.words(draws.parts * count, SHIFTS)[:, draws.own(count)].T
         reach = self.crop // 4
         low = (boxes[:, 2:4] - reach).clamp_min(0)
         high = (boxes[:, 2:4] + reach).minimum(boxes[:, :2] - self.crop)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
 from sincut.data.crops import ResidentImage, draw_crops, sample_boxes
@@ -26,8 +27,11 @@ class Pair(NamedTuple):
     content: Pixels
     style: Pixels
 
-    def feed(self, config: TrainConfig, *, warm: bool) -> PairFeed:
-        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
+    def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> PairFeed:
+        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start.
+
+        Which are those of this process, the numbers that a step draws them with say.
+        """
         assert isinstance(config, PairConfig)
         return PairFeed(self, config, warm=warm)
 

@@ -1,5 +1,8 @@
 """The random numbers of one training step, each a function of (seed, step, stream) alone.
 
+Where several processes share a step, each draws for the whole batch and takes its own part, so that
+what a sample gets depends on its index in the whole batch and not on who computes it.
+
 They are drawn on the step's device and from its step counter there, so that nothing has to be sent
 or saved, the same crops and noise come on every device, and a captured step draws anew each time it
 is replayed.
@@ -35,20 +38,37 @@ class RandomNumbers:
     """What can be drawn in one step.
 
     ``step`` is () int64 on the device where the numbers are wanted; negative in the warm start.
+    ``part`` says which of how many ``parts`` of the whole batch is here.
     """
 
     seed: int
     step: Tensor
+    part: int = 0
+    parts: int = 1
+
+    def own(self, count: int) -> slice:
+        """Where ``count`` things of this part stand among those of the whole batch."""
+        return slice(self.part * count, (self.part + 1) * count)
 
     def words(self, count: int, stream: int) -> Tensor:
         """(4, count) int64 from 0 to 2^32 − 1."""
         return random_words(self.seed, self.step, 1, 0, count, stream, _SALT)[:, 0]
 
-    def normal(self, shape: Sequence[int], stream: int) -> Tensor:
-        """Standard normal numbers of that shape, float32."""
-        count = math.prod(shape)
-        numbers = normal_pairs(self.words(-(-count // 4), stream))
-        return numbers.flatten()[:count].reshape(shape)
+    def of_samples(self, count: int, stream: int, *, each: int = 1) -> Tensor:
+        """(count · each,) words, ``each`` for every one of this part's samples."""
+        whole = self.parts * count * each
+        return self.words(-(-whole // 4), stream).flatten()[self.own(count * each)]
+
+    def normal(self, shape: Sequence[int], stream: int, *, sets: int = 1) -> Tensor:
+        """Standard normal numbers of that shape, float32.
+
+        The first dimension is this part of a batch, or of ``sets`` of them one behind the other.
+        """
+        batch = shape[0] // sets
+        whole = sets, self.parts * batch, *shape[1:]
+        count = math.prod(whole)
+        numbers = normal_pairs(self.words(-(-count // 4), stream)).flatten()[:count]
+        return numbers.reshape(whole)[:, self.own(batch)].reshape(tuple(shape))
 
     def positions(self, count: int, among: int, stream: int, *, sets: int = 1) -> Tensor:
         """(sets, min(count, among)) different whole numbers from 0 to ``among`` − 1, int64."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.parts import FolderSettings
 from sincut.config.training import FolderConfig
 from sincut.data.crops import halvings
@@ -32,25 +33,26 @@ class Sample(NamedTuple):
 
 
 def step_samples(
-    folders: tuple[ImageFolder, ImageFolder], config: FolderConfig, step: int
+    folders: tuple[ImageFolder, ImageFolder],
+    config: FolderConfig,
+    step: int,
+    processes: Processes = ALONE,
 ) -> tuple[list[Sample], list[Sample]]:
-    """What a step gets of the folder of the content and of that of the style."""
-    draws = RandomNumbers(config.seed, torch.tensor(step))
+    """What a step gets of the folder of the content and of that of the style, in this process."""
+    draws = RandomNumbers(config.seed, torch.tensor(step), processes.index, processes.count)
+    whole, own = draws.parts * config.batch, draws.own(config.batch)
     load = config.load
     if step >= 0 and config.epochs * config.steps <= step * (config.epochs + config.falling_epochs):
         load = config.falling_load
     found = []
     for stream, folder in enumerate(folders):
-        words = draws.words(config.batch, BOXES + 2 * stream)
-        place = draws.words(config.batch, BOXES + 2 * stream + 1)
+        words, place = (draws.words(whole, BOXES + 2 * stream + k)[:, own] for k in (0, 1))
         count = len(folder.images)
         if stream:
             images = below(words[0], count).tolist()
         else:
-            first = step * config.batch
-            images = [
-                shuffled(config.seed, each, count) for each in range(first, first + len(place[0]))
-            ]
+            first = step * whole
+            images = [shuffled(config.seed, first + k, count) for k in range(own.start, own.stop)]
         mirrored = chance(words[1], config.mirror).tolist()
         samples = []
         for k, index in enumerate(images):

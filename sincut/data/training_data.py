@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import RandomNumbers
 
@@ -34,6 +35,9 @@ class Feed(Protocol):
 class TrainingData(Protocol):
     """Images of a content and of a style."""
 
-    def feed(self, config: TrainConfig, *, warm: bool) -> Feed:
-        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
+    def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> Feed:
+        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start.
+
+        Each of several ``processes`` gets its own part of a step's.
+        """
         ...

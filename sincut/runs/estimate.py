@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.memory import peak_memory
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.runs.subject import Subject
@@ -74,13 +75,14 @@ class Estimate:
         )
 
 
-def measure(subject: Subject, config: TrainConfig) -> Estimate:
+def measure(subject: Subject, config: TrainConfig, processes: Processes = ALONE) -> Estimate:
     """Time some steps of every kind that the configuration has, and what is written on the way.
 
     Args:
         subject: what the run will be trained on; its figures are prepared where they will be asked
             for.
         config: resolved.
+        processes: those that share the steps; the first times them, and what it writes.
     """
     first = EAGER_CALLS + 1 if config.device == "cuda" and config.record_steps else 1
     calls = first + _TIMED
@@ -101,9 +103,21 @@ def measure(subject: Subject, config: TrainConfig) -> Estimate:
         return all(len(found) >= calls or kind.warm for kind, found in times.items())
 
     state = train(
-        subject.data, trial, on_step, on_notice=lambda _: None
+        subject.data, trial, on_step, on_notice=lambda _: None, processes=processes
     )  # the run itself will tell
-    trained = time.monotonic()
+    trained = time.monotonic() - started
+    return processes.by_first(lambda: _estimate(subject, config, state, times, first, trained))
+
+
+def _estimate(
+    subject: Subject,
+    config: TrainConfig,
+    state: State,
+    times: dict[Kind, list[float]],
+    first: int,
+    trained: float,
+) -> Estimate:
+    """From the seconds of steps of each kind, those before ``first`` slow, ``trained`` in all."""
     of_kind = {
         kind: statistics.median(found[first:] or found) for kind, found in times.items() if found
     }
@@ -126,7 +140,7 @@ def measure(subject: Subject, config: TrainConfig) -> Estimate:
     if config.evaluate_every:
         figures = _seconds(lambda: subject.figures(generator))
     return Estimate(
-        setup=max(trained - started - steps, 0.0),
+        setup=max(trained - steps, 0.0),
         warm=typical(warm=True) or 0.0,
         plain=plain,
         with_r1=with_r1 or plain,

@@ -84,13 +84,17 @@ class FolderSubject:
         }
         return cls(folders, tested, records)
 
-    def with_length(self, config: FolderConfig) -> FolderConfig:
-        """The configuration with the steps that its epochs come to, where they give the length."""
+    def with_length(self, config: FolderConfig, processes: int = 1) -> FolderConfig:
+        """The configuration with the steps that its epochs come to, where they give the length.
+
+        Each of several ``processes`` takes a batch per step.
+        """
         self.side, self.judged = min(config.load, config.falling_load), config.keep == "best"
         if config.steps:
             return config
         passes = config.epochs + config.falling_epochs
-        return config.replaced(steps=passes * max(self.data.epoch // config.batch, 1))
+        whole = processes * config.batch
+        return config.replaced(steps=passes * max(self.data.epoch // whole, 1))
 
     def final(self, state: State) -> Generator:
         """As :meth:`Subject.final`: the average."""

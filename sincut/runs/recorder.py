@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sincut.compute.devices import environment
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
 from sincut.files import write_text
@@ -57,7 +58,10 @@ BEST_BY = "KID_lite"  # lower is better
 
 
 class Recorder:
-    """The callback of the loop, with what it needs to write."""
+    """The callback of the loop, with what it needs to write.
+
+    Of several processes the first writes; in the others :meth:`on_step` is all that may be called.
+    """
 
     def __init__(
         self,
@@ -65,11 +69,17 @@ class Recorder:
         config: TrainConfig,
         subject: Subject,
         tell: Listener,
+        processes: Processes = ALONE,
     ) -> None:
         self.folder, self.config, self.tell = folder, config, tell
-        self.subject = subject
+        self.subject, self.processes = subject, processes
         self.finished: tuple[int, Generator] | None = None  # at which step
-        self.header = {"config": config.to_dict(), **subject.records, "origin": "sincut train"}
+        self.header = {
+            "config": config.to_dict(),
+            "processes": processes.count,
+            **subject.records,
+            "origin": "sincut train",
+        }
         self.received: list[int] = []  # signals
         self.logged = (0, 0.0)  # step and seconds of the last record
         self.saved = 0  # the step of the last saved state
@@ -99,6 +109,8 @@ class Recorder:
         self.session = len(sessions)
         if state.step < self.config.steps:
             made_with = environment(self.config.device)
+            if self.processes.count > 1:
+                made_with["processes"] = self.processes.count
             length = {"start": state.step, "steps": self.config.steps}
             sessions.append({**length, "environment": made_with})
         record = {"sincut_version": __version__, **self.header, "sessions": sessions}
@@ -173,6 +185,10 @@ class Recorder:
         interrupted = bool(self.received)
         save_due = step % config.checkpoint_every == 0 or finished or interrupted
         log_due = step % config.log_every == 0 or finished
+        if not self.processes.leads:
+            if save_due or log_due:
+                record.values()  # the first process wants their average
+            return interrupted
         if save_due or log_due:
             self.check(record)
         if log_due:

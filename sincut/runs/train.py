@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import Precision, resolved_with_reason
+from sincut.compute.processes import Processes
 from sincut.config.presets import (
     default_folder_preset,
     default_preset,
@@ -35,12 +36,15 @@ from sincut.runs.recorder import Recorder
 from sincut.runs.subject import Subject
 from sincut.runs.tensorboard import check_installed
 from sincut.signals import signals
+from sincut.training.loop import Record
 from sincut.training.loop import train as train_loop
 from sincut.training.state import STATE_FILE, State, new_state, restored_state
 from sincut.version import __version__
 
 # May change when a run is continued; everything else is the run.
 CHANGEABLE = ("steps", "device", "precision", "record_steps", "evaluate_every")
+
+Saved = tuple[dict[str, Tensor], dict[str, Any]]  # tensors of a state, and its header
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def train(
     skip_bad: bool = False,
     held_out: tuple[Path | str, Path | str] | None = None,
     listener: Listener | None = None,
+    processes: Processes | None = None,
     **changes: Any,
 ) -> RunResult:
     """Train on one pair of image files, or on two folders of them, and write a run folder.
@@ -95,6 +100,8 @@ def train(
         held_out: two folders of images that are not trained on, for previews and figures; ``testA``
             and ``testB`` by default, where they stand beside ``trainA`` and ``trainB``.
         listener: gets everything worth telling, as :mod:`sincut.runs.events` has it.
+        processes: which share every step, each with ``batch`` crops; the first writes and tells.
+            By default those that ``torchrun`` tells of.
         changes: fields of :class:`sincut.config.training.PairConfig`, or of
             :class:`sincut.config.training.FolderConfig`.
 
@@ -104,47 +111,75 @@ def train(
     """
     started = time.monotonic()
     folder = Path(output)
-    tell = listener or (lambda _: None)
-    budget = _budget(minutes, resume, changes)
-    if tensorboard:
-        check_installed()
-    if resume and force:
-        raise SincutError("--resume goes on and --force starts anew; give one of them")
-    saved = None
+    processes = processes or Processes.from_environment()
+    tell: Listener = listener if listener and processes.leads else lambda _: None
     of_folders = style is None or Path(content).is_dir()
-    if resume:
-        saved = _saved_state(folder)
-        config = _resumed_config(saved[1], preset, method, changes)
-    else:
+
+    def looked_up() -> tuple[float | None, Saved | None]:
+        budget = _budget(minutes, resume, changes)
+        if tensorboard:
+            check_installed()
+        if resume and force:
+            raise SincutError("--resume goes on and --force starts anew; give one of them")
+        if resume:
+            return budget, _saved_state(folder)
         _check_folder(folder, force)
-        config = _fresh_config(preset, method, changes, of_folders=of_folders)
-    config, precision = resolved_with_reason(config)
-    notices: list[Event] = []
-    subject, config = _subject(content, style, config, notices.append, held_out, skip_bad)
-    estimate = None
-    if budget is not None:
-        estimate = measure(subject, config)
-        left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
-        reserved = subject.report_seconds(estimate.preview, config) if report else 0.0
-        config = fitted(config, estimate, left, keep_warm=keep_warm, reserved=reserved)
-    tell(_started(config, preset, resume, precision))
-    for notice in notices:
-        tell(notice)
-    state = _begun(folder, subject, config, saved, tell)
-    run = Recorder(folder, config, subject, tell)
-    foreseen = None
-    if state.step < config.steps:
-        estimate = estimate or measure(subject, config)
-        seconds = estimate.seconds(config, state.step)
-        if report:
-            seconds += subject.report_seconds(estimate.preview, config)
-        foreseen = seconds, estimate.step(config)
-        tell(Estimated(seconds, estimate.step(config), estimate.peak_bytes))
-    state = _run(run, state, config, foreseen, resume=resume, tensorboard=tensorboard)
+        return budget, None
+
+    def settled() -> tuple[TrainConfig, Precision]:
+        if saved is not None:
+            config = _resumed_config(saved[1], preset, method, changes, processes)
+        else:
+            config = _fresh_config(preset, method, changes, of_folders=of_folders)
+        return resolved_with_reason(config)
+
+    with processes.joined(str(changes.get("device", "auto"))):
+        budget, saved = processes.by_all(looked_up)
+        config, precision = processes.by_first(settled)
+        notices: list[Event] = _about_processes(config, processes)
+        subject, config = processes.by_all(
+            lambda: _subject(content, style, config, notices.append, held_out, skip_bad, processes)
+        )
+        estimate = None
+        if budget is not None:
+            estimate = found = measure(subject, config, processes)
+            left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
+            reserved = subject.report_seconds(found.preview, config) if report else 0.0
+            config = processes.by_first(
+                lambda: fitted(config, found, left, keep_warm=keep_warm, reserved=reserved)
+            )
+        tell(_started(config, preset, resume, precision))
+        for notice in notices:
+            tell(notice)
+        state = processes.by_all(lambda: _begun(folder, subject, config, saved, tell))
+        run = Recorder(folder, config, subject, tell, processes)
+        foreseen = None
+        if state.step < config.steps:
+            estimate = estimate or measure(subject, config, processes)
+            seconds = estimate.seconds(config, state.step)
+            if report:
+                seconds += subject.report_seconds(estimate.preview, config)
+            foreseen = seconds, estimate.step(config)
+            tell(Estimated(seconds, estimate.step(config), estimate.peak_bytes))
+        state = _run(run, state, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
-    run.close(state, report=report and finished and not run.received)
+    if processes.leads:
+        run.close(state, report=report and finished and not run.received)
     tell((Done if finished else Stopped)(str(folder), state.step, config.steps))
     return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
+
+
+def _about_processes(config: TrainConfig, processes: Processes) -> list[Event]:
+    """What to know of a training in several."""
+    if processes.count == 1:
+        return []
+    batch = _batch(config)
+    text = f"{batch} for each of {processes.count} processes, {batch * processes.count} in all"
+    told: list[Event] = [Noticed("the batch of a step", text)]
+    if config.device == "cuda" and config.record_steps:
+        text = "those of several processes are not, so every kernel is issued by itself"
+        told.append(Noticed("recording steps", text))
+    return told
 
 
 def _subject(
@@ -154,17 +189,18 @@ def _subject(
     tell: Listener,
     held_out: tuple[Path | str, Path | str] | None,
     skip_bad: bool,
+    processes: Processes,
 ) -> tuple[Subject, TrainConfig]:
     """The images as they are told of, and the configuration with the length that they give it."""
     subject: Subject
     if isinstance(config, FolderConfig):
         subject = folders = FolderSubject.read(content, style, held_out, tell, skip_bad=skip_bad)
-        config = folders.with_length(config)
+        config = folders.with_length(config, processes.count)
     else:
         _refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
         assert style is not None
         subject = PairSubject.read(Path(content), Path(style), tell)
-    if config.evaluate_every:
+    if config.evaluate_every and processes.leads:
         subject.prepare_figures()
     return subject, config
 
@@ -173,7 +209,7 @@ def _begun(
     folder: Path,
     subject: Subject,
     config: TrainConfig,
-    saved: tuple[dict[str, Tensor], dict[str, Any]] | None,
+    saved: Saved | None,
     tell: Listener,
 ) -> State:
     """A new state, or the saved one, with which the images and the length must agree."""
@@ -196,27 +232,40 @@ def _begun(
 def _run(
     run: Recorder,
     state: State,
-    config: TrainConfig,
     foreseen: tuple[float, float] | None,
     *,
     resume: bool,
     tensorboard: bool,
 ) -> State:
     """Train to the end, or until a signal comes; the state after the last step."""
+    config, processes = run.config, run.processes
 
-    def about_recording(text: str) -> None:
-        run.tell(Noticed("recording steps", text))
-
-    try:
+    def begin() -> None:
         run.open(state, foreseen, tensorboard=tensorboard)
         if resume:
             # A kill may have come between state and model, and the length may be a new one.
             run.save(state)
+
+    def about_recording(text: str) -> None:
+        run.tell(Noticed("recording steps", text))
+
+    def on_step(record: Record) -> bool:
+        stop = processes.by_all(lambda: run.on_step(record))
+        # What one of several processes received, all take note of after the same step.
+        (number,) = processes.largest(received[0] if received else 0)
+        if number and not run.received:
+            run.received.append(number)
+        return stop
+
+    try:
+        processes.by_first(begin)
         if state.step < config.steps:
             run.tell(Live(str(run.folder / LIVE_PAGE)))
             with signals() as received:
-                run.received = received
-                state = train_loop(run.subject.data, config, run.on_step, state, about_recording)
+                if processes.count == 1:
+                    run.received = received
+                data = run.subject.data
+                state = train_loop(data, config, on_step, state, about_recording, processes)
     except BaseException:
         run.abandon()
         raise
@@ -240,7 +289,7 @@ def _refuse_folder_options(**given: bool) -> None:
             )
 
 
-def _saved_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _saved_state(folder: Path) -> Saved:
     """The tensors and the header of the run's saved state."""
     if not (folder / STATE_FILE).is_file():
         raise SincutError(
@@ -250,9 +299,16 @@ def _saved_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _resumed_config(
-    header: dict[str, Any], preset: str | None, method: str | None, changes: dict[str, Any]
+    header: dict[str, Any],
+    preset: str | None,
+    method: str | None,
+    changes: dict[str, Any],
+    processes: Processes,
 ) -> TrainConfig:
-    """The saved configuration with what may change changed."""
+    """The saved configuration with what may change changed.
+
+    How many processes share a batch may change, and with that the batch of each.
+    """
     saved = training_config(header["config"])
     asked = {**changes}
     if preset is not None:
@@ -262,12 +318,28 @@ def _resumed_config(
     wanted = saved.replaced(**asked)
     for name in asked:
         before, after = getattr(saved, name), getattr(wanted, name)
-        if before != after and name not in CHANGEABLE:
+        if before != after and name not in (*CHANGEABLE, "batch"):
             raise SincutError(
                 f"--resume goes on with the run's own {name}, {before}, got {after}; allowed to "
                 f"change: {', '.join(CHANGEABLE)}; try without it"
             )
+    count = header.get("processes", 1)
+    whole, now = count * _batch(saved), processes.count * _batch(wanted)
+    if now != whole:
+        share, rest = divmod(whole, processes.count)
+        hint = f"torchrun --nproc-per-node {count}" if rest else f"--set batch={share}"
+        raise SincutError(
+            f"--resume goes on with the run's own batch, {whole} a step in all "
+            f"({count} × {_batch(saved)}, processes × batch), got {now} ({processes.count} × "
+            f"{_batch(wanted)}); try {hint}"
+        )
     return wanted
+
+
+def _batch(config: TrainConfig) -> int:
+    """Of each process: pairs and folders have fields of their own for it."""
+    batch: int = config.to_dict()["batch"]
+    return batch
 
 
 def _started(

@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sincut.compute.cuda_graph import RecordedStep, not_recorded, own_stream
 from sincut.compute.devices import convolutions
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import RandomNumbers
 from sincut.data.training_data import TrainingData
@@ -29,7 +31,8 @@ from sincut.training.step import Kind, kind_of, sincut_step, warm_step
 class Record:
     """What one finished step has to tell.
 
-    ``losses`` are scalars still on the device, which the next step may overwrite.
+    ``losses`` are scalars still on the device, which the next step may overwrite; of several
+    processes, those of this one's part of the batch.
     """
 
     step: int
@@ -38,11 +41,20 @@ class Record:
     learning_rate: float
     seconds: float  # since training started or resumed
     state: State = field(repr=False)
+    processes: Processes = field(default=ALONE, repr=False)
 
     def values(self) -> dict[str, float]:
-        """The losses as numbers (waits for the device)."""
-        values: list[float] = torch.stack([v.float() for v in self.losses.values()]).tolist()
-        return dict(zip(self.losses, values, strict=True))
+        """The losses as numbers (waits for the device), averaged over the processes.
+
+        All of these have to ask, or none.
+        """
+        return self._values
+
+    @cached_property
+    def _values(self) -> dict[str, float]:
+        values = torch.stack([value.float() for value in self.losses.values()])
+        self.processes.average([values])
+        return dict(zip(self.losses, values.tolist(), strict=True))
 
 
 def train(
@@ -51,6 +63,7 @@ def train(
     on_step: Callable[[Record], bool | None],
     state: State | None = None,
     on_notice: Callable[[str], None] | None = None,
+    processes: Processes = ALONE,
 ) -> State:
     """Train until ``config.steps`` or until ``on_step`` returns true.
 
@@ -61,22 +74,28 @@ def train(
         state: from :func:`new_state` or a checkpoint; it is changed in place.
         on_notice: told in a line that steps could not be recorded and go on one kernel at a time;
             without it that is an error.
+        processes: joined ones that share every step: each gets ``config.batch`` crops, and
+            all together what one would get with a batch that is so much larger. They start from
+            the state of the first. Their steps are not recorded.
 
     Returns:
         The state after the last step.
     """
     state = state or new_state(data, config)
-    feed = data.feed(config, warm=state.step < 0)
+    processes.take_over(
+        each for network in state.networks().values() for each in network.state_dict().values()
+    )
+    feed = data.feed(config, warm=state.step < 0, processes=processes)
     number = torch.zeros((), dtype=torch.int64, device=config.device)
     share = torch.zeros((), device=config.device)
-    draws = RandomNumbers(config.seed, number)
+    draws = RandomNumbers(config.seed, number, processes.index, processes.count)
 
     def one_step(kind: Kind) -> dict[str, Tensor]:
         x, y = feed.draw(draws)
         if kind.warm:
-            terms = warm_step(state, x, y, feed.recoloured(x), config, draws)
+            terms = warm_step(state, x, y, feed.recoloured(x), config, draws, processes)
         else:
-            terms = sincut_step(state, x, y, config, draws, kind)
+            terms = sincut_step(state, x, y, config, draws, kind, processes)
         _average(state, share)
         return terms
 
@@ -85,7 +104,7 @@ def train(
             raise error
         on_notice(not_recorded("a step", error))
 
-    record = config.device == "cuda" and config.record_steps
+    record = config.device == "cuda" and config.record_steps and processes.count == 1
     step = RecordedStep(one_step, record=record, on_failure=on_failure)
     started = time.monotonic()
     with convolutions(config.precision, search=True), own_stream(config.device):
@@ -101,6 +120,6 @@ def train(
                 state.optimizers = new_optimizers(state, config)
                 step.forget(Kind(warm=True))
             seconds = time.monotonic() - started
-            if on_step(Record(state.step, config.steps, terms, rate, seconds, state)):
+            if on_step(Record(state.step, config.steps, terms, rate, seconds, state, processes)):
                 break
     return state

@@ -49,16 +49,18 @@ def contrastive(
     temperature: float,
     groups: int,
     epsilon: float = 0.0,
+    parts: int = 1,
 ) -> Tensor:
     """PatchNCE: mean over layers of the mean cross entropy over queries.
 
-    ``queries`` and ``keys`` hold (N, D) projected rows per layer; keys are taken as constants.
+    ``queries`` and ``keys`` hold (N, D) projected rows per layer; keys are taken as constants. Only
+    the queries in the first of ``parts`` equal parts of the rows count.
     """
     constant = [key.detach() for key in keys]
     per_layer = multilayer_patch_nce(
         queries, constant, temperature=temperature, groups=groups, epsilon=epsilon
     )
-    return torch.stack([loss.mean() for loss in per_layer]).mean()
+    return torch.stack([loss[: len(loss) // parts].mean() for loss in per_layer]).mean()
 
 
 def pixel_identity(output: Tensor, target: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sincut.compute.devices import mixed_precision
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
 from sincut.models.discriminator import Discriminator
@@ -43,9 +44,17 @@ def kind_of(step: int, config: TrainConfig) -> Kind:
 
 
 def sincut_step(
-    state: State, x: Tensor, y: Tensor, config: TrainConfig, draws: RandomNumbers, kind: Kind
+    state: State,
+    x: Tensor,
+    y: Tensor,
+    config: TrainConfig,
+    draws: RandomNumbers,
+    kind: Kind,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """One step on crops x of the content and y of the style: first D, then G and H.
+
+    Several processes each have a part of the whole batch, and average their gradients.
 
     Returns the terms of both objectives, unweighted, and the two sums ``D`` and ``G``.
     """
@@ -53,19 +62,19 @@ def sincut_step(
     discriminator = state.discriminator
     real, fake = (seen_by_d(discriminator, each) for each in (y, made.fake))
     terms, d_loss = discriminator_terms(discriminator, real, fake, config, kind)
-    _update(d_loss, state.optimizers["discriminator"])
+    _update(d_loss, processes, state.optimizers["discriminator"])
 
     # G and H: fool the updated D, stay recognisable, and leave the style image as it is.
     weighted: list[Tensor] = []
     for more in (
         fooling_terms(discriminator, fake, config),
-        contrastive_terms(state, made, config, draws, kind),
+        contrastive_terms(state, made, config, draws, kind, processes),
         identity_terms(made, y, config, kind),
     ):
         terms |= more.terms
         weighted += more.weighted
     g_loss = torch.stack(weighted).sum()
-    _update(g_loss, state.optimizers["generator"], state.optimizers["projector"])
+    _update(g_loss, processes, state.optimizers["generator"], state.optimizers["projector"])
     return {name: term.detach() for name, term in {**terms, "D": d_loss, "G": g_loss}.items()}
 
 
@@ -100,7 +109,7 @@ def translated(
     with_identity = config.lambda_y > 0 or config.lambda_identity > 0
     inputs = torch.cat([x, y]) if with_identity else x
     seen = inputs.flip(3) if kind.mirrored else inputs
-    noise = _noise(state, seen, draws)
+    noise = _noise(state, seen, draws, sets=len(inputs) // len(x))
     with mixed_precision(config.device, config.precision):
         outputs, features = state.generator.generate(seen, noise, config.layers)
     return Made(inputs, outputs, features, len(x))
@@ -202,7 +211,12 @@ def _constant(network: nn.Module) -> Iterator[None]:
 
 
 def contrastive_terms(
-    state: State, made: Made, config: TrainConfig, draws: RandomNumbers, kind: Kind
+    state: State,
+    made: Made,
+    config: TrainConfig,
+    draws: RandomNumbers,
+    kind: Kind,
+    processes: Processes = ALONE,
 ) -> Terms:
     """PatchNCE of x against ŷ and of y against G(y): recognisable patch by patch."""
     found = Terms({}, [])
@@ -228,6 +242,7 @@ def contrastive_terms(
                 [where[batch] for where in positions],
                 state.projector,
                 config,
+                processes,
             )
             nce.append(weight * found.terms[name])
     # Two terms are averaged; a single one is not halved.
@@ -259,7 +274,13 @@ def identity_terms(made: Made, y: Tensor, config: TrainConfig, kind: Kind) -> Te
 
 
 def warm_step(
-    state: State, x: Tensor, y: Tensor, wanted: Tensor, config: TrainConfig, draws: RandomNumbers
+    state: State,
+    x: Tensor,
+    y: Tensor,
+    wanted: Tensor,
+    config: TrainConfig,
+    draws: RandomNumbers,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """One step of L1 from x towards what is ``wanted`` of it, and from y towards itself (ours).
 
@@ -267,11 +288,11 @@ def warm_step(
     """
     inputs = torch.cat([x, y])
     targets = torch.cat([wanted, y])
-    noise = _noise(state, inputs, draws)
+    noise = _noise(state, inputs, draws, sets=2)
     with mixed_precision(config.device, config.precision):
         outputs, _ = state.generator.generate(inputs, noise)
     loss = losses.pixel_identity(outputs, targets)
-    _update(loss, state.optimizers["generator"])
+    _update(loss, processes, state.optimizers["generator"])
     return {"warm": loss.detach()}
 
 
@@ -288,31 +309,61 @@ def _patch_nce(
     positions: Sequence[Tensor],
     projector: PatchProjector,
     config: TrainConfig,
+    processes: Processes,
 ) -> Tensor:
     """PatchNCE of one batch: project at the positions, compare. H learns from queries alone."""
     with mixed_precision(config.device, config.precision):
         query_rows = projector(queries, positions)
         with torch.no_grad():
             key_rows = projector(keys, positions)
-    groups = 1 if config.negatives == "minibatch" else keys[0].shape[0]
+    groups, parts = keys[0].shape[0], 1
+    if config.negatives == "minibatch":
+        groups, parts = 1, processes.count
+        if parts > 1:
+            query_rows, key_rows = _of_whole_batch(query_rows, key_rows, processes)
     return losses.contrastive(
         query_rows,
         key_rows,
         temperature=config.temperature,
         groups=groups,
         epsilon=config.epsilon,
+        parts=parts,
     )
 
 
-def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+def _of_whole_batch(
+    queries: Sequence[Tensor], keys: Sequence[Tensor], processes: Processes
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The rows of all processes, per layer, this one's first; the others' queries are constants.
+
+    Those are only there because PatchNCE compares equally many queries and keys.
+    """
+    counts = [len(rows) for rows in (*queries, *keys)]
+    # All layers in one exchange: their rows are equally wide.
+    gathered = processes.gathered(torch.cat([*queries, *keys])).roll(-processes.index, 0)
+    split = gathered.split(counts, dim=1)  # type: ignore[no-untyped-call]
+    whole: list[Tensor] = [rows.flatten(0, 1) for rows in split]
+    for layer, mine in enumerate(queries):
+        whole[layer] = torch.cat([mine, whole[layer][len(mine) :]])
+    return whole[: len(queries)], whole[len(queries) :]
+
+
+def _update(loss: Tensor, processes: Processes, *optimizers: torch.optim.Optimizer) -> None:
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    processes.average(
+        parameter.grad
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    )
     for optimizer in optimizers:
         optimizer.step()
 
 
-def _noise(state: State, inputs: Tensor, draws: RandomNumbers) -> list[Tensor]:
-    """Fresh noise for every crop and noise image of G."""
+def _noise(state: State, inputs: Tensor, draws: RandomNumbers, *, sets: int) -> list[Tensor]:
+    """Fresh noise for every crop, of ``sets`` batches, and every noise image of G."""
     shapes = state.generator.noise_shapes(inputs)
-    return [draws.normal(shape, NOISE + level) for level, shape in enumerate(shapes)]
+    return [draws.normal(shape, NOISE + level, sets=sets) for level, shape in enumerate(shapes)]
