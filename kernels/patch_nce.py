@@ -118,7 +118,7 @@ def patch_nce_reference(
     _check(query, key, temperature, groups, epsilon)
     shape = (groups, query.shape[0] // groups, query.shape[1])
     with torch.autocast(query.device.type, enabled=False):  # a caller's would round the logits
-        query, key = (_normalised(rows, epsilon).reshape(shape) for rows in (query, key))
+        query, key = (normalised(rows, epsilon).reshape(shape) for rows in (query, key))
         similarity = query @ key.mT / temperature  # (groups, N / groups, N / groups)
         positive = similarity.diagonal(dim1=1, dim2=2)
         return (similarity.logsumexp(dim=2) - positive).flatten()
@@ -165,7 +165,7 @@ def _check(query: Tensor, key: Tensor, temperature: float, groups: int, epsilon:
         raise ValueError(f"epsilon must be at least 0, got {epsilon}")
 
 
-def _normalised(rows: Tensor, epsilon: float) -> Tensor:
+def normalised(rows: Tensor, epsilon: float) -> Tensor:
     """Rows by their lengths plus ``epsilon``, in float32 (or float64); zero rows stay zero and get
     gradient zero."""
     rows = rows if rows.dtype == torch.float64 else rows.float()

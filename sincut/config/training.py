@@ -23,6 +23,7 @@ from sincut.errors import SincutError
 
 METHODS = ("sincut", "cut", "fastcut")
 FOLDER_METHODS = ("cut", "fastcut")
+BANKED = ("external", "both")  # kinds of negatives that take a bank of keys
 FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 
 
@@ -117,8 +118,16 @@ class FolderConfig(ResnetSettings, FolderSettings, TrainConfig):
     )
     negatives: str = option(
         "image",
-        "where they come from: the same image (published) or the whole minibatch",
-        choices=("image", "minibatch"),
+        "where they come from: the same image (published); the whole minibatch; external: a bank "
+        "of the keys of earlier images; both: the same image and the bank (the paper's ablations)",
+        choices=("image", "minibatch", "external", "both"),
+    )
+    bank: int = option(
+        16_384,
+        "keys of each layer that the bank holds; it begins with random ones (paper)",
+        low=1,
+        high=2**22,
+        advanced=True,
     )
     epsilon: float = another(ObjectiveSettings, "epsilon", 1e-7)
 
@@ -138,6 +147,8 @@ class FolderConfig(ResnetSettings, FolderSettings, TrainConfig):
 
 
 def _check_negatives(config: TrainConfig, batch: int) -> None:
+    if config.negatives in BANKED:
+        return
     negatives = config.patches * (batch if config.negatives == "minibatch" else 1) - 1
     if negatives < 1 and (config.lambda_x or config.lambda_y):
         raise SincutError(

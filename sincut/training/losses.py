@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sincut.kernels.patch_nce import multilayer_patch_nce
+from sincut.kernels.patch_nce import multilayer_patch_nce, normalised
 
 
 def adversarial_generator(fake_logits: Tensor, gan: str = "non-saturating") -> Tensor:
@@ -61,6 +61,40 @@ def contrastive(
         queries, constant, temperature=temperature, groups=groups, epsilon=epsilon
     )
     return torch.stack([loss[: len(loss) // parts].mean() for loss in per_layer]).mean()
+
+
+def contrastive_with_bank(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    banks: Sequence[Tensor],
+    *,
+    temperature: float,
+    groups: int,
+    epsilon: float,
+    internal: bool,
+) -> Tensor:
+    """PatchNCE against keys of earlier images, as :func:`contrastive`.
+
+    Plain PyTorch: an ablation of the paper, whose code has no such thing.
+
+    Args:
+        banks: (K, D) keys of unit length per layer, constants.
+        internal: whether the other keys of the same group are negatives as well.
+    """
+    per_layer = []
+    for query, key, bank in zip(queries, keys, banks, strict=True):
+        q, k = (normalised(rows, epsilon) for rows in (query, key.detach()))
+        positive = (q * k).sum(dim=1, keepdim=True) / temperature
+        negatives = [q @ bank.to(q.dtype).T / temperature]
+        if internal:
+            q, k = (rows.view(groups, -1, rows.shape[1]) for rows in (q, k))
+            own = (q @ k.mT / temperature).masked_fill(
+                torch.eye(q.shape[1], dtype=torch.bool, device=q.device), -torch.inf
+            )
+            negatives.append(own.flatten(0, 1))
+        logits = torch.cat([positive, *negatives], dim=1)
+        per_layer.append((logits.logsumexp(dim=1) - positive[:, 0]).mean())
+    return torch.stack(per_layer).mean()
 
 
 def pixel_identity(output: Tensor, target: Tensor) -> Tensor:

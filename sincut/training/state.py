@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sincut.compute.devices import convolutions
-from sincut.config.training import TrainConfig
+from sincut.config.training import BANKED, FolderConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.data.training_data import TrainingData
 from sincut.models.architectures import discriminator_of, generator_of
@@ -36,6 +37,8 @@ class State:
     averaged_projector: PatchProjector
     optimizers: dict[str, torch.optim.Adam]
     step: int
+    # Keys of earlier images, by the name of the term and the layer's place, where they are used.
+    banks: dict[str, Tensor] = field(default_factory=dict)
 
     def networks(self) -> dict[str, nn.Module]:
         """All networks by name."""
@@ -68,7 +71,22 @@ def initial_state(config: TrainConfig) -> State:
         -config.warm_steps,
     )
     state.optimizers = new_optimizers(state, config)
+    state.banks = new_banks(config)
     return state
+
+
+def new_banks(config: TrainConfig) -> dict[str, Tensor]:
+    """Random keys of unit length to begin with (MoCo), where the negatives are external."""
+    if not (isinstance(config, FolderConfig) and config.negatives in BANKED):
+        return {}
+    random = torch.Generator().manual_seed(config.seed)
+    shape = config.bank, config.projection_width
+    return {
+        f"{term}.{place}": F.normalize(torch.randn(shape, generator=random)).to(config.device)
+        for term, weight in (("NCE_x", config.lambda_x), ("NCE_y", config.lambda_y))
+        if weight > 0
+        for place in range(len(config.layers))
+    }
 
 
 def new_optimizers(state: State, config: TrainConfig) -> dict[str, torch.optim.Adam]:
@@ -102,6 +120,7 @@ def save_state(path: Path, state: State, header: Mapping[str, Any]) -> None:
         for name, parameter in state.networks()[network].named_parameters():
             for moment, value in optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{network}.{moment}.{name}"] = value
+    tensors |= {f"bank.{name}": bank for name, bank in state.banks.items()}
     save_tensors(path, "sincut-state", tensors, {**header, "step": state.step})
 
 
@@ -125,6 +144,8 @@ def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig
                     moments[moment] = empty.detach().copy_(value)
             if moments:
                 optimizer.state[parameter] = moments
+    for name, bank in state.banks.items():
+        bank.copy_(tensors[f"bank.{name}"])
     state.step = step
     return state
 

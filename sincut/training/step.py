@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from sincut.compute.devices import mixed_precision
 from sincut.compute.processes import ALONE, Processes
-from sincut.config.training import PairConfig, TrainConfig
+from sincut.config.training import BANKED, PairConfig, TrainConfig
 from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
+from sincut.kernels.patch_nce import normalised
 from sincut.models.discriminator import Discriminator
-from sincut.models.projector import PatchProjector
 from sincut.models.stylegan2_discriminator import TextureDiscriminator
 from sincut.training import losses
 from sincut.training.state import State
@@ -240,7 +240,8 @@ def contrastive_terms(
                 [feature[part] for feature in queries],
                 [feature[part] for feature in keys],
                 [where[batch] for where in positions],
-                state.projector,
+                state,
+                name,
                 config,
                 processes,
             )
@@ -307,15 +308,31 @@ def _patch_nce(
     queries: Sequence[Tensor],
     keys: Sequence[Tensor],
     positions: Sequence[Tensor],
-    projector: PatchProjector,
+    state: State,
+    term: str,
     config: TrainConfig,
     processes: Processes,
 ) -> Tensor:
     """PatchNCE of one batch: project at the positions, compare. H learns from queries alone."""
     with mixed_precision(config.device, config.precision):
-        query_rows = projector(queries, positions)
+        query_rows = state.projector(queries, positions)
         with torch.no_grad():
-            key_rows = projector(keys, positions)
+            key_rows = state.projector(keys, positions)
+    if config.negatives in BANKED:
+        banks = [state.banks[f"{term}.{place}"] for place in range(len(keys))]
+        before = [bank.clone() for bank in banks]  # the backward pass needs them as they are
+        loss = losses.contrastive_with_bank(
+            query_rows,
+            key_rows,
+            before,
+            temperature=config.temperature,
+            groups=keys[0].shape[0],
+            epsilon=config.epsilon,
+            internal=config.negatives == "both",
+        )
+        for bank, rows in zip(banks, key_rows, strict=True):
+            _enqueue(bank, processes.gathered(normalised(rows, config.epsilon)).flatten(0, 1))
+        return loss
     groups, parts = keys[0].shape[0], 1
     if config.negatives == "minibatch":
         groups, parts = 1, processes.count
@@ -346,6 +363,13 @@ def _of_whole_batch(
     for layer, mine in enumerate(queries):
         whole[layer] = torch.cat([mine, whole[layer][len(mine) :]])
     return whole[: len(queries)], whole[len(queries) :]
+
+
+@torch.no_grad()
+def _enqueue(bank: Tensor, rows: Tensor) -> None:
+    """Put rows in a bank, behind those that are there; the oldest leave it."""
+    rows = rows[-len(bank) :].to(bank.dtype)
+    bank.copy_(torch.cat([bank[len(rows) :], rows]))
 
 
 def _update(loss: Tensor, processes: Processes, *optimizers: torch.optim.Optimizer) -> None:

@@ -89,12 +89,14 @@ def test_a_preview_is_a_sheet_of_images_above_their_translations(folder_run: Pat
     assert sheet.shape[1] <= 4 * 32 + 3 * 4
 
 
-@pytest.mark.parametrize("method", ["cut", "fastcut"])
-@pytest.mark.parametrize("step", [-1, 3])
+@pytest.mark.parametrize(
+    ("method", "negatives", "step"),
+    [("cut", "image", -1), ("cut", "external", 3), ("fastcut", "both", 3)],
+)
 def test_an_interrupted_run_goes_on_bit_for_bit(
-    folders: tuple[Path, Path], tmp_path: Path, method: str, step: int
+    folders: tuple[Path, Path], tmp_path: Path, method: str, negatives: str, step: int
 ) -> None:
-    settings = {"method": method, "ema_half_life": 2.0}
+    settings = {"method": method, "negatives": negatives, "bank": 100, "ema_half_life": 2.0}
     whole = train(folders, tmp_path / "whole", **settings)
     assert whole.signal == 0
     stopped = train(folders, tmp_path / "parts", listener=heard(interrupting(step)), **settings)

@@ -48,3 +48,26 @@ def test_pixel_identity() -> None:
     assert (
         losses.pixel_identity(torch.full((2, 3, 4, 4), 0.5), torch.ones(2, 3, 4, 4)).item() == 0.5
     )
+
+
+@pytest.mark.parametrize("internal", [False, True])
+def test_negatives_of_a_bank(internal: bool) -> None:
+    """Query by query, with logits as the formula has them."""
+    random = torch.Generator().manual_seed(0)
+    query, key, bank = (
+        torch.randn(count, 5, generator=random, dtype=torch.float64) for count in (6, 6, 9)
+    )
+    bank = bank / bank.norm(dim=1, keepdim=True)
+    found = losses.contrastive_with_bank(
+        [query], [key], [bank], temperature=0.5, groups=2, epsilon=1e-7, internal=internal
+    )
+    q, k = (each / (each.norm(dim=1, keepdim=True) + 1e-7) for each in (query, key))
+    expected = []
+    for i in range(6):
+        logits = [q[i] @ k[i], *(q[i] @ each for each in bank)]
+        if internal:
+            group = range(i // 3 * 3, i // 3 * 3 + 3)
+            logits += [q[i] @ k[j] for j in group if j != i]
+        scaled = torch.stack(logits) / 0.5
+        expected.append(scaled.logsumexp(0) - scaled[0])
+    assert torch.allclose(found, torch.stack(expected).mean())
