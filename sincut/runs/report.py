@@ -30,7 +30,8 @@ from sincut.runs.commands import repeating_command
 from sincut.runs.final_colours import translated_small
 from sincut.runs.folder import REPORT_FILE, RunRecord, find_image, read_run
 from sincut.runs.report_page import Contents, Crop, Measured, page
-from sincut.translation.tiles import Network, TileWorker, translate_pixels, window_of
+from sincut.translation.network import Network
+from sincut.translation.tiles import TileWorker, translate_pixels, window_of
 from sincut.translation.tiling import Tile, spans
 from sincut.units import duration
 from sincut.version import __version__
