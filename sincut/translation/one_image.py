@@ -38,6 +38,7 @@ from sincut.version import __version__
 
 # An image this many times as wide as what the model learned on has textures that look small.
 _MUCH_LARGER = 2.0
+_LARGEST_OTHER = 512  # pixels: of a tile that is translated again
 _WORTH_TIMING = 40  # tiles: with fewer, timing one first takes longer than it tells
 
 
@@ -190,13 +191,13 @@ class OneImage:
         try:
             todo = list(enumerate(planned.parts))[writer.done :]
             on_plan(self._of_the_rest(planned, writer, todo))
+            total = before.windows + planned.plan.tiles
+            counted = _Counter(total, todo, before.windows, on_tile)
+            if before.passes and (todo or self.config.verify):
+                reading.close()  # it may be a whole image in memory
+                operator.prepare(self._anew, window, counted)
+                reading = stack.enter_context(self._opened(self.source))
             if todo:
-                total = before.windows + planned.plan.tiles
-                counted = _Counter(total, todo, before.windows, on_tile)
-                if before.passes:
-                    reading.close()  # it may be a whole image in memory
-                    operator.prepare(self._anew, window, counted)
-                    reading = stack.enter_context(self._opened(self.source))
                 rows = InputRows(reading, opened.mask)
                 translate_bands(rows, planned.engine, writer, todo, opened.colours, counted)
                 reading.close()
@@ -393,17 +394,16 @@ class OneImage:
         tiles = [tile for band in planned.parts for tile in band.tiles]
         count = min(self.config.verify, len(tiles))
         chosen = [tiles[i] for i in np.linspace(0, len(tiles) - 1, count).round().astype(int)]
+        outputs = [self._made(planned.operator, tile) for tile in chosen]
+        planned.operator.close()
         longest = max(planned.engine.height, planned.engine.width)
-        side = min(planned.chosen.window, longest)
-        outputs = []
-        for operator, window in (
-            (planned.operator, side),
-            (planned.operator.another(), 3 * side // 4),
-        ):
-            with closing(operator):
-                operator.prepare(self._anew, window, lambda: None)
-                outputs.append([self._made(operator, tile) for tile in chosen])
-        worst = max(float((one - two).abs().max()) for one, two in zip(*outputs, strict=True))
+        side = 3 * min(planned.chosen.window, longest, _LARGEST_OTHER) // 4
+        with closing(planned.operator.another()) as other:
+            other.prepare(self._anew, side, lambda: None)
+            worst = max(
+                float((self._made(other, tile) - output).abs().max())
+                for tile, output in zip(chosen, outputs, strict=True)
+            )
         return 127.5 * worst
 
     def _made(self, operator: Operator, tile: Tile) -> Tensor:

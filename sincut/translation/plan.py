@@ -125,6 +125,8 @@ def cut(
         count = min(_BAND_BYTES // (row * step), -(-layout.height // (_BANDS * step)))
         count = max(1, count)
         choices = (count * step, step, BAND_STEP) if before is None else (before.band,)
+        if operator.whole_first and side >= whole:
+            choices = choices[:1]
         for band in dict.fromkeys(choices):
             rows = min(band, layout.height)
             before_tiles = operator.preparation(min(side, band))

@@ -58,9 +58,13 @@ _SMALLEST = 32  # pixels: a window of this side that does not fit will not fit i
 _SLAB = 256  # rows of an image that are read at a time where all of it is wanted
 _BAND_BYTES = 32_000_000  # of kept features that a pass over them works on, about
 _REACH = 20  # pixels of the image that windows of the encoder or the decoder read at most
-# Bytes that a window takes at the peak, by pixel and channel of G, and what does not grow with it;
-# measured on a CPU, with a margin of about a tenth.
-_BYTES_PER_CHANNEL, _BYTES_PER_PIXEL, _BYTES_ONCE = 24, 100, 90_000_000
+# Bytes that a window takes at the peak on a CPU, by pixel and channel of G, and what does not grow
+# with it; measured for 4 to 64 channels, with a margin of about a tenth. Of tensors below 32 MB the
+# allocator keeps more, up to an amount.
+_BYTES_PER_CHANNEL, _BYTES_PER_PIXEL, _BYTES_ONCE = 29, 100, 90_000_000
+_FREED_PER_CHANNEL, _FREED_BYTES = 44, 200_000_000
+# Bands at once, and rows beside them, that a pass over what is kept takes, as measured.
+_BANDS, _BAND_EDGES = 10, 8
 _REHEARSED = 256  # pixels: side of a window that is timed
 _SUMMED = 1 << 14  # places that are summed at a time: their float64 stays in the cache
 
@@ -160,7 +164,7 @@ class WholeImageNorms:
                 on_window()
                 return
             side //= 2
-        self._last_norm = None
+        self.close()
         self._x = new_scratch(self._shape, self._kept_type, self.folder)
         self._raw = new_scratch(self._shape, self._kept_type, self.folder)
         with self._precision():
@@ -181,7 +185,8 @@ class WholeImageNorms:
         for scratch in (self._x, self._raw):
             if scratch is not None:
                 scratch.close()
-        self._x = self._raw = self._whole = None
+        self._x = self._raw = self._whole = self._last_norm = None
+        self._norms.clear()
 
     def forget(self) -> None:
         """As :class:`sincut.translation.tiles.Operator` says; nothing could be made anew."""
@@ -200,15 +205,15 @@ class WholeImageNorms:
             for layers in (self.generator.encoder, self.generator.decoder)
         )
         blocks = 2 * self.generator.blocks
-        row = self._band_bytes() // self._band_rows()
+        row = scratch_bytes((1, *self._shape[1:]), self.dtype)
+        band = min(self._band_rows(), self._shape[0]) * row
+        window = self._window_bytes(step + 2 * _REACH, step + 2 * _REACH)
         kept = 2 * scratch_bytes(self._shape, self._kept_type)
         inside = in_memory(self._shape, self._kept_type)
         return Preparation(
             passes=encoder + 1 + blocks + decoder + 1,
             windows=(encoder + 1 + decoder) * windows + blocks * bands,
-            host_bytes=self._window_bytes(step + 2 * _REACH, step + 2 * _REACH)
-            + 4 * self._band_bytes()
-            + 4 * row,
+            host_bytes=max(window, _BANDS * band + _BAND_EDGES * row),
             held_bytes=kept if inside else 0,
             rows=step + 2 * _REACH,
             scratch_bytes=0 if inside else kept,
@@ -280,17 +285,14 @@ class WholeImageNorms:
         return side >= max(self.height, self.width)
 
     def _window_bytes(self, rows: int, columns: int) -> int:
-        per_pixel = _BYTES_PER_PIXEL + _BYTES_PER_CHANNEL * self.generator.channels
-        return _BYTES_ONCE + per_pixel * rows * columns
+        channels, pixels = self.generator.channels, rows * columns
+        freed = min(_FREED_PER_CHANNEL * channels * pixels, _FREED_BYTES)
+        per_pixel = _BYTES_PER_PIXEL + _BYTES_PER_CHANNEL * channels
+        return _BYTES_ONCE + per_pixel * pixels + freed
 
     def _band_rows(self) -> int:
         """Rows of what is kept that a pass over it works on at a time."""
-        _, width, channels = self._shape
-        return max(1, _BAND_BYTES // (width * channels * self.dtype.itemsize))
-
-    def _band_bytes(self) -> int:
-        _, width, channels = self._shape
-        return self._band_rows() * width * channels * self.dtype.itemsize
+        return max(1, _BAND_BYTES // scratch_bytes((1, *self._shape[1:]), self.dtype))
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
