@@ -91,11 +91,18 @@ def instance_norm(image: Tensor) -> Tensor:
     """(N, C, H, W) → the same with mean 0 and variance 1 (biased, ε 1e-5) per image and channel.
 
     It is a batch norm of one image at a time. ``torch.nn.functional.instance_norm`` (2.13, CPU)
-    returns a wrong gradient for a batch of one where the incoming one lies channels-last.
+    returns a wrong gradient for a batch of one where the incoming one lies channels-last. And
+    ``batch_norm`` on a CPU sums channels-last float32 one by one: its output is off by 4e-6 for
+    150² positions, and by 4e-3 for 2000². Where no gradient is wanted, which is where images are
+    large, the statistics are taken before.
     """
+    given: list[tuple[Tensor | None, Tensor | None]] = [(None, None)] * len(image)
+    if not image.requires_grad and image.dtype == torch.float32 and not image.is_cuda:
+        variances, means = torch.var_mean(image, (2, 3), correction=0)
+        given = list(zip(means, variances, strict=True))
     each = [
-        F.batch_norm(one[None], None, None, training=True, eps=NORM_EPSILON)
-        for one in image.unbind()
+        F.batch_norm(one[None], mean, variance, training=mean is None, eps=NORM_EPSILON)
+        for one, (mean, variance) in zip(image.unbind(), given, strict=True)
     ]
     return each[0] if len(each) == 1 else torch.cat(each)
 

@@ -249,7 +249,7 @@ class WholeImageNorms:
                 other(nothing, tile).cpu()
                 times.append(time.perf_counter() - started)
             if self._in_one_piece(side):
-                other._whole = nothing.expand(1, 3, self._rows, self._columns)
+                other._whole = nothing[..., :1, :1].expand(1, 3, self.height, self.width)
         decoded = self._work(self.generator.decoder, self._shape[0]) * rows * columns
         pixels = self._rows * self._columns
         return other, min(times) * self._preparing_work(side) * pixels / decoded
