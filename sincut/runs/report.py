@@ -208,7 +208,8 @@ class _Result:
         config = TranslateConfig()
         if given is not None:
             return cls.of(given, "The result is the file that was given.")
-        if _count(content) <= WHOLE_PIXELS:
+        # A network that normalises has no squares without the whole.
+        if _count(content) <= WHOLE_PIXELS or generator.normalises:
             whole = translate_pixels(generator, content, config)
             return cls.of(whole, "The result is the content translated at its own size.")
         small = translated_small(content, _REDUCED_SIDE, generator)
