@@ -129,11 +129,7 @@ class WholeImageNorms:
         width: int,
         folder: Path,
     ) -> None:
-        if config.border != self.border:
-            raise SincutError(
-                "a network that normalises over the whole image brings its own border: border must "
-                f"be reflect, got {config.border}; try it without"
-            )
+        check_border(config.border)
         self.generator, self.config, self.folder = generator, config, folder
         self.height, self.width = height, width
         parameter = next(generator.parameters())
@@ -512,6 +508,19 @@ class _Blank:
 
     def close(self) -> None:
         """As :meth:`Scratch.close`."""
+
+
+def check_border(border: str) -> None:
+    """Refuse another border than the network's own.
+
+    Raises:
+        SincutError: that one.
+    """
+    if border != WholeImageNorms.border:
+        raise SincutError(
+            "a network that normalises over the whole image brings its own border: border must "
+            f"be {WholeImageNorms.border}, got {border}; try it without"
+        )
 
 
 def _done(tile: Tile, work: Callable[[Tile], None]) -> bool:
