@@ -153,8 +153,7 @@ def train(
     if processes.leads:
         run.close(state, report=report and finished and not run.received)
     tell((Done if finished else Stopped)(str(folder), state.step, config.steps))
-    number = run.received[0] if run.received else 0
-    return RunResult(folder, state.step, config.steps, number, processes.count)
+    return RunResult(folder, state.step, config.steps, run.signal, processes.count)
 
 
 def _looked_up(

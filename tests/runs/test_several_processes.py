@@ -151,6 +151,7 @@ def test_a_lost_process_ends_all_and_the_last_saved_state_is_kept(
         os.kill(worker(process, 1), signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
+    assert len(told_errors(errors)) == 1, errors
     (ours,) = told_errors(errors)
     assert ours.startswith("Error: one of the 2 processes of this training is gone (")
     assert ours.endswith("); the last saved state is kept; start all of them again, with --resume")
