@@ -105,6 +105,7 @@ def train(
     follows = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
     console = Console(quiet=quiet or follows, as_json=as_json)
     with console.progress() as update:
+        from sincut.runs.commands import launched
         from sincut.runs.train import train as run
 
         result = run(
@@ -129,7 +130,8 @@ def train(
         sys.exit(128 + result.signal)
     if result.signal:
         given = [content] if style is None else [content, style]
-        words = ["sincut", "train", *map(str, [*given, "-o", output]), "--resume"]
+        words = [*launched(result.processes), "train", *map(str, [*given, "-o", output])]
+        words += ["--resume"]
         words += ["--held-out", *map(str, held_out)] if held_out else []
         words += ["--skip-bad"] if skip_bad else []
         words += ["--tensorboard"] if tensorboard else []
