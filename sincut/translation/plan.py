@@ -230,7 +230,7 @@ def _computing_bytes(operator: Operator, layout: Layout, side: int, kind: str) -
 
 
 def _sides_that_fit(operator: Operator, sides: Sequence[int]) -> Sequence[int]:
-    limit = device_room(operator.device)
+    limit = device_room(operator)
     fitting = [side for side in sides if operator.device_bytes(side) <= limit]
     return fitting or sides[-1:]
 

@@ -221,15 +221,16 @@ def fitting_side(
         needed += before.held_bytes
         fits = needed <= room
         if operator.whole_first and operator.device.type == "cuda":
-            fits = fits and operator.device_bytes(side) <= device_room(operator.device)
+            fits = fits and operator.device_bytes(side) <= device_room(operator)
         if fits:
             break
     return side, needed
 
 
-def device_room(device: torch.device) -> int:
-    """Bytes that tiles may take on a CUDA device."""
-    return int(min(_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0], _DEVICE_BYTES))
+def device_room(operator: Operator) -> int:
+    """Bytes that tiles may take on a CUDA device; more where larger ones save passes."""
+    room = int(_DEVICE_SHARE * torch.cuda.mem_get_info(operator.device)[0])
+    return room if operator.whole_first else min(room, _DEVICE_BYTES)
 
 
 def translate_pixels(

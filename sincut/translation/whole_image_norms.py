@@ -64,6 +64,7 @@ _REACH = 20  # pixels of the image that windows of the encoder or the decoder re
 # allocator keeps more, up to an amount.
 _BYTES_PER_CHANNEL, _BYTES_PER_PIXEL, _BYTES_ONCE = 29, 100, 90_000_000
 _FREED_PER_CHANNEL, _FREED_BYTES = 44, 200_000_000
+_TRAVELLING_BYTES = 32  # by pixel, of the host's memory where a device computes
 # Bands at once, and rows beside them, that a pass over what is kept takes, as measured.
 _BANDS, _BAND_EDGES = 10, 8
 _REHEARSED = 256  # pixels: side of a window that is timed
@@ -285,6 +286,8 @@ class WholeImageNorms:
 
     def _window_bytes(self, rows: int, columns: int) -> int:
         channels, pixels = self.generator.channels, rows * columns
+        if self.device.type == "cuda":
+            return _TRAVELLING_BYTES * pixels
         freed = min(_FREED_PER_CHANNEL * channels * pixels, _FREED_BYTES)
         per_pixel = _BYTES_PER_PIXEL + _BYTES_PER_CHANNEL * channels
         return _BYTES_ONCE + per_pixel * pixels + freed
@@ -316,6 +319,8 @@ class WholeImageNorms:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         return None
 
     def _find_encoder_norms(self, opened: Opened, side: int, on_window: Callable[[], None]) -> None:
