@@ -55,6 +55,15 @@ def aot(target: Path | None) -> None:
         target.write_text(json.dumps(rows, indent=2) + "\n")
 
 
+@main.command()
+@click.argument("target", type=click.Path(path_type=Path))
+def seams(target: Path) -> None:
+    """Draw what statistics of each tile do to a network that normalises (docs/seams.jpg)."""
+    from benchmarks.seams import seams as draw
+
+    click.echo(f"Tiles differ from one piece by at most {draw(target):g} of 255.")
+
+
 @main.command("patch-nce")
 @device_option
 @click.option("--compile/--no-compile", "compiled", default=True, help="Time torch.compile, too.")

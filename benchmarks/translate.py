@@ -44,7 +44,7 @@ from sincut.errors import first_line
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, save_model
 from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
-from sincut.translation.tiles import as_network, as_pixels
+from sincut.translation.pixels import as_network, as_pixels
 from sincut.translation.tiling import align_up
 
 Array = npt.NDArray[Any]

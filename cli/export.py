@@ -69,7 +69,9 @@ def export(
             sides = ", ".join(map(str, shape))
             console.line(f"  {kind} {name}: float32 ({sides}){_meaning(written.noise_sizes, name)}")
     rows, columns = written.smallest_size
-    beyond = f"{written.halo} mirrored pixels" if written.halo else "zeros"
+    beyond = "zeros" if written.border == "zero" else "its own border"
+    if written.halo:
+        beyond = f"{written.halo} mirrored pixels"
     console.line(f"  any size from {columns}×{rows}; beyond the image the network sees {beyond}")
     if written.difference is not None:
         console.line(

@@ -14,11 +14,12 @@ import click
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def import_published(weights: Path, output: Path, force: bool) -> None:
-    """Turn a generator of the authors' single-image code into a model file.
+    """Turn a generator of the authors' code into a model file: of SinCUT, CUT or FastCUT.
 
-    Translate with --border zero to get what that code would have shown.
+    One of SinCUT is to be translated with --border zero to get what that code would have shown.
     """
     from sincut.files import check_file, check_free
+    from sincut.models.architectures import description
     from sincut.models.model_file import save_model
     from sincut.models.published import read_published
 
@@ -26,4 +27,5 @@ def import_published(weights: Path, output: Path, force: bool) -> None:
     check_free(output, force=force, inputs=[weights])
     generator = read_published(weights)
     save_model(output, generator, None, {"origin": f"imported from {weights.name}"})
-    click.echo(f"{output}: generator with {generator.channels} channels, {generator.blocks} blocks")
+    kind = description(generator)["architecture"]
+    click.echo(f"{output}: {kind} with {generator.channels} channels, {generator.blocks} blocks")

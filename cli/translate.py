@@ -96,13 +96,17 @@ def tell_plan(console: Console, plan: Plan) -> None:
         tiles += f", the network at {plan.working[0]}×{plan.working[1]}"
     if plan.done:
         tiles += f", {plan.done} of {plan.bands} bands done before"
+    if plan.passes > 1:
+        tiles += f", {plan.passes} passes"
     memory = f"{byte_text(plan.host_bytes)} of memory"
     if plan.device_bytes:
         memory += f" and {byte_text(plan.device_bytes)} on the GPU"
+    scratch = f", scratch {byte_text(plan.scratch_bytes)}" if plan.scratch_bytes else ""
     time = "" if plan.seconds is None else f", {duration(plan.seconds)}"
     console.line(
         f"{plan.input}: {plan.width}×{plan.height}, {plan.depth}; {tiles}; at most {memory}, "
-        f"{byte_text(plan.disk_bytes)} of disk ({byte_text(plan.free_bytes)} free){time}"
+        f"{byte_text(plan.disk_bytes)} of disk ({byte_text(plan.free_bytes)} free)"
+        f"{scratch}{time}"
     )
 
 
@@ -145,4 +149,4 @@ def tell(console: Console, done: Translated) -> None:
         f"{done.tiles} tile{'s' if done.tiles > 1 else ''}"
     )
     if done.difference is not None:
-        console.line(f"Tiles with twice the halo differ by at most {done.difference:.2g} of 255.")
+        console.line(f"Tiles by other windows differ by at most {done.difference:.2g} of 255.")

@@ -93,7 +93,7 @@ def test_train_translate_and_info(pair: tuple[Path, Path], tmp_path: Path) -> No
         rf"{re.escape(str(pair[0]))}: 160×128, 8 bits per channel; 6 tiles of 64 pixels; at most "
         r"[\d.]+ [MG]B of memory, [\d.]+ MB of disk \([\d.]+ [MG]B free\)\n"
         rf"{re.escape(str(target))}: 160×128 in \d+ s, 6 tiles\n"
-        r"Tiles with twice the halo differ by at most [\d.e-]+ of 255\.\n",
+        r"Tiles by other windows differ by at most [\d.e-]+ of 255\.\n",
         result.stdout,
     )
     assert size_of(target) == (160, 128)

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 
+from sincut import load_generator
+from sincut.cli import main
 from sincut.config.presets import folder_config
 from sincut.config.training import FolderConfig
 from sincut.data.random_numbers import POSITIONS, RandomNumbers
@@ -269,3 +272,21 @@ def test_golden_cut_gradient_in_any_layout(golden: Golden) -> None:
         found.append(torch.autograd.grad(feature, parameters, incoming))
     for one_way, other_way in zip(*found, strict=True):
         assert_close(one_way, other_way, 1e-4)
+
+
+def test_golden_cut_import(golden: Golden, tmp_path: Path) -> None:
+    """A published file, also one saved on a CPU, as a model file."""
+    weights = {f"module.{k}": v.float() for k, v in part(golden.shared, "G.").items()}
+    torch.save(weights, tmp_path / "latest_net_G.pth")
+    target = tmp_path / "model.safetensors"
+    result = CliRunner().invoke(
+        main, ["import", str(tmp_path / "latest_net_G.pth"), "-o", str(target)]
+    )
+    assert result.exit_code == 0, result.output
+    generator = golden.state.generator
+    assert result.output == (
+        f"{target}: resnet with {generator.channels} channels, {generator.blocks} blocks\n"
+    )
+    content = golden.content.flip(3) if golden.kind.mirrored else golden.content
+    with torch.inference_mode():
+        assert_close(load_generator(target)(content.float()), golden.own["fake"], 1e-4)

@@ -74,7 +74,10 @@ class TranslateConfig(Config):
     )
     dry_run: bool = option(False, "only say what would be done, and what it would take")
     verify: int = option(
-        0, "translate this many tiles again with twice the halo and report the difference", low=0
+        0,
+        "translate this many tiles again by other windows (of twice the halo, or all that finds "
+        "the norms of the whole image) and report the difference",
+        low=0,
     )
 
     def __post_init__(self) -> None:

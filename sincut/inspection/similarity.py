@@ -38,7 +38,8 @@ from sincut.models.generator import Generator
 from sincut.models.model_file import Model, load_model
 from sincut.models.projector import PatchProjector
 from sincut.pages.heat_maps import ReducedMap, reduced, reduced_size
-from sincut.translation.tiles import as_network, as_pixels, plan_tiles, translate_tile, window_of
+from sincut.translation.pixels import as_network, as_pixels
+from sincut.translation.tiles import plan_tiles, translate_tile, window_of
 from sincut.translation.tiling import Tile
 
 Doubles = npt.NDArray[np.float64]

@@ -83,17 +83,39 @@ class ResnetGenerator(Generator):
     @property
     def halo(self) -> int:
         """As :attr:`Generator.halo`."""
-        halving = [self.halving] if self.blur_down else []
-        doubling = [self.doubling] if self.blur_up else []
-        layers = [self.first, self.down1, *halving, self.down2, *halving, *self.residual]
-        layers += [*doubling, self.up1, *doubling, self.up2, self.last]
+        blocks = [conv for block in self.blocks_in_order for conv in (block.conv1, block.conv2)]
+        layers = [*self.encoder, *blocks, *self.decoder]
         reach = 0
         for phase in range(self.alignment):
             first = last = phase
             for layer in reversed(layers):
-                first, last = cast(Layer, layer).reads(first, last)
+                first, last = layer.reads(first, last)
             reach = max(reach, phase - first, last - phase)
         return reach
+
+    @property
+    def encoder(self) -> list[Layer]:
+        """The layers before the blocks. Behind each convolution there is a norm and a ReLU."""
+        halving = [cast(Layer, self.halving)] if self.blur_down else []
+        return [self.first, self.down1, *halving, self.down2, *halving]
+
+    @property
+    def decoder(self) -> list[Layer]:
+        """The layers behind the blocks. Behind each convolution but the last there is a norm and
+        a ReLU."""
+        doubling = [cast(Layer, self.doubling)] if self.blur_up else []
+        return [*doubling, self.up1, *doubling, self.up2, self.last]
+
+    @property
+    def normalised(self) -> list[Layer]:
+        """The convolutions that a norm follows: all but the last."""
+        blocks = [conv for block in self.blocks_in_order for conv in (block.conv1, block.conv2)]
+        return [self.first, self.down1, self.down2, *blocks, self.up1, self.up2]
+
+    @property
+    def blocks_in_order(self) -> list[ResnetBlock]:
+        """The residual blocks."""
+        return [cast(ResnetBlock, block) for block in self.residual]
 
     @property
     def layer_channels(self) -> dict[int, int]:

@@ -80,7 +80,8 @@ class Live(Event):
 
 @dataclass(frozen=True)
 class Stepped(Event):
-    """A logged step, negative in the warm start; ``seconds`` count from the session's begin."""
+    """A logged step, negative in the warm start; ``seconds`` count from the session's begin, and
+    ``waited`` are those of them in which steps waited for images."""
 
     event = "step"
     step: int
@@ -90,6 +91,7 @@ class Stepped(Event):
     steps_per_second: float
     learning_rate: float
     losses: dict[str, float]
+    waited: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__
 
+_WORTH_TELLING = 0.05
 BEST_BY = "KID_lite"  # lower is better
 
 
@@ -84,6 +85,7 @@ class Recorder:
         self.logged = (0, 0.0)  # step and seconds of the last record
         self.saved = 0  # the step of the last saved state
         self.best: tuple[float, int] | None = None  # figure and step of the model that is kept
+        self.waited = 0.0  # share of the time in which steps waited for images
         self.session = 0  # which start or resumption this is
         self.views: list[View] = []  # what shows the run while it goes on
 
@@ -135,6 +137,12 @@ class Recorder:
     def close(self, state: State, *, report: bool) -> None:
         """Say what the run has come to, finished or interrupted; with a report if it is wanted."""
         outcome = "finished" if state.step == self.config.steps else "interrupted"
+        if self.waited > _WORTH_TELLING:
+            text = (
+                f"steps waited {self.waited:.0%} of the time for them; try --set workers=N or a "
+                "larger --set image_memory"
+            )
+            self.tell(Noticed("the images", text))
         try:
             if not write_card(read_run(self.folder)):
                 text = "it was changed by hand and stays; without it a new one is written"
@@ -237,8 +245,10 @@ class Recorder:
                 round(steps / max(seconds, 1e-6), 3),
                 record.learning_rate,
                 record.values(),
+                round(record.waited, 3),
             )
         )
+        self.waited = record.waited / max(record.seconds, 1e-6)
 
     def evaluate(self, record: Record) -> None:
         """The figures of the translation, in the log and to the listener."""

@@ -30,7 +30,8 @@ from sincut.runs.commands import repeating_command
 from sincut.runs.final_colours import translated_small
 from sincut.runs.folder import REPORT_FILE, RunRecord, find_image, read_run
 from sincut.runs.report_page import Contents, Crop, Measured, page
-from sincut.translation.tiles import Network, TileWorker, translate_pixels, window_of
+from sincut.translation.network import Network
+from sincut.translation.tiles import TileWorker, translate_pixels, window_of
 from sincut.translation.tiling import Tile, spans
 from sincut.units import duration
 from sincut.version import __version__
@@ -207,7 +208,8 @@ class _Result:
         config = TranslateConfig()
         if given is not None:
             return cls.of(given, "The result is the file that was given.")
-        if _count(content) <= WHOLE_PIXELS:
+        # A network that normalises has no squares without the whole.
+        if _count(content) <= WHOLE_PIXELS or generator.normalises:
             whole = translate_pixels(generator, content, config)
             return cls.of(whole, "The result is the content translated at its own size.")
         small = translated_small(content, _REDUCED_SIDE, generator)

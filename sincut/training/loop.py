@@ -42,6 +42,7 @@ class Record:
     seconds: float  # since training started or resumed
     state: State = field(repr=False)
     processes: Processes = field(default=ALONE, repr=False)
+    waited: float = 0.0  # seconds of these in which steps waited for images
 
     def values(self) -> dict[str, float]:
         """The losses as numbers (waits for the device), averaged over the processes.
@@ -120,6 +121,9 @@ def train(
                 state.optimizers = new_optimizers(state, config)
                 step.forget(Kind(warm=True))
             seconds = time.monotonic() - started
-            if on_step(Record(state.step, config.steps, terms, rate, seconds, state, processes)):
+            done = Record(
+                state.step, config.steps, terms, rate, seconds, state, processes, feed.waited
+            )
+            if on_step(done):
                 break
     return state

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from sincut.images.bit_depth import WHITE, as_depth
 from sincut.images.profiles import Colours
@@ -19,8 +20,10 @@ from sincut.images.reading.samples import unknown
 from sincut.images.reading.source import Source, in_srgb
 from sincut.images.writing.layout import Encoded
 from sincut.images.writing.writer import Writer
-from sincut.translation.tiles import Network, Pending, TileWorker, as_network, window_of
-from sincut.translation.tiling import Band, Span, Tile, align_up, reflected
+from sincut.translation.operators import Operator
+from sincut.translation.pixels import as_network
+from sincut.translation.tiles import Pending, TileWorker, window_of
+from sincut.translation.tiling import Band, Tile, reflected, spans
 
 Array = npt.NDArray[Any]
 
@@ -91,6 +94,10 @@ class InputRows:
         self.last = Loaded(band, band.first, raw, rgb, mask)
         return self.last
 
+    def srgb(self, first: int, last: int) -> Array:
+        """As :meth:`sincut.translation.operators.ImageRows.srgb`."""
+        return self.load(Band(first, last, first, last, ())).rgb
+
 
 def translate_bands(
     rows: InputRows,
@@ -149,32 +156,22 @@ def translate_bands(
             each.result()
 
 
-def tile_difference(network: Network, source: Source, tile: Tile) -> float:
-    """Largest difference of a tile's output to that with twice the halo, of [-1, 1]."""
-    outputs = []
-    height, width = source.height, source.width
-    reach = align_up(network.halo, network.alignment)
-    wide = Tile(
-        *(
-            _wider(span, reach, network.border, n, network.alignment)
-            for span, n in ((tile.rows, height), (tile.columns, width))
-        )
-    )
-    needed = reflected(wide.rows.read_start, wide.rows.read_stop, height)
+@torch.inference_mode()
+def tile_output(operator: Operator, source: Source, tile: Tile) -> Tensor:
+    """What an operator that is prepared makes of a tile, (1, 3, rows, columns), on the CPU.
+
+    ``tile`` says what is written; what is read follows from the operator.
+    """
+    height = source.height
+    reach = operator.halo, operator.alignment, operator.border
+    (rows,) = spans(height, height, *reach, tile.rows.start, tile.rows.stop)
+    (columns,) = spans(source.width, source.width, *reach, tile.columns.start, tile.columns.stop)
+    needed = reflected(rows.read_start, rows.read_stop, height)
     top = min(needed)
     rgb = in_srgb(source, source.rows(top, max(needed) + 1))
-    for each in (tile, wide):
-        window = torch.from_numpy(np.ascontiguousarray(window_of(rgb, each, top, height)))
-        with torch.inference_mode():
-            outputs.append(network(as_network(window.to(network.device)), each).clone())
-    return (outputs[0] - outputs[1]).abs().max().item()
-
-
-def _wider(span: Span, by: int, border: str, length: int, alignment: int) -> Span:
-    start, stop = span.read_start - by, span.read_stop + by
-    if border == "zero":
-        start, stop = max(start, 0), min(stop, align_up(length, alignment))
-    return replace(span, read_start=start, read_stop=stop)
+    pixels = np.ascontiguousarray(window_of(rgb, Tile(rows, columns), top, height))
+    window = torch.from_numpy(pixels).to(operator.device)
+    return operator(as_network(window), Tile(rows, columns)).cpu().clone()
 
 
 def weights_of(rows: Array) -> Array:

@@ -9,6 +9,9 @@ The graph does in one piece what ``sincut translate`` does in tiles::
       →         [-1, 1], the generator, back to 0 … 1, cropped, clamped
     translated  the same shape and range
 
+A generator that normalises over the whole image does so over the image it is given. It brings its
+own border: the image is extended at the bottom and on the right by its last row and column.
+
 The decoder's noise is left out, or comes in beside the image: :func:`noise_inputs` makes what
 ``sincut translate --seed`` draws. An image too large for one piece is cut by the caller into
 windows that start at multiples of ``alignment``; of their outputs the ``reach`` pixels at an edge
@@ -48,6 +51,7 @@ from sincut.models.generator import Generator
 from sincut.models.model_file import load_model, model_file
 from sincut.translation.tiles import translate_pixels
 from sincut.translation.tiling import align_up
+from sincut.translation.whole_image_norms import check_border
 from sincut.version import __version__
 
 Array = npt.NDArray[np.float32]
@@ -75,7 +79,8 @@ class Exported:
     free. ``noise_sizes`` has the height and width that a noise input needs, as formulas of the
     image's; of a larger one the top left part is used. ``smallest_size`` is (height, width).
     ``halo`` is how many pixels are mirrored on each side inside the graph (none with the border
-    ``zero``), ``reach`` how far away an input pixel can matter to an output pixel. ``difference``
+    ``zero``), ``reach`` how far away an input pixel can matter to an output pixel, beside the
+    statistics of a generator that normalises. ``difference``
     is the largest between the file's output and sincut's on a trial image, white being 1; absent
     where nothing is installed that runs the file.
     """
@@ -134,8 +139,10 @@ class Translation(nn.Module):
         return steps * self.alignment + 2 * self.halo
 
     def _mirrored(self, side: int, extended: int) -> Tensor:
-        """As :func:`sincut.translation.tiling.reflected`."""
+        """As :func:`sincut.translation.tiling.reflected`; or as :meth:`Generator.forward`."""
         places = torch.arange(-self.halo, extended - self.halo)
+        if self.generator.normalises:
+            return places.clamp(max=side - 1)
         longest = torch.sym_max(2 * (side - 1), 1)  # type: ignore[no-untyped-call]
         period = torch.full((1,), longest, dtype=torch.int64)
         places = torch.remainder(places, period)
@@ -175,6 +182,8 @@ def export(
         _check_packages()
     trained = load_model(Path(model))
     generator, translation = trained.generator, Translation(trained.generator, border).eval()
+    if generator.normalises:
+        check_border(border)
     sizes = _noise_sizes(generator, border) if noise == "input" else {}
     smallest = _smallest_side(generator, border)
     properties = {
@@ -236,6 +245,7 @@ def _contract(translation: Translation, smallest: int) -> dict[str, Any]:
         "smallest_size": [smallest, smallest],
         "halo": translation.halo,
         "reach": translation.generator.halo,
+        "normalises": translation.generator.normalises,  # over the image it is given
         "alignment": translation.alignment,
     }
 
@@ -290,12 +300,16 @@ def _taken(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _halo(generator: Generator, border: str) -> int:
+    if generator.normalises:
+        return 0
     return align_up(generator.halo, generator.alignment) if border == "reflect" else 0
 
 
 def _smallest_side(generator: Generator, border: str) -> int:
     """Of the image. With zeros around it one pixel of features is too few: PyTorch takes a side of
-    1 for one that never changes."""
+    1 for one that never changes. One that normalises extends smaller sides by another rule."""
+    if generator.normalises:
+        return generator.extended(1)
     return 1 if _halo(generator, border) else generator.alignment + 1
 
 
@@ -494,5 +508,7 @@ def _noise_weights(generator: Generator) -> Sequence[Tensor]:
 def _notices(generator: Generator, noise: str, difference: float | None) -> Iterator[str]:
     if noise == "off" and any(float(weight) for weight in _noise_weights(generator)):
         yield "the noise that sincut translate adds is left out; --noise input makes it an input"
+    if generator.normalises:
+        yield "it normalises over the image it is given: windows of one would differ from it"
     if difference is None:
         yield "the file was not tried: onnxruntime is not installed"

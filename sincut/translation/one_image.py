@@ -3,59 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from sincut.compute.memory import memory_in_use
 from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
-from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import KeptMetadata, without_nodata
 from sincut.images.profiles import Colours, require_depth
 from sincut.images.reading.open import open_source
-from sincut.images.reading.source import Source, in_srgb
-from sincut.images.writing.formats import BAND_STEP, check, depth_notice, output_dtype
+from sincut.images.reading.source import Source
+from sincut.images.writing.formats import check, depth_notice, output_dtype
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
 from sincut.models.generator import Generator
-from sincut.translation.bands import InputRows, tile_difference, translate_bands
+from sincut.translation.bands import InputRows, tile_output, translate_bands
 from sincut.translation.deep_zoom_page import check_page, is_deep_zoom, write_page
-from sincut.translation.guided_upsampling import ReducedRows, SmallTranslation, working_size
-from sincut.translation.plan import (
-    Cut,
-    Plan,
-    check_disk,
-    cut,
-    cut_bands,
-    memory_limit,
-    seconds_left,
-)
-from sincut.translation.tiles import (
-    GuidedUpsampling,
-    Network,
-    Operator,
-    TileWorker,
-    translate_pixels,
-    window_bytes,
-)
-from sincut.translation.tiling import Band, align_up, bands
-from sincut.translation.working_size import _CARRIED_BYTES, _PREPARING_BYTES, _SMALL_SIDES, Working
+from sincut.translation.operators import ImageRows, Operator
+from sincut.translation.plan import Cut, Plan, check_disk, cut, cut_bands, seconds_left
+from sincut.translation.tiles import TileWorker, memory_limit, operator_of
+from sincut.translation.tiling import Band, Tile
+from sincut.translation.working_size import GuidedUpsampling, Working, working_at
 from sincut.version import __version__
-
-Array = npt.NDArray[Any]
 
 # An image this many times as wide as what the model learned on has textures that look small.
 _MUCH_LARGER = 2.0
+_LARGEST_OTHER = 512  # pixels: of a tile that is translated again
 _WORTH_TIMING = 40  # tiles: with fewer, timing one first takes longer than it tells
 
 
@@ -152,17 +135,16 @@ class OneImage:
         started = time.monotonic()
         with ExitStack() as stack:
             opened = self._open(stack)
-            planned = self._prepare(opened)
-            layout, working, engine = opened.layout, planned.working, planned.engine
+            planned = self._planned(opened)
+            stack.callback(planned.operator.close)
+            layout, engine = opened.layout, planned.engine
             if self.config.dry_run:
-                seconds = self._seconds(engine, planned.parts, working)
-                on_plan(replace(planned.plan, seconds=seconds))
+                on_plan(replace(planned.plan, seconds=self._seconds(planned, planned.parts)))
                 return None
             writer = stack.enter_context(self._writer(opened, planned.chosen))
-            lost = self._translate(opened, planned, writer, stack, on_plan, on_tile)
-            deep, source = layout.dtype == np.float32, opened.source
-            told = source.notices if deep else source.told_of_integers()
-        hints = self._hints(layout, working)
+            told, lost = self._translate(opened, planned, writer, stack, on_plan, on_tile)
+            difference = self._verified(planned) if self.config.verify else None
+        hints = self._hints(layout, planned.working)
         return Translated(
             input=self.source,
             output=self.target,
@@ -171,7 +153,7 @@ class OneImage:
             tiles=planned.plan.tiles,
             seconds=time.monotonic() - started,
             notices=tuple(dict.fromkeys((*told, *opened.notices, *self.notices, *hints, *lost))),
-            difference=self._verified(planned.parts) if self.config.verify else None,
+            difference=difference,
             splits=engine.splits,
         )
 
@@ -182,16 +164,15 @@ class OneImage:
         self._check_place(layout)
         return Opened(source, mask, layout, carried, colours, notices)
 
-    def _prepare(self, opened: Opened) -> Planned:
+    def _planned(self, opened: Opened) -> Planned:
         layout = opened.layout
-        working = self._working(layout)
-        operator = self._operator(working)
-        chosen = self._cut(opened, operator, working)
+        working, operator = self._operator(layout)
+        chosen = self._cut(opened, operator)
         parts = cut_bands(chosen, layout, operator)
         engine = TileWorker(
             operator, layout.height, layout.width, layout.dtype, self.config.strength
         )
-        plan = self._plan(layout, chosen, parts, working)
+        plan = self._plan(layout, operator, chosen, parts, working)
         return Planned(working, operator, chosen, parts, engine, plan)
 
     def _translate(
@@ -202,24 +183,28 @@ class OneImage:
         stack: ExitStack,
         on_plan: Callable[[Plan], None],
         on_tile: Callable[[int, int], None],
-    ) -> Sequence[str]:
-        """Write what is not there yet; what the format could not hold, in lines."""
-        reading, working, layout = opened.source, planned.working, opened.layout
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """Write what is not there yet; what is to be told of the input, and what the format could
+        not hold, in lines."""
+        reading, operator, window = opened.source, planned.operator, planned.chosen.window
+        before = operator.preparation(window)
         try:
             todo = list(enumerate(planned.parts))[writer.done :]
             on_plan(self._of_the_rest(planned, writer, todo))
+            total = before.windows + planned.plan.tiles
+            counted = _Counter(total, todo, before.windows, on_tile)
+            if before.passes and (todo or self.config.verify):
+                reading.close()  # it may be a whole image in memory
+                operator.prepare(self._anew, window, counted)
+                reading = stack.enter_context(self._opened(self.source))
             if todo:
-                if isinstance(planned.operator, GuidedUpsampling) and working is not None:
-                    planned.operator.look = self._look(reading, layout, working)
-                    reading.close()  # it may be a whole image in memory
-                    reading = stack.enter_context(self._opened(self.source))
-                counted = _Counter(planned.plan.tiles, todo, on_tile)
                 rows = InputRows(reading, opened.mask)
                 translate_bands(rows, planned.engine, writer, todo, opened.colours, counted)
                 reading.close()
             if is_deep_zoom(self.target):  # first: the result's name says that all is there
-                write_page(self.target, layout, lambda: self._opened(self.source))
-            return writer.finish()
+                write_page(self.target, opened.layout, lambda: self._opened(self.source))
+            deep = opened.layout.dtype == np.float32
+            return reading.notices if deep else reading.told_of_integers(), writer.finish()
         except KeyboardInterrupt:
             raise Interrupted(self._interrupted(writer)) from None
         except SincutError as error:
@@ -244,31 +229,21 @@ class OneImage:
             going_on = config.resume and begun(target) is not None
             check_page(target, force=config.force or config.dry_run or going_on)
 
-    def _working(self, layout: Layout) -> Working | None:
-        config = self.config
-        wanted = config.working_width or layout.width
-        height, width = working_size(layout.height, layout.width, wanted)
-        if (height, width) == (layout.height, layout.width):
-            return None
-        generator, pixels = self.model.generator, height * width
-        reach = 2 * align_up(generator.halo, generator.alignment)
-        room = memory_limit(config) - memory_in_use() - _PREPARING_BYTES * pixels
-        for side in _SMALL_SIDES:
-            window = window_bytes(generator, min(side, height) + reach, min(side, width) + reach)
-            if window <= room:
-                break
-        if self.model.device.type == "cuda":
-            window = 0
-        held, preparing = _CARRIED_BYTES * pixels, _PREPARING_BYTES * pixels + window
-        return Working(height, width, side, held, preparing)
-
-    def _operator(self, working: Working | None) -> Operator:
+    def _operator(self, layout: Layout) -> tuple[Working | None, Operator]:
+        generator, config, told = self.model.generator, self.config, self.notices.append
+        size, folder = (layout.height, layout.width), self.target.parent
+        working = working_at(generator, config, *size, folder)
         if working is not None:
-            return GuidedUpsampling(self.model.device)
-        told = self.notices.append
-        return Network(self.model.generator, self.config, record=True, on_notice=told)
+            return working, GuidedUpsampling(generator, config, *size, working)
+        return None, operator_of(generator, config, *size, folder, told)
 
-    def _cut(self, opened: Opened, operator: Operator, working: Working | None) -> Cut:
+    @contextmanager
+    def _anew(self) -> Iterator[ImageRows]:
+        """The image, read once more from its top."""
+        with self._opened(self.source) as source:
+            yield InputRows(source)
+
+    def _cut(self, opened: Opened, operator: Operator) -> Cut:
         """How it is cut; what was begun with an automatic tile goes on as it was cut then."""
         before = None
         if self.config.resume and self.config.tile == "auto" and (said := begun(self.target)):
@@ -279,8 +254,6 @@ class OneImage:
             operator,
             self.config,
             target=self.target,
-            held=working.held if working else 0,
-            preparing=working.preparing if working else 0,
             mask=opened.mask,
             before=before if before and before.tile and before.band else None,
         )
@@ -292,7 +265,7 @@ class OneImage:
         left = [band for _, band in todo]
         seconds = None
         if sum(len(band.tiles) for band in left) >= _WORTH_TIMING:
-            seconds = self._seconds(planned.engine, left, planned.working)
+            seconds = self._seconds(planned, left)
         return replace(planned.plan, done=writer.done, seconds=seconds)
 
     def _opened(self, path: Path) -> Source:
@@ -322,24 +295,6 @@ class OneImage:
             carried = replace(carried, geo=without_nodata(carried.geo))
             notices.append("its GDAL_NODATA is not kept: the depth is another")
         return layout, carried, colours, notices
-
-    def _look(self, source: Source, layout: Layout, working: Working) -> SmallTranslation:
-        """The image reduced to the working size, and its translation. Reads all rows."""
-        small = ReducedRows(layout.height, layout.width, working.height, working.width)
-        for start in range(0, layout.height, BAND_STEP):
-            rows = source.rows(start, min(start + BAND_STEP, layout.height))
-            small.add(as_depth(in_srgb(source, rows), np.dtype(np.float32)) * 2 - 1)
-        content = small.result()
-        config = self.config.replaced(tile=str(working.tile), working_width=0)
-        look = translate_pixels(self.model.generator, (content + 1) / 2, config) * 2 - 1
-        return self._carried(content, look, layout)
-
-    def _carried(self, content: Array, look: Array, layout: Layout) -> SmallTranslation:
-        content_planes, look_planes = (
-            torch.from_numpy(each).permute(2, 0, 1).contiguous().to(self.model.device)
-            for each in (content, look)
-        )
-        return SmallTranslation(content_planes, look_planes, layout.height, layout.width)
 
     def _writer(self, opened: Opened, chosen: Cut) -> Writer:
         config, mask = self.config, opened.mask
@@ -372,11 +327,13 @@ class OneImage:
     def _plan(
         self,
         layout: Layout,
+        operator: Operator,
         chosen: Cut,
         parts: Sequence[Band],
         working: Working | None,
     ) -> Plan:
-        at_most, free = check_disk(self.target, layout, self.config)
+        before = operator.preparation(chosen.window)
+        at_most, free = check_disk(self.target, layout, self.config, before.scratch_bytes)
         return Plan(
             input=self.source,
             output=self.target,
@@ -393,23 +350,16 @@ class OneImage:
             disk_bytes=at_most,
             free_bytes=free,
             working=(working.width, working.height) if working else None,
+            passes=before.passes,
+            scratch_bytes=before.scratch_bytes,
         )
 
-    def _seconds(self, engine: TileWorker, todo: Sequence[Band], working: Working | None) -> float:
-        """How long computing takes; with a working size, in the network and in carrying."""
-        if working is None:
-            return seconds_left(engine, todo)
-        network = Network(self.model.generator, self.config)
-        height, width = working.height, working.width
-        small = TileWorker(network, height, width, np.dtype(np.float32))
-        reach = network.halo, network.alignment, network.border
-        cuts = bands(height, width, align_up(height, BAND_STEP), working.tile, *reach)
-        carry = GuidedUpsampling(self.model.device)
-        nothing = np.zeros((height, width, 3), np.float32)
-        layout = Layout(engine.height, engine.width, 3, engine.dtype)
-        carry.look = self._carried(nothing, nothing, layout)
-        carrying = TileWorker(carry, engine.height, engine.width, engine.dtype, engine.strength)
-        return seconds_left(small, cuts) + seconds_left(carrying, todo)
+    def _seconds(self, planned: Planned, todo: Sequence[Band]) -> float:
+        """How long computing takes, what comes before the first tile included."""
+        rehearsed, before = planned.operator.rehearsal(planned.chosen.window)
+        engine = planned.engine
+        worker = TileWorker(rehearsed, engine.height, engine.width, engine.dtype, engine.strength)
+        return before + seconds_left(worker, todo)
 
     def _hints(self, layout: Layout, working: Working | None) -> list[str]:
         """That the image is much larger than what the model has seen, where it is."""
@@ -439,27 +389,40 @@ class OneImage:
             "--force starts anew"
         )
 
-    def _verified(self, parts: Sequence[Band]) -> float | None:
-        """Largest difference of some tiles to the same with twice the halo, in 1/255."""
-        network = Network(self.model.generator, self.config)
-        tiles = [tile for band in parts for tile in band.tiles]
+    def _verified(self, planned: Planned) -> float:
+        """Largest difference of some tiles to the same by other windows, in 1/255."""
+        tiles = [tile for band in planned.parts for tile in band.tiles]
         count = min(self.config.verify, len(tiles))
-        chosen = np.linspace(0, len(tiles) - 1, count).round().astype(int)
-        differences = []
-        for tile in (tiles[i] for i in chosen):
-            with self._opened(self.source) as source:
-                differences.append(tile_difference(network, source, tile))
-        return 127.5 * max(differences)
+        chosen = [tiles[i] for i in np.linspace(0, len(tiles) - 1, count).round().astype(int)]
+        outputs = [self._made(planned.operator, tile) for tile in chosen]
+        planned.operator.close()
+        longest = max(planned.engine.height, planned.engine.width)
+        side = 3 * min(planned.chosen.window, longest, _LARGEST_OTHER) // 4
+        with closing(planned.operator.another()) as other:
+            other.prepare(self._anew, side, lambda: None)
+            worst = max(
+                float((self._made(other, tile) - output).abs().max())
+                for tile, output in zip(chosen, outputs, strict=True)
+            )
+        return 127.5 * worst
+
+    def _made(self, operator: Operator, tile: Tile) -> Tensor:
+        with self._opened(self.source) as source:
+            return tile_output(operator, source, tile)
 
 
 class _Counter:
-    """Counts tiles for whoever wants to know how far it is."""
+    """Counts windows before the first tile, and tiles, for whoever wants to know how far it is."""
 
     def __init__(
-        self, total: int, todo: Sequence[tuple[int, Band]], tell: Callable[[int, int], None]
+        self,
+        total: int,
+        todo: Sequence[tuple[int, Band]],
+        before: int,
+        tell: Callable[[int, int], None],
     ) -> None:
         self.total, self.tell = total, tell
-        self.done = total - sum(len(band.tiles) for _, band in todo)
+        self.done = total - sum(len(band.tiles) for _, band in todo) - before
 
     def __call__(self) -> None:
         self.done += 1

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from sincut.compute.memory import free_memory, memory_in_use
+from sincut.compute.memory import memory_in_use
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.images.reading.source import Source
@@ -20,14 +19,13 @@ from sincut.images.writing.formats import BAND_STEP, disk_bytes, memory_bytes
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import kept_bytes
 from sincut.translation.bands import ENCODERS
-from sincut.translation.tiles import Operator, TileWorker
+from sincut.translation.operators import Operator
+from sincut.translation.tiles import TileWorker, device_room, memory_limit
 from sincut.translation.tiling import Band, align_up, bands
 from sincut.units import byte_text
 
 _BAND_BYTES = 64_000_000  # of pixels that are written together, about, whatever the image's size
 _BANDS = 4  # where an image is large enough for them
-_FALLBACK_MEMORY = 4_000_000_000  # where the machine does not tell how much is free
-_DEVICE_SHARE, _DEVICE_BYTES = 0.6, 3_000_000_000  # of what is free on CUDA, and at most
 # Sides of tiles to choose from. Larger ones repeat less work at their halos, and need more memory.
 _SIDES = {"cpu": (512, 256, 128, 64), "cuda": (2048, 1024, 512, 256, 128, 64)}
 _TIMING_SECONDS = 0.5
@@ -43,7 +41,9 @@ class Plan:
     there already. ``host_bytes`` and ``device_bytes`` are expected peaks, ``disk_bytes`` is needed
     at most, ``free_bytes`` the room there is. ``seconds`` is what is left to compute as one tile's
     time tells, where it was taken; on a CPU reading and writing add to it. ``working`` is the size
-    (width, height) at which the network works, where that is not the image's own.
+    (width, height) at which the network works, where that is not the image's own. ``passes`` counts
+    those that the network makes over the image where it has to see all of it, 0 where it has not;
+    ``scratch_bytes`` are needed on the disk between them, beside ``disk_bytes``.
     """
 
     input: Path
@@ -62,6 +62,8 @@ class Plan:
     free_bytes: int
     seconds: float | None = None
     working: tuple[int, int] | None = None
+    passes: int = 0
+    scratch_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,11 @@ class Cut:
     host_bytes: int
     device_bytes: int
 
-
-def memory_limit(config: TranslateConfig) -> int:
-    """Host memory to stay below, in bytes."""
-    free = free_memory()
-    in_use = memory_in_use()
-    return config.memory_bytes(_FALLBACK_MEMORY if free is None else in_use + free // 2)
+    @property
+    def window(self) -> int:
+        """Side of the windows in which an operator is prepared: no more rows than are written
+        together."""
+        return min(self.tile, self.band)
 
 
 def cut(
@@ -88,16 +89,12 @@ def cut(
     config: TranslateConfig,
     *,
     target: Path,
-    held: int = 0,
-    preparing: int = 0,
     mask: Source | None = None,
     before: Cut | None = None,
 ) -> Cut:
     """Choose tile and band: the largest tile that memory allows, and bands of about 64 MB.
 
     Args:
-        held: bytes that are held all the time beside what reading, computing and writing take.
-        preparing: bytes that are needed at the peak before the first band.
         before: how the image was cut when its output was begun, to go on so.
 
     Raises:
@@ -109,9 +106,12 @@ def cut(
     sides: Sequence[int] = _SIDES[kind]
     if config.tile != "auto":
         sides = (config.tile_pixels(0, whole),)
-    elif kind == "cuda":
-        sides = _sides_that_fit(operator, sides)
-    base = memory_in_use() + source.resident_bytes + held
+    else:
+        if operator.whole_first:
+            sides = (whole, *(side for side in sides if side < whole))
+        if kind == "cuda":
+            sides = _sides_that_fit(operator, sides)
+    base = memory_in_use() + source.resident_bytes
     base += mask.resident_bytes if mask is not None else 0
     found = Cut(0, 0, 0, 0)
     if before is not None:
@@ -125,12 +125,19 @@ def cut(
         count = min(_BAND_BYTES // (row * step), -(-layout.height // (_BANDS * step)))
         count = max(1, count)
         choices = (count * step, step, BAND_STEP) if before is None else (before.band,)
+        if operator.whole_first and side >= whole:
+            choices = choices[:1]
         for band in dict.fromkeys(choices):
             rows = min(band, layout.height)
+            before_tiles = operator.preparation(min(side, band))
+            preparing = before_tiles.host_bytes + 2 * _read_bytes(
+                source, layout, min(before_tiles.rows, layout.height)
+            )
             working = _band_bytes(source, layout, operator, rows, kind, mask)
             working += _computing_bytes(operator, layout, min(side, whole), kind)
             # Finishing begins before all that bands took is given back.
-            needed = max(working, finishing + working // 2, preparing - held)
+            needed = max(working, finishing + working // 2, preparing)
+            needed += before_tiles.held_bytes
             peak = base + needed + needed // 10  # the allocator keeps some of what was freed
             found = Cut(side, band, peak, 0)
             if peak <= limit:
@@ -166,8 +173,11 @@ def seconds_left(engine: TileWorker, todo: Sequence[Band]) -> float:
     return min(times) * sum(areas) / (shape[0] * shape[1])
 
 
-def check_disk(target: Path, layout: Layout, config: TranslateConfig) -> tuple[int, int]:
-    """Bytes of disk needed at most, and free; refuses where even the least does not fit.
+def check_disk(
+    target: Path, layout: Layout, config: TranslateConfig, scratch: int
+) -> tuple[int, int]:
+    """Bytes of disk needed at most, and free; refuses where even the least does not fit beside
+    ``scratch``, which are needed until the output is there.
 
     What is kept of an interrupted output that is gone on with is not needed again.
     """
@@ -177,10 +187,11 @@ def check_disk(target: Path, layout: Layout, config: TranslateConfig) -> tuple[i
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     certain -= kept_bytes(target) if config.resume else 0
-    if certain > free:
+    if certain + scratch > free:
+        between = f", and {byte_text(scratch)} between its passes" if scratch else ""
         raise SincutError(
-            f"{target} needs {byte_text(certain)} of disk, {byte_text(free)} are free there; try "
-            "another place for the output"
+            f"{target} needs {byte_text(certain)} of disk{between}, {byte_text(free)} are free "
+            "there; try another place for the output"
         )
     return at_most, free
 
@@ -191,9 +202,7 @@ def _band_bytes(
     """Host memory of the bands that are read, computed, encoded and written at the same time."""
     width, into = layout.width, layout.dtype.itemsize
     halo = 2 * align_up(operator.halo, operator.alignment)
-    read = width * source.channels * source.dtype.itemsize * (rows + halo)
-    if source.colours.converted or source.dtype == np.float32:
-        read += width * 3 * source.dtype.itemsize * (rows + halo)
+    read = _read_bytes(source, layout, rows + halo)
     if mask is not None:
         read += width * rows * (4 + mask.channels * mask.dtype.itemsize)
     computed = width * 3 * into * rows
@@ -201,6 +210,14 @@ def _band_bytes(
     encoded = _ENCODING * width * layout.channels * into * rows
     # The band that is computed, the next one, and what those being encoded need of the input.
     return (2 + ENCODERS[kind]) * read + computed + ENCODERS[kind] * (computed + encoded)
+
+
+def _read_bytes(source: Source, layout: Layout, rows: int) -> int:
+    """Host memory of rows as they are read, and in sRGB where that is another."""
+    read = layout.width * source.channels * source.dtype.itemsize * rows
+    if source.colours.converted or source.dtype == np.float32:
+        read += layout.width * 3 * source.dtype.itemsize * rows
+    return read
 
 
 def _computing_bytes(operator: Operator, layout: Layout, side: int, kind: str) -> int:
@@ -213,8 +230,7 @@ def _computing_bytes(operator: Operator, layout: Layout, side: int, kind: str) -
 
 
 def _sides_that_fit(operator: Operator, sides: Sequence[int]) -> Sequence[int]:
-    free, _ = torch.cuda.mem_get_info(operator.device)
-    limit = min(_DEVICE_SHARE * free, _DEVICE_BYTES)
+    limit = device_room(operator.device)
     fitting = [side for side in sides if operator.device_bytes(side) <= limit]
     return fitting or sides[-1:]
 

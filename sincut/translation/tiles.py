@@ -5,130 +5,37 @@ Nothing here knows files. The law that makes it exact stands in :mod:`sincut.tra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sincut.compute.cuda_graph import RecordedStep, not_recorded
-from sincut.compute.devices import convolutions, mixed_precision
-from sincut.compute.memory import out_of_memory
+from sincut.compute.memory import free_memory, memory_in_use, out_of_memory
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
-from sincut.images.bit_depth import WHITE
 from sincut.models.generator import Generator
-from sincut.translation.guided_upsampling import SmallTranslation
+from sincut.models.resnet import ResnetGenerator
+from sincut.translation.network import Network
+from sincut.translation.operators import Operator, PixelRows
+from sincut.translation.pixels import as_network, as_pixels
 from sincut.translation.tiling import Span, Tile, align_up, halved, reflected, tiles
+from sincut.translation.whole_image_norms import WholeImageNorms
 
 Array = npt.NDArray[Any]
 
 # Sides of automatic tiles in memory: a halo of 30 then adds 25 % of work on a CPU, 12 % on a GPU.
 AUTOMATIC_TILE = {"cpu": 512, "cuda": 1024}
+SMALL_SIDES = (512, 256, 128, 64)  # where memory does not allow the automatic one
+_FALLBACK_MEMORY = 4_000_000_000  # where the machine does not tell how much is free
+_DEVICE_SHARE, _DEVICE_BYTES = 0.6, 3_000_000_000  # of what is free on CUDA, and at most
 _SMALLEST = 32  # pixels: a tile of this side that does not fit will not fit in halves either
-# Bytes that a window takes at the peak, by pixel and channel of G, and what does not grow with it;
-# measured on a CPU for 4 to 80 channels, with a margin of about a tenth; of the second half, since
-# how much freed memory the allocator keeps is chance.
-_BYTES_PER_CHANNEL, _BYTES_ONCE = 24, 90_000_000
-
-
-class Operator(Protocol):
-    """What is applied to windows. Windows start at multiples of ``alignment`` and reach ``halo``
-    further than what is wanted; ``border`` says what they hold beyond the image."""
-
-    halo: int
-    alignment: int
-    border: str
-    device: torch.device
-
-    def __call__(self, image: Tensor, tile: Tile) -> Tensor:
-        """(1, 3, rows read, columns read) of [-1, 1] → (1, 3, rows, columns) written, float32."""
-        ...
-
-    def host_bytes(self, rows: int, columns: int) -> int:
-        """Host memory that a window of rows × columns takes at the peak, on a CPU, about."""
-        ...
-
-    def device_bytes(self, side: int) -> int:
-        """Device memory that tiles of ``side`` take at the peak, on CUDA."""
-        ...
-
-    def forget(self) -> None:
-        """Free what can be made anew, and keep no more of it: memory is short."""
-        ...
-
-
-class Network:
-    """A generator as an operator.
-
-    Args:
-        record: on CUDA, record one graph per shape of window and replay it.
-        on_notice: told in a line that windows could not be recorded; without it that is an error.
-    """
-
-    def __init__(
-        self,
-        generator: Generator,
-        config: TranslateConfig,
-        *,
-        record: bool = False,
-        on_notice: Callable[[str], None] | None = None,
-    ) -> None:
-        self.generator, self.config = generator, config
-        self.halo, self.alignment = generator.halo, generator.alignment
-        self.border = config.border
-        parameter = next(generator.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
-        self._inputs: dict[tuple[int, int], list[Tensor]] = {}
-        self.on_notice = on_notice
-        record = record and self.device.type == "cuda"
-        self._replayed = RecordedStep(self._generate, record=record, on_failure=self._not_recorded)
-
-    def __call__(self, image: Tensor, tile: Tile) -> Tensor:
-        """As :class:`Operator` says. What it returns is overwritten by the next call."""
-        rows, columns = tile.rows, tile.columns
-        height, width = image.shape[-2:]
-        noise = self.generator.position_noise(
-            self.config.seed, rows.read_start, columns.read_start, height, width, self.device
-        )
-        given, shape = [image.to(self.dtype), *noise], (height, width)
-        if self._replayed.record:  # a recorded graph reads from where it was recorded
-            kept = self._inputs.setdefault(shape, [torch.empty_like(each) for each in given])
-            for to, each in zip(kept, given, strict=True):
-                to.copy_(each)
-        else:
-            self._inputs[shape] = given
-        output = self._replayed(shape)["image"]
-        if not self._replayed.record:
-            self._inputs.clear()
-        return output[..., rows.core, columns.core]
-
-    def host_bytes(self, rows: int, columns: int) -> int:
-        """As :class:`Operator` says."""
-        return window_bytes(self.generator, rows, columns)
-
-    def device_bytes(self, side: int) -> int:
-        """As :class:`Operator` says."""
-        return device_bytes(self, side)
-
-    def forget(self) -> None:
-        """As :class:`Operator` says: recorded graphs."""
-        self._inputs.clear()
-        self._replayed = RecordedStep(self._generate, record=False)
-
-    def _not_recorded(self, error: RuntimeError) -> None:
-        if self.on_notice is None or out_of_memory(error):  # which smaller tiles may mend
-            raise error
-        self.on_notice(not_recorded("tiles", error))
-
-    def _generate(self, shape: tuple[int, int]) -> dict[str, Tensor]:
-        image, *noise = self._inputs[shape]
-        precision = self.config.precision
-        with mixed_precision(self.device.type, precision), convolutions(precision):
-            return {"image": self.generator.generate(image, noise)[0].to(self.dtype)}
 
 
 @dataclass(frozen=True)
@@ -143,35 +50,6 @@ class Pending:
         if self.ready is not None:
             self.ready.synchronize()
         return self.pixels.numpy()
-
-
-class GuidedUpsampling:
-    """The look of a small translation, carried to the image's own size, as an operator.
-
-    ``look`` is set once the small translation is there.
-    """
-
-    halo, alignment, border = 0, 1, "reflect"
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.look: SmallTranslation | None = None
-
-    def __call__(self, image: Tensor, tile: Tile) -> Tensor:
-        """As :class:`Operator` says."""
-        assert self.look is not None
-        return self.look.window(image[0], tile.rows.start, tile.columns.start)[None]
-
-    def host_bytes(self, rows: int, columns: int) -> int:
-        """As :class:`Operator` says: a dozen maps of three channels."""
-        return rows * columns * 3 * 4 * 12
-
-    def device_bytes(self, side: int) -> int:
-        """As :class:`Operator` says: too little to count."""
-        return 0
-
-    def forget(self) -> None:
-        """As :class:`Operator` says; nothing is kept."""
 
 
 class TileWorker:
@@ -285,22 +163,6 @@ class TileWorker:
         return as_pixels(output, self.dtype)
 
 
-def as_network(pixels: Tensor) -> Tensor:
-    """(rows, columns, 3) of any depth → (1, 3, rows, columns) float32 of [-1, 1], channels last."""
-    white = WHITE[_numpy_type(pixels)]
-    return pixels.permute(2, 0, 1)[None].float() / (white / 2) - 1
-
-
-def as_pixels(image: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """(1, 3, rows, columns) of about [-1, 1] → (rows, columns, 3) in a depth, clamped, rounded."""
-    white = WHITE[dtype]
-    pixels = ((image[0].permute(1, 2, 0) + 1) * (white / 2)).clamp(0, white)
-    if dtype == np.float32:
-        return pixels.float().contiguous()
-    kind = torch.uint8 if dtype == np.uint8 else torch.uint16
-    return pixels.round().to(torch.int32).to(kind).contiguous()
-
-
 def window_of(rgb: Array, tile: Tile, top: int, height: int) -> Array:
     """The (rows read, columns read, 3) of a tile; beyond the image its mirror.
 
@@ -316,6 +178,60 @@ def window_of(rgb: Array, tile: Tile, top: int, height: int) -> Array:
     return rgb[down][:, across] if isinstance(down, slice) else rgb[np.ix_(down, across)]
 
 
+def operator_of(
+    generator: Generator,
+    config: TranslateConfig,
+    height: int,
+    width: int,
+    folder: Path,
+    on_notice: Callable[[str], None] | None = None,
+) -> Operator:
+    """A generator as an operator on an image of ``height`` × ``width``.
+
+    Args:
+        folder: where it may keep what does not fit into memory.
+        on_notice: as of :class:`Network`, which then records.
+    """
+    if isinstance(generator, ResnetGenerator):
+        return WholeImageNorms(generator, config, height, width, folder)
+    return Network(generator, config, record=on_notice is not None, on_notice=on_notice)
+
+
+def memory_limit(config: TranslateConfig) -> int:
+    """Host memory to stay below, in bytes."""
+    free = free_memory()
+    in_use = memory_in_use()
+    return config.memory_bytes(_FALLBACK_MEMORY if free is None else in_use + free // 2)
+
+
+def fitting_side(
+    operator: Operator, height: int, width: int, sides: Sequence[int], room: int
+) -> tuple[int, int]:
+    """The first of some tiles' sides that memory allows, or the last, and the host memory in bytes
+    that translating pixels so takes beside them; ``room`` is what there is."""
+    whole = max(height, width)
+    sides = [whole, *(side for side in sides if side < whole)] if operator.whole_first else sides
+    reach = 2 * align_up(operator.halo, operator.alignment)
+    for side in sides:
+        before = operator.preparation(side)
+        needed = before.host_bytes
+        if operator.device.type == "cpu":
+            rows, columns = min(side, height) + reach, min(side, width) + reach
+            needed = max(needed, operator.host_bytes(rows, columns))
+        needed += before.held_bytes
+        fits = needed <= room
+        if operator.whole_first and operator.device.type == "cuda":
+            fits = fits and operator.device_bytes(side) <= device_room(operator.device)
+        if fits:
+            break
+    return side, needed
+
+
+def device_room(device: torch.device) -> int:
+    """Bytes that tiles may take on a CUDA device."""
+    return int(min(_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0], _DEVICE_BYTES))
+
+
 def translate_pixels(
     generator: Generator,
     rgb: Array,
@@ -324,14 +240,30 @@ def translate_pixels(
 ) -> Array:
     """Translate (H, W, 3) sRGB of any depth that is in memory; the generator's device does it."""
     output = np.empty_like(rgb)
-    engine = TileWorker(Network(generator, config), rgb.shape[0], rgb.shape[1], rgb.dtype)
-    plan = plan_tiles(generator, rgb, config)
-    for done, tile in enumerate(plan, start=1):
-        core = engine.start(window_of(rgb, tile, 0, rgb.shape[0]), tile).wait()
-        rows, columns = tile.rows, tile.columns
-        output[rows.start : rows.stop, columns.start : columns.stop] = core
+    height, width = rgb.shape[:2]
+    operator = operator_of(generator, config, height, width, Path(tempfile.gettempdir()))
+    automatic = AUTOMATIC_TILE[operator.device.type]
+    if operator.whole_first and config.tile == "auto":
+        room = memory_limit(config) - memory_in_use()
+        automatic, _ = fitting_side(operator, height, width, SMALL_SIDES, room)
+    side = config.tile_pixels(automatic, whole=max(height, width) + operator.alignment)
+    plan = list(tiles(height, width, side, operator.halo, operator.alignment, operator.border))
+    done, total = 0, len(plan) + operator.preparation(side).windows
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
         if on_tile is not None:
-            on_tile(done, len(plan))
+            on_tile(done, total)
+
+    engine = TileWorker(operator, height, width, rgb.dtype)
+    with closing(operator):
+        operator.prepare(lambda: nullcontext(PixelRows(rgb)), side, tell)
+        for tile in plan:
+            core = engine.start(window_of(rgb, tile, 0, height), tile).wait()
+            rows, columns = tile.rows, tile.columns
+            output[rows.start : rows.stop, columns.start : columns.stop] = core
+            tell()
     return output
 
 
@@ -349,53 +281,6 @@ def translate_tile(generator: Generator, rgb: Array, tile: Tile, config: Transla
     network = Network(generator, config)
     window = torch.from_numpy(np.ascontiguousarray(window_of(rgb, tile, 0, rgb.shape[0])))
     return network(as_network(window.to(network.device)), tile)[0].permute(1, 2, 0)
-
-
-def window_bytes(generator: Generator, rows: int, columns: int) -> int:
-    """Host memory that a window of rows × columns takes at the peak, on a CPU, about."""
-    per_channel = _BYTES_PER_CHANNEL + generator.kept_bytes
-    return int(_BYTES_ONCE + (100 + per_channel * generator.channels) * rows * columns)
-
-
-def device_bytes(network: Network, side: int) -> int:
-    """Device memory that tiles of ``side`` take at the peak on CUDA: a straight line through the
-    two largest of some small ones that can be tried.
-
-    Raises:
-        SincutError: memory ends in the smaller one.
-    """
-    halo = align_up(network.halo, network.alignment)  # windows begin where downsampling does
-    tried = []
-    for probe in (64, 128, 256):
-        span = Span(0, probe, -halo, probe + halo)
-        try:
-            tried.append(((probe + 2 * halo) ** 2, _peak_of(network, span)))
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        torch.cuda.empty_cache()
-    if not tried:
-        raise SincutError(
-            "there is not enough memory on the GPU even for a tile of 64 pixels; free some, or "
-            "try --device cpu"
-        )
-    (small, little), (large, much) = [(0, 0), *tried][-2:]
-    slope = (much - little) / (large - small)
-    return int(much + slope * ((side + 2 * halo) ** 2 - large))
-
-
-@torch.inference_mode()
-def _peak_of(network: Network, span: Span) -> int:
-    """Bytes that a square window takes at the peak, the second time: the first fills caches."""
-    side = span.read_stop - span.read_start
-    image = torch.zeros(1, 3, side, side, device=network.device)
-    once = Network(network.generator, network.config)
-    once(image, Tile(span, span))
-    torch.cuda.synchronize(network.device)
-    before = torch.cuda.memory_allocated(network.device)
-    torch.cuda.reset_peak_memory_stats(network.device)
-    once(image, Tile(span, span))
-    return torch.cuda.max_memory_allocated(network.device) - before
 
 
 def _pixels(tile: Tile) -> int:
@@ -416,8 +301,3 @@ def _indices(span: Span, length: int, first: int) -> slice | list[int]:
     if span.read_start >= 0 and span.read_stop <= length:
         return slice(span.read_start - first, span.read_stop - first)
     return [i - first for i in reflected(span.read_start, span.read_stop, length)]
-
-
-def _numpy_type(tensor: Tensor) -> np.dtype[Any]:
-    kinds = {torch.uint8: np.uint8, torch.uint16: np.uint16, torch.float32: np.float32}
-    return np.dtype(kinds[tensor.dtype])

@@ -141,3 +141,15 @@ def test_without_git_the_figures_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     write_result(tmp_path / "found.json", "cpu", [])
     assert json.loads((tmp_path / "found.json").read_text())["commit"] is None
+
+
+def test_the_picture_of_seams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.seams._WIDTH", 256)
+    monkeypatch.setattr("benchmarks.seams._HEIGHT", 192)
+    monkeypatch.setattr("benchmarks.seams._TILE", 64)
+    result = CliRunner().invoke(main, ["seams", str(tmp_path / "seams.jpg")])
+    assert result.output in (
+        f"Tiles differ from one piece by at most {n} of 255.\n" for n in (0, 1)
+    )
+    with Image.open(tmp_path / "seams.jpg") as picture:
+        assert picture.size == (3 * 256 + 16, 192)

@@ -108,7 +108,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 def test_a_run_whose_images_are_decoded_anew_is_the_same(
     folders: tuple[Path, Path], folder_run: Path, tmp_path: Path
 ) -> None:
-    train(folders, tmp_path / "run", image_memory="1", workers=1)
+    told: list[dict[str, Any]] = []
+    train(folders, tmp_path / "run", image_memory="1", workers=1, listener=heard(told.append))
+    assert any("waited" in record.get("text", "") for record in told)
     one, other = content_of(folder_run), content_of(tmp_path / "run")
     assert {name for name in one if "model" in name and one[name] != other[name]} == set()
 

@@ -28,6 +28,7 @@ from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generato
 from sincut.translation.export import Exported, export, noise_inputs
 from sincut.translation.tiles import translate_pixels
 from sincut.version import __version__
+from tests.translation.test_whole_image_norms import trained_like
 
 # Height and width: odd, even, long, smaller than the halo, a single pixel.
 SIZES = [(47, 61), (96, 128), (150, 33), (5, 5), (3, 2), (1, 1)]
@@ -497,3 +498,28 @@ def test_refused_noise(plain: Path, deep: Path) -> None:
         "top must be a multiple of 4, got 6; try 4"
     )
     assert "seed" in message(plain, 5, 5, -1, call=noise_inputs)
+
+
+@pytest.mark.parametrize("ending", [".pt2", ".onnx"])
+def test_a_network_that_normalises_does_so_over_the_image_it_is_given(
+    ending: str, tmp_path: Path
+) -> None:
+    if ending == ".onnx":
+        pytest.importorskip("onnxscript")
+    model, path = tmp_path / "model.safetensors", tmp_path / f"out{ending}"
+    save_model(model, trained_like(), None, {"config": {}, "step": 0})
+    case = Case(model, path, "reflect", export(model, path))
+    assert case.properties["normalises"] is True
+    assert (case.said.halo, case.said.smallest_size) == (0, (8, 8))
+    assert case.said.notices == (
+        "it normalises over the image it is given: windows of one would differ from it",
+    )
+    for size in ((8, 8), (9, 31), (50, 33)):
+        rgb = picture(*size)
+        expected = translate_pixels(case.generator, rgb, TranslateConfig()).astype(int)
+        got = pixels(case.run({"image": images(rgb, rgb[::-1])}))
+        assert np.abs(got[0] - expected).max() <= 1
+    assert message(model, tmp_path / f"b{ending}", border="zero") == (
+        "a network that normalises over the whole image brings its own border: border must be "
+        "reflect, got zero; try it without"
+    )

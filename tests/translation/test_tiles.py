@@ -16,11 +16,10 @@ from sincut.errors import SincutError
 from sincut.images.bit_depth import as_depth
 from sincut.models.generator import Generator
 from sincut.models.stylegan2 import StyleGAN2Generator
-from sincut.translation import tiles as module
+from sincut.translation import network as module
+from sincut.translation.network import Network, device_bytes
 from sincut.translation.tiles import (
-    Network,
     TileWorker,
-    device_bytes,
     plan_tiles,
     translate_pixels,
     translate_tile,
