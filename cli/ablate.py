@@ -20,6 +20,7 @@ from sincut.errors import SincutError
 from sincut.units import duration
 
 if TYPE_CHECKING:
+    from sincut.ablation.ablate import Ablation
     from sincut.runs.events import Event
 
 
@@ -125,13 +126,16 @@ def ablate(
             listener=listener(console, update, every_trial=dry_run),
             **changes,
         )
-    if dry_run:
-        return
+    if not dry_run:
+        words = ["sincut", "ablate", *resuming_words(content, style, output, held_out, skip_bad)]
+        _tell_end(console, result, shlex.join(words))
+
+
+def _tell_end(console: Console, result: Ablation, again: str) -> None:
+    """How the trials stand in the end, and how to go on with ``again``; exits when interrupted, and
+    raises where trials failed."""
     count = len(result.outcomes)
     if result.signal:
-        again = shlex.join(
-            ["sincut", "ablate", *resuming_words(content, style, output, held_out, skip_bad)]
-        )
         finished = count - len(result.unfinished) - len(result.failures)
         console.line(
             f"Interrupted; {finished} of {count} trials are finished, and what was trained is "
@@ -143,7 +147,7 @@ def ablate(
         return
     from sincut.ablation.page import settings_table
 
-    console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {output / 'index.html'}")
+    console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {result.folder / 'index.html'}")
     if result.failures:
         told = "; ".join(f"{it.trial.name}: {it.failure}" for it in result.failures)
         raise SincutError(f"{len(result.failures)} of {count} trials failed: {told}")
