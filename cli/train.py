@@ -110,6 +110,7 @@ def train(
     follows = os.environ.get("RANK", "0") != "0"  # of several processes the first speaks
     console = Console(quiet=quiet or follows, as_json=as_json)
     with console.progress() as update:
+        from sincut.runs.commands import launched
         from sincut.runs.train import train as run
 
         result = run(
@@ -133,7 +134,8 @@ def train(
         console.line(f"Interrupted; the run is finished and saved. For a report: {report}")
         sys.exit(128 + result.signal)
     if result.signal:
-        words = ["sincut", "train", *resuming_words(content, style, output, held_out, skip_bad)]
+        images = resuming_words(content, style, output, held_out, skip_bad)
+        words = [*launched(result.processes), "train", *images]
         words += ["--tensorboard"] if tensorboard else []
         again = shlex.join([*words, "--no-report"] if no_report else words)
         console.line(

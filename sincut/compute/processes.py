@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ class Processes:
     index: int
     count: int
     gpu: int | None
+    gone: list[str] = field(default_factory=list, compare=False, repr=False)  # how one was missed
 
     @classmethod
     def from_environment(cls) -> Processes:
@@ -100,7 +102,8 @@ class Processes:
                 backend, timeout=_PATIENCE, rank=self.index, world_size=self.count
             )
         try:
-            yield
+            with self._speaking_first():
+                yield
         finally:
             dist.destroy_process_group()
 
@@ -179,6 +182,25 @@ class Processes:
                 raise SincutError(text) if self.leads else ToldByAnother(text)
 
     @contextlib.contextmanager
+    def _speaking_first(self) -> Iterator[None]:
+        """Where one is gone, torchrun ends the others with SIGTERM: not before it is said."""
+
+        def end(number: int, _: Any) -> None:
+            signal.signal(number, before)
+            if not self.gone:
+                signal.raise_signal(number)
+
+        before = signal.getsignal(signal.SIGTERM)
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, end)
+        try:
+            yield
+        finally:
+            if not self.gone:
+                with contextlib.suppress(ValueError):
+                    signal.signal(signal.SIGTERM, before)
+
+    @contextlib.contextmanager
     def _hearing(self) -> Iterator[None]:
         """Whoever is gone is an error of one line, which the first process tells."""
         try:
@@ -189,6 +211,7 @@ class Processes:
                 f"({first_line(error)}); the last saved state is kept; start all of them again, "
                 "with --resume"
             )
+            self.gone.append(text)
             raise (SincutError(text) if self.leads else ToldByAnother(text)) from error
 
 

@@ -40,7 +40,7 @@ from sincut.models.projector import PatchProjector
 from sincut.pages.heat_maps import ReducedMap, reduced, reduced_size
 from sincut.translation.pixels import as_network, as_pixels
 from sincut.translation.tiles import plan_tiles, translate_tile, window_of
-from sincut.translation.tiling import Tile
+from sincut.translation.tiling import Tile, tiles
 
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -70,7 +70,14 @@ def _prepared(
             f"{model.header.get('origin', 'unknown')}); try a run of sincut train"
         )
     picture = read_picture(Path(image))
-    height, width = picture.rgb.shape[:2]
+    notices = list(picture.notices)
+    rgb = picture.rgb
+    if model.generator.normalises:  # what it is extended by would count in its norms
+        step = model.generator.alignment
+        rgb = rgb[: len(rgb) // step * step, : rgb.shape[1] // step * step]
+        if rgb.shape != picture.rgb.shape:
+            notices.append(f"it is cut to {rgb.shape[1]}×{rgb.shape[0]}, multiples of {step}")
+    height, width = rgb.shape[:2]
     for x, y in pairs:
         if not (0 <= x < width and 0 <= y < height):
             raise SincutError(
@@ -79,10 +86,9 @@ def _prepared(
             )
         if pairs.count((x, y)) > 1:
             raise SincutError(f"--at {x},{y} is given twice; give every point once")
-    notices = list(picture.notices)
     if picture.alpha is not None:
         notices.append("its alpha channel is not looked at")
-    return model, model.projector, picture.rgb, tuple(pairs), tuple(notices)
+    return model, model.projector, rgb, tuple(pairs), tuple(notices)
 
 
 def inspected(
@@ -171,10 +177,10 @@ def findings(
         train: ``layers`` and ``temperature`` are used.
     """
     height, width = pixels.shape[:2]
-    plan = plan_tiles(generator, pixels, translating)
+    plan = _plan(generator, pixels, translating)
     done, total = 0, 3 * len(plan)
 
-    def tiles(text: str) -> Iterator[Tile]:
+    def pass_over(text: str) -> Iterator[Tile]:
         nonlocal done
         for tile in plan:
             if on_progress is not None:
@@ -185,7 +191,7 @@ def findings(
     with convolutions("fp32"):
         output = np.empty((height, width, 3), np.float32)
         rounded = np.empty((height, width, 3), np.uint8)
-        for tile in tiles("translating"):
+        for tile in pass_over("translating"):
             core = translate_tile(generator, pixels, tile, translating)
             rows, columns = (slice(span.start, span.stop) for span in (tile.rows, tile.columns))
             output[rows, columns] = core.cpu().numpy()
@@ -196,13 +202,13 @@ def findings(
             _Layer(number, head, (height, width), generator, points, train, config)
             for number, head in zip(train.layers, projector.heads, strict=True)
         ]
-        for tile in tiles("sampling"):
+        for tile in pass_over("sampling"):
             for role, features in encoded.of(tile):
                 for layer, feature in zip(layers, features, strict=True):
                     layer.sample(role, feature, tile)
         for layer in layers:
             layer.fit()
-        for tile in tiles("comparing"):
+        for tile in pass_over("comparing"):
             for role, features in encoded.of(tile):
                 for layer, feature in zip(layers, features, strict=True):
                     layer.fill(role, feature, tile)
@@ -213,6 +219,25 @@ def findings(
         reduced(rounded, config.width),
         tuple(layer.found() for layer in layers),
     )
+
+
+def _plan(generator: Generator, pixels: Pixels, config: TranslateConfig) -> list[Tile]:
+    """The tiles; one piece for a network that normalises over all of it."""
+    if not generator.normalises:
+        return plan_tiles(generator, pixels, config)
+    height, width = pixels.shape[:2]
+    if config.tile not in ("auto", "whole"):
+        raise SincutError(
+            "the network normalises over the whole image and is inspected in one piece, got "
+            f"--tile {config.tile}; try it without"
+        )
+    if min(height, width) < 8:
+        raise SincutError(
+            f"an image to inspect must have sides of at least 8 pixels, got {width}×{height}; try "
+            "a larger one"
+        )
+    side = max(height, width) + generator.alignment
+    return [*tiles(height, width, side, 0, generator.alignment, "zero")]
 
 
 class _Encoded:
@@ -235,10 +260,15 @@ class _Encoded:
             yield (
                 role,
                 [
-                    feature[0][:, *_core(tile, self.generator.strides[number])]
+                    self._own(number, feature, tile)
                     for number, feature in zip(self.layers, features, strict=True)
                 ],
             )
+
+    def _own(self, number: int, feature: Tensor, tile: Tile) -> Tensor:
+        border = self.generator.borders.get(number, 0)
+        inside = slice(border, -border or None)
+        return feature[0][:, inside, inside][:, *_core(tile, self.generator.strides[number])]
 
 
 class _Layer:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,11 +24,13 @@ class Generator(nn.Module, ABC):
             all of it. Otherwise it depends on a window, which :attr:`halo` tells.
         kept_bytes: per pixel and channel, at the peak, for what the decoder's end reads of earlier
             layers.
+        borders: of layers whose features reach over the image, by how many on each side.
     """
 
     channels: int
     normalises: bool = False
     kept_bytes: int = 0
+    borders: Mapping[int, int] = MappingProxyType({})
 
     @property
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -44,6 +45,7 @@ class ResnetGenerator(Generator):
     """
 
     normalises = True
+    borders = MappingProxyType({0: _PADDING})
 
     def __init__(
         self, channels: int, blocks: int = 9, *, blur_down: bool = True, blur_up: bool = True

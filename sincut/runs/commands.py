@@ -66,4 +66,11 @@ def _beginning(run: RunRecord) -> list[str]:
     names = run.content.name, run.style.name, run.folder.name or "run"
     # A name that begins with a dash would be read as an option.
     content, style, output = (f"./{name}" if name.startswith("-") else name for name in names)
-    return ["sincut", "train", content, style, "-o", output]
+    return [*launched(run.processes), "train", content, style, "-o", output]
+
+
+def launched(processes: int) -> list[str]:
+    """How ``sincut`` is started in so many processes."""
+    if processes == 1:
+        return ["sincut"]
+    return ["torchrun", "--nproc-per-node", str(processes), "-m", "sincut"]

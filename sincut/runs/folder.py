@@ -109,7 +109,8 @@ class RunRecord:
     ``seconds`` since the start or the last resumption, ``steps_per_second``, ``learning_rate``,
     ``losses`` by name) and of figures (``step``, ``seconds``, ``figures`` by name), both with the
     index of their ``session``. Steps of the warm start are negative. ``previews`` are pairs of a
-    step and a file, in order. ``sessions`` is empty where the folder does not tell them.
+    step and a file, in order. ``sessions`` is empty where the folder does not tell them. So many
+    ``processes`` shared its steps in the last one.
     """
 
     folder: Path
@@ -120,6 +121,7 @@ class RunRecord:
     log: tuple[dict[str, Any], ...]
     previews: tuple[tuple[int, Path], ...]
     sessions: tuple[Session, ...] = ()
+    processes: int = 1
 
     @property
     def step(self) -> int:
@@ -182,6 +184,7 @@ def read_run(folder: Path | str) -> RunRecord:
         images = {name: kind(**record[name]) for name in ("content", "style")}
         version = str(record["sincut_version"])
         sessions = tuple(map(_session, record.get("sessions", ())))
+        processes = int(record.get("processes", 1))
     except SincutError as error:
         raise SincutError(f"{path} does not fit this version of sincut: {error}") from None
     except OSError:
@@ -201,6 +204,7 @@ def read_run(folder: Path | str) -> RunRecord:
         tuple(json.loads(line) for line in whole_lines(folder / LOG_FILE)),
         tuple(sorted((int(p.stem), p) for p in folder.glob(f"{PREVIEWS}/*.png") if _is_step(p))),
         sessions,
+        processes,
     )
 
 

@@ -159,7 +159,7 @@ class FolderSubject:
             scale = min(self.side / min(pixels.size), 1.0)
             size = tuple(max(round(side * scale), 1) for side in pixels.size)
             shrunk = pixels.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-            self.kept[key] = np.asarray(shrunk)
+            self.kept[key] = np.array(shrunk)  # a copy: Pillow's own is not writable
         return self.kept[key]
 
 

@@ -89,6 +89,11 @@ class Recorder:
         self.session = 0  # which start or resumption this is
         self.views: list[View] = []  # what shows the run while it goes on
 
+    @property
+    def signal(self) -> int:
+        """The number of the first signal, or 0."""
+        return self.received[0] if self.received else 0
+
     def open(
         self, state: State, foreseen: tuple[float, float] | None, *, tensorboard: bool
     ) -> None:

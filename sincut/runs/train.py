@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,15 @@ class RunResult:
     """Where a run stands.
 
     ``signal`` is the number of the signal that came while it ran, or 0; a run may be finished all
-    the same, as one that comes in the last step finds nothing more to interrupt.
+    the same, as one that comes in the last step finds nothing more to interrupt. So many
+    ``processes`` shared its steps.
     """
 
     folder: Path
     step: int
     steps: int
     signal: int = 0
+    processes: int = 1
 
 
 def train(
@@ -114,40 +117,24 @@ def train(
     processes = processes or Processes.from_environment()
     tell: Listener = listener if listener and processes.leads else lambda _: None
     of_folders = style is None or Path(content).is_dir()
-
-    def looked_up() -> tuple[float | None, Saved | None]:
-        budget = _budget(minutes, resume, changes)
-        if tensorboard:
-            check_installed()
-        if resume and force:
-            raise SincutError("--resume goes on and --force starts anew; give one of them")
-        if resume:
-            return budget, _saved_state(folder)
-        _check_folder(folder, force)
-        return budget, None
-
-    def settled() -> tuple[TrainConfig, Precision]:
-        if saved is not None:
-            config = _resumed_config(saved[1], preset, method, changes, processes)
-        else:
-            config = _fresh_config(preset, method, changes, of_folders=of_folders)
-        return resolved_with_reason(config)
-
     with processes.joined(str(changes.get("device", "auto"))):
-        budget, saved = processes.by_all(looked_up)
-        config, precision = processes.by_first(settled)
+        budget, saved = processes.by_all(
+            lambda: _looked_up(folder, minutes, resume, force, tensorboard, changes)
+        )
+        config, precision = processes.by_first(
+            lambda: _settled(saved, preset, method, changes, of_folders, processes)
+        )
         notices: list[Event] = _about_processes(config, processes)
         subject, config = processes.by_all(
             lambda: _subject(content, style, config, notices.append, held_out, skip_bad, processes)
         )
         estimate = None
         if budget is not None:
-            estimate = found = measure(subject, config, processes)
+            estimate = measure(subject, config, processes)
             left, keep_warm = budget - (time.monotonic() - started), "warm_steps" in changes
-            reserved = subject.report_seconds(found.preview, config) if report else 0.0
-            config = processes.by_first(
-                lambda: fitted(config, found, left, keep_warm=keep_warm, reserved=reserved)
-            )
+            reserved = subject.report_seconds(estimate.preview, config) if report else 0.0
+            fit = partial(fitted, config, estimate, left, keep_warm=keep_warm, reserved=reserved)
+            config = processes.by_first(fit)
         tell(_started(config, preset, resume, precision))
         for notice in notices:
             tell(notice)
@@ -160,13 +147,49 @@ def train(
             if report:
                 seconds += subject.report_seconds(estimate.preview, config)
             foreseen = seconds, estimate.step(config)
-            tell(Estimated(seconds, estimate.step(config), estimate.peak_bytes))
+            tell(Estimated(*foreseen, estimate.peak_bytes))
         state = _run(run, state, foreseen, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     if processes.leads:
         run.close(state, report=report and finished and not run.received)
     tell((Done if finished else Stopped)(str(folder), state.step, config.steps))
-    return RunResult(folder, state.step, config.steps, run.received[0] if run.received else 0)
+    return RunResult(folder, state.step, config.steps, run.signal, processes.count)
+
+
+def _looked_up(
+    folder: Path,
+    minutes: float | str | None,
+    resume: bool,
+    force: bool,
+    tensorboard: bool,
+    changes: dict[str, Any],
+) -> tuple[float | None, Saved | None]:
+    """The budget of time and the saved state, where there are such; what does not go is refused."""
+    budget = _budget(minutes, resume, changes)
+    if tensorboard:
+        check_installed()
+    if resume and force:
+        raise SincutError("--resume goes on and --force starts anew; give one of them")
+    if resume:
+        return budget, _saved_state(folder)
+    _check_folder(folder, force)
+    return budget, None
+
+
+def _settled(
+    saved: Saved | None,
+    preset: str | None,
+    method: str | None,
+    changes: dict[str, Any],
+    of_folders: bool,
+    processes: Processes,
+) -> tuple[TrainConfig, Precision]:
+    """The configuration of this machine, new or that of the run, and why its precision."""
+    if saved is None:
+        config = _fresh_config(preset, method, changes, of_folders=of_folders)
+    else:
+        config = _resumed_config(saved[1], preset, method, changes, processes)
+    return resolved_with_reason(config)
 
 
 def _about_processes(config: TrainConfig, processes: Processes) -> list[Event]:

@@ -43,6 +43,7 @@ from sincut.models.resnet_layers import (
     Convolution,
     Layer,
     Piece,
+    not_rounded,
     pieces,
 )
 from sincut.translation.network import Network, device_bytes
@@ -174,7 +175,9 @@ class WholeImageNorms:
             rows, columns = tile.rows, tile.columns
             return self._whole[..., rows.start : rows.stop, columns.start : columns.stop]
         with self._precision():
-            return torch.tanh(self._decoded(self.generator.decoder, tile).float()).to(self.dtype)
+            return torch.tanh(not_rounded(self._decoded(self.generator.decoder, tile))).to(
+                self.dtype
+            )
 
     def close(self) -> None:
         """Give back what preparing took."""

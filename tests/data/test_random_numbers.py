@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from sincut.data.random_numbers import SAMPLES, RandomNumbers
@@ -53,3 +55,24 @@ def test_samples_are_not_a_step_of_training() -> None:
     taken = draws(SAMPLES).words(4, stream=2)
     for step in (0, -1, -1000, 1, 10**9):
         assert not torch.equal(taken, draws(step).words(4, stream=2))
+
+
+def test_parts_are_those_of_the_whole_batch() -> None:
+    """Three processes with two samples each get what one with six gets."""
+    whole = draws()
+    parts = [RandomNumbers(0, torch.tensor(0), part, 3) for part in range(3)]
+
+    def joined(draw: Callable[[RandomNumbers], torch.Tensor]) -> torch.Tensor:
+        return torch.cat([draw(each) for each in parts])
+
+    words = joined(lambda each: each.of_samples(2, stream=5, each=7))
+    assert torch.equal(words, whole.of_samples(6, stream=5, each=7))
+    noise = joined(lambda each: each.normal((2, 1, 3, 5), stream=8))
+    assert torch.equal(noise, whole.normal((6, 1, 3, 5), stream=8))
+    # Of x, and of y behind it.
+    both = [each.normal((4, 1, 3, 5), stream=8, sets=2) for each in parts]
+    expected = whole.normal((12, 1, 3, 5), stream=8, sets=2)
+    assert torch.equal(torch.cat([each[:2] for each in both]), expected[:6])
+    assert torch.equal(torch.cat([each[2:] for each in both]), expected[6:])
+    assert torch.equal(expected, whole.normal((12, 1, 3, 5), stream=8))
+    assert all(torch.equal(each.positions(4, 9, 16), whole.positions(4, 9, 16)) for each in parts)

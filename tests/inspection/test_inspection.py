@@ -19,15 +19,17 @@ from PIL import Image, ImageFont
 from torch import nn
 
 from sincut.cli import main
+from sincut.config.presets import folder_config
 from sincut.config.training import PairConfig
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
+from sincut.images.writing.png import write_png
 from sincut.inspection import inspect as inspect_page
 from sincut.inspection import similarity as inspection
 from sincut.inspection import similarity_page
 from sincut.inspection.findings import Inspection, LayerFindings, Match
 from sincut.inspection.inspect import inspect, sheet
-from sincut.inspection.similarity import Axes, accuracies, findings
+from sincut.inspection.similarity import Axes, accuracies, findings, inspected
 from sincut.inspection.similarity_page import page
 from sincut.inspection.similarity_pictures import (
     _CAPTION,
@@ -38,6 +40,7 @@ from sincut.inspection.similarity_pictures import (
 from sincut.models.generator import Generator
 from sincut.models.model_file import load_generator, load_model, save_model
 from sincut.models.projector import PatchProjector
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 from sincut.pages.heat_maps import (
     ReducedMap,
@@ -897,3 +900,38 @@ def test_the_commands_errors(pair: tuple[Path, Path], tiny_run: Path, tmp_path: 
     narrow = run(tiny_run, pair[0], "--at", "1,2", "-o", tmp_path / "out", "--width", "10")
     assert narrow.output == "Error: width must be from 64 to 16384, got 10; try --width 2048\n"
     assert "Missing option '--at'" in run(tiny_run, pair[0], "-o", tmp_path / "out").output
+
+
+def test_a_network_that_normalises_is_inspected_in_one_piece(tmp_path: Path) -> None:
+    """Every layer, the padded image among them, and G as the network itself has it."""
+    torch.manual_seed(0)
+    generator = ResnetGenerator(3, 5).eval().requires_grad_(False)
+    layers = (0, 4, 8, 12, 16)
+    heads = PatchProjector([generator.layer_channels[each] for each in layers], 16)
+    config = folder_config("cut", layers=layers, projection_width=16)
+    header = {"config": config.to_dict(), "origin": "test"}
+    save_model(tmp_path / "model.safetensors", generator, heads, header)
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 50, 3), np.uint8)
+    write_png(tmp_path / "image.png", pixels)
+    found = inspected(
+        tmp_path / "model.safetensors",
+        tmp_path / "image.png",
+        ["20,10"],
+        InspectConfig(),
+        TranslateConfig(device="cpu"),
+    )
+    assert [layer.layer for layer in found.layers] == list(layers)
+    assert found.notices == ("it is cut to 48×36, multiples of 4",)
+    with torch.inference_mode():
+        seen = torch.from_numpy(pixels[:36, :48])
+        whole = generator(seen.permute(2, 0, 1)[None] / 127.5 - 1)
+    expected = ((whole[0].permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255)
+    assert np.abs(found.result.astype(int) - expected.numpy()).max() <= 1
+    with pytest.raises(SincutError, match="is inspected in one piece, got --tile 32; try it"):
+        inspected(
+            tmp_path / "model.safetensors",
+            tmp_path / "image.png",
+            ["20,10"],
+            InspectConfig(),
+            TranslateConfig(device="cpu", tile="32"),
+        )
