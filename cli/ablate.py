@@ -12,19 +12,21 @@ import click
 
 from sincut.cli.console import Console
 from sincut.cli.options import field_option, given_changes, json_option, quiet_option
+from sincut.cli.train import held_out_option, resuming_words, skip_bad_option
 from sincut.cli.train import listener as run_listener
-from sincut.config.presets import PRESETS
+from sincut.config.presets import FOLDER_PRESETS, PRESETS
 from sincut.config.training import PairConfig
 from sincut.errors import SincutError
 from sincut.units import duration
 
 if TYPE_CHECKING:
+    from sincut.ablation.ablate import Ablation
     from sincut.runs.events import Event
 
 
 @click.command()
 @click.argument("content", type=click.Path(path_type=Path))
-@click.argument("style", type=click.Path(path_type=Path))
+@click.argument("style", required=False, type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
 )
@@ -41,20 +43,24 @@ if TYPE_CHECKING:
     help="The paper's ablations instead: CUT with 255 internal negatives, all layers and the "
     "identity loss; and each without identity, with 63 and 15 negatives, with the last layer "
     "alone, and with external negatives as well (of the minibatch's other crops, the nearest "
-    "thing on one pair).",
+    "thing on one pair). Of folders external negatives come from a bank, alone and with the "
+    "internal ones, and FastCUT stands beside.",
 )
 @click.option(
     "--seeds", metavar="INTEGER", help="Trials of every setting, with seeds from 0.  [default: 1]"
 )
 @click.option(
     "--preset",
-    metavar="|".join(PRESETS),
-    help="As for sincut train.  [default: paper on CUDA, draft on a CPU]",
+    metavar="|".join([*PRESETS, *FOLDER_PRESETS]),
+    help="As for sincut train.  [default: of a pair paper on CUDA, draft on a CPU; of folders cut, "
+    "cut-small]",
 )
-@field_option(PairConfig, "method")
+@field_option(PairConfig, "method", default="sincut, of folders cut")
 @field_option(PairConfig, "steps", default="the preset's")
 @field_option(PairConfig, "device")
 @field_option(PairConfig, "precision", default="the preset's")
+@held_out_option
+@skip_bad_option
 @click.option(
     "--set",
     "assignments",
@@ -74,7 +80,7 @@ if TYPE_CHECKING:
 @json_option
 def ablate(
     content: Path,
-    style: Path,
+    style: Path | None,
     output: Path,
     over: tuple[str, ...],
     paper: bool,
@@ -82,6 +88,8 @@ def ablate(
     preset: str | None,
     method: str | None,
     assignments: tuple[str, ...],
+    held_out: tuple[Path, Path] | None,
+    skip_bad: bool,
     dry_run: bool,
     resume: bool,
     force: bool,
@@ -91,6 +99,7 @@ def ablate(
 ) -> None:
     """Train on CONTENT and STYLE under several settings, measure and show the results together.
 
+    Two images or two folders of them, or one that holds trainA and trainB, as for sincut train.
     Writes a table, a sheet of pictures and index.html with curves. Ctrl-C finishes the step and
     saves. With several GPUs: torchrun --nproc-per-node N -m sincut ablate …
     """
@@ -112,16 +121,21 @@ def ablate(
             resume=resume,
             force=force,
             dry_run=dry_run,
+            skip_bad=skip_bad,
+            held_out=held_out or None,
             listener=listener(console, update, every_trial=dry_run),
             **changes,
         )
-    if dry_run:
-        return
+    if not dry_run:
+        words = ["sincut", "ablate", *resuming_words(content, style, output, held_out, skip_bad)]
+        _tell_end(console, result, shlex.join(words))
+
+
+def _tell_end(console: Console, result: Ablation, again: str) -> None:
+    """How the trials stand in the end, and how to go on with ``again``; exits when interrupted, and
+    raises where trials failed."""
     count = len(result.outcomes)
     if result.signal:
-        again = shlex.join(
-            ["sincut", "ablate", *map(str, (content, style, "-o", output)), "--resume"]
-        )
         finished = count - len(result.unfinished) - len(result.failures)
         console.line(
             f"Interrupted; {finished} of {count} trials are finished, and what was trained is "
@@ -133,7 +147,7 @@ def ablate(
         return
     from sincut.ablation.page import settings_table
 
-    console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {output / 'index.html'}")
+    console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {result.folder / 'index.html'}")
     if result.failures:
         told = "; ".join(f"{it.trial.name}: {it.failure}" for it in result.failures)
         raise SincutError(f"{len(result.failures)} of {count} trials failed: {told}")
@@ -172,7 +186,8 @@ def listener(
             )
         elif event == "measured":
             figures = record["figures"]
-            text = "  ".join(f"{name} {figures[name]:.3f}" for name in ("S1", "S2", "S3", "C1"))
+            names = [name for name in ("S1", "S2", "S3", "C1", "KID_lite") if name in figures]
+            text = "  ".join(f"{name} {figures[name]:.3f}" for name in names)
             console.line(f"  {text}")
         elif event == "failed":
             console.line(f"  Failed: {record['message']}")

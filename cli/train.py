@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 _ABOUT = {**PRESETS, **FOLDER_PRESETS}
 _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in _ABOUT.items())
 
+held_out_option = click.option(
+    "--held-out",
+    nargs=2,
+    metavar="FOLDER FOLDER",
+    type=click.Path(path_type=Path),
+    help="Images of both kinds that are not trained on, for previews and figures of a training on "
+    "folders.  [default: testA and testB beside trainA and trainB]",
+)
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, help="Leave out images of folders that cannot be read."
+)
+
 
 @click.command()
 @click.argument("content", type=click.Path(path_type=Path))
@@ -48,15 +60,8 @@ _PRESET_HELP = "; ".join(f"{name}: {about}" for name, (about, _) in _ABOUT.items
 @field_option(PairConfig, "precision", default="the preset's")
 @field_option(PairConfig, "evaluate_every")
 @field_option(FolderConfig, "keep")
-@click.option(
-    "--held-out",
-    nargs=2,
-    metavar="FOLDER FOLDER",
-    type=click.Path(path_type=Path),
-    help="Images of both kinds that are not trained on, for previews and figures of a training on "
-    "folders.  [default: testA and testB beside trainA and trainB]",
-)
-@click.option("--skip-bad", is_flag=True, help="Leave out images of folders that cannot be read.")
+@held_out_option
+@skip_bad_option
 @click.option(
     "--set",
     "assignments",
@@ -129,11 +134,8 @@ def train(
         console.line(f"Interrupted; the run is finished and saved. For a report: {report}")
         sys.exit(128 + result.signal)
     if result.signal:
-        given = [content] if style is None else [content, style]
-        words = [*launched(result.processes), "train", *map(str, [*given, "-o", output])]
-        words += ["--resume"]
-        words += ["--held-out", *map(str, held_out)] if held_out else []
-        words += ["--skip-bad"] if skip_bad else []
+        images = resuming_words(content, style, output, held_out, skip_bad)
+        words = [*launched(result.processes), "train", *images]
         words += ["--tensorboard"] if tensorboard else []
         again = shlex.join([*words, "--no-report"] if no_report else words)
         console.line(
@@ -141,6 +143,20 @@ def train(
             f"To go on: {again}"
         )
         sys.exit(128 + result.signal)
+
+
+def resuming_words(
+    content: Path,
+    style: Path | None,
+    output: Path,
+    held_out: tuple[Path, Path] | None,
+    skip_bad: bool,
+) -> list[str]:
+    """What to type behind a command to go on with the same images."""
+    given = [content] if style is None else [content, style]
+    words = [*map(str, [*given, "-o", output]), "--resume"]
+    words += ["--held-out", *map(str, held_out)] if held_out else []
+    return [*words, "--skip-bad"] if skip_bad else words
 
 
 def listener(console: Console, update: Callable[[str, int, int], None]) -> Callable[[Event], None]:

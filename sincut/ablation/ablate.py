@@ -1,12 +1,12 @@
-"""Train the same pair under several settings and seeds, measure every result, show them together.
+"""Train on the same images under several settings and seeds, measure every result, show all.
 
 ======================  ============================================================
-``ablation.json``       the plan: version, the pair's digests, every trial's configuration
+``ablation.json``       the plan: version, digests of the images, every trial's configuration
 ``trials/NAME/``        a run folder each, with ``result.png``, ``thumbnail.png`` for the sheet
                         and ``figures.json``, or with ``failed.json``; its state is deleted when
                         it is measured
 ``table.csv, table.md`` figures of every trial, mean and spread of every setting
-``sheet.png``           content, style and every result, reduced
+``sheet.png``           what it is made of and every result, reduced
 ``index.html``          tables, sheet and curves
 ======================  ============================================================
 
@@ -17,7 +17,6 @@ writes the tables anew from what is there.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from sincut.ablation.folder import (
     FIGURES_FILE,
     TRIALS,
     check_folder,
-    check_pair,
+    check_images,
     check_same,
     machine_of,
     outcomes_of,
@@ -43,6 +42,7 @@ from sincut.ablation.folder import (
     write_json,
     write_plan,
 )
+from sincut.ablation.images import TrialImages, read_images
 from sincut.ablation.page import (
     RESULT_FILE,
     SHEET_FILE,
@@ -57,10 +57,9 @@ from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import out_of_memory
 from sincut.compute.processes import ALONE, Processes
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Comparison
 from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Picture
+from sincut.images.reading.source import Pixels
 from sincut.images.writing.png import write_png
 from sincut.models.model_file import load_generator
 from sincut.runs.events import (
@@ -73,8 +72,6 @@ from sincut.runs.events import (
     TrialMeasured,
     TrialStarted,
 )
-from sincut.runs.final_colours import translated
-from sincut.runs.folder import RunImage
 from sincut.runs.train import train
 from sincut.signals import stoppable
 from sincut.training.state import STATE_FILE
@@ -103,7 +100,7 @@ class Ablation:
 
 def ablate(
     content: Path | str,
-    style: Path | str,
+    style: Path | str | None,
     output: Path | str,
     *,
     over: Mapping[str, Sequence[Any]] | None = None,
@@ -114,17 +111,20 @@ def ablate(
     resume: bool = False,
     force: bool = False,
     dry_run: bool = False,
+    skip_bad: bool = False,
+    held_out: tuple[Path | str, Path | str] | None = None,
     listener: Listener | None = None,
     **changes: Any,
 ) -> Ablation:
-    """Train every combination of settings on one pair, measure the results, write tables.
+    """Train every combination of settings on the same images, measure the results, write tables.
 
     Args:
-        content, style: the pair, of sides from 128 pixels.
+        content, style: a pair, of sides from 128 pixels, or two folders; as for
+            :func:`sincut.runs.train.train`, with ``skip_bad`` and ``held_out``.
         output: the folder; made where it does not exist.
-        over: for each field of :class:`sincut.config.training.TrainConfig` (``preset`` and
-            ``method`` too) the values to try, as they are or as text; layers as text are joined
-            by ``+``.
+        over: for each field of :class:`sincut.config.training.PairConfig`, of folders of
+            :class:`sincut.config.training.FolderConfig` (``preset`` and ``method`` too), the values
+            to try, as they are or as text; layers as text are joined by ``+``.
         seeds: trials per setting, with the seeds from ``changes["seed"]`` (0) on; 1 by default.
         paper: instead of ``over``, the paper's ablations: a base and one change in it each.
         preset, method, changes: of all trials, as for :func:`sincut.runs.train.train`.
@@ -149,14 +149,11 @@ def ablate(
     if torch.cuda.is_available() and changes.get("device") != "cpu":
         processes.choose_gpu("cuda")  # before anything is asked of another one
     check_folder(folder, resume=resume, force=force, several=processes.count > 1)
-    pictures = {name: read_picture(Path(path)) for name, path in _named(content, style)}
-    images = {
-        name: RunImage.of(Path(path), pictures[name].width, pictures[name].height)
-        for name, path in _named(content, style)
-    }
-    comparison = None
+    images = read_images(content, style, held_out, skip_bad)
     # What another process of the same start has planned already is gone on with.
     former = None if force else read_plan(folder)
+    if former is not None:
+        check_images(folder, former, images.records)
     if resume and not (over or paper):
         assert former is not None
         refuse_settings(folder, preset, method, seeds, changes)
@@ -166,11 +163,11 @@ def ablate(
             preset = former.trials[0].config.preset if "preset" not in (over or {}) else None
         plan = planned(images, over or {}, seeds, paper, preset, method, changes)
     if former is not None:
-        _check_former(folder, former, plan, images, tell)
+        _check_former(folder, former, plan, tell)
         plan = former
     elif not dry_run:
         # Refused before anything is written, and not after hours: what cannot be measured.
-        comparison = Comparison(pictures["content"].rgb, pictures["style"].rgb)
+        images.prepare(plan.trials[0].config)
         if force and folder.exists():
             remove_former(folder)
         plan = write_plan(folder, plan, several=processes.count > 1)
@@ -181,20 +178,13 @@ def ablate(
     tell(_planned_event(folder, outcomes))
     if dry_run:
         return Ablation(folder, outcomes)
-    work = _Work(folder, plan, Path(content), Path(style), pictures, machine, comparison, tell)
+    work = _Work(folder, plan, images, machine, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, outcomes_of(folder, plan), number)
 
 
-def _check_former(
-    folder: Path,
-    former: AblationPlan,
-    plan: AblationPlan,
-    images: dict[str, RunImage],
-    tell: Listener,
-) -> None:
-    """Refuse to go on with a plan of another pair or other settings; tell of another version."""
-    check_pair(folder, former, images)
+def _check_former(folder: Path, former: AblationPlan, plan: AblationPlan, tell: Listener) -> None:
+    """Refuse to go on with a plan of other settings; tell of another version."""
     check_same(folder, former, plan)
     if former.version != __version__:
         text = f"it was begun with sincut {former.version}, and this is {__version__}"
@@ -222,17 +212,12 @@ class _Work:
         self,
         folder: Path,
         plan: AblationPlan,
-        content: Path,
-        style: Path,
-        pictures: dict[str, Picture],
+        images: TrialImages,
         machine: dict[str, Any],
-        comparison: Comparison | None,
         tell: Listener,
     ) -> None:
-        self.folder, self.plan, self.machine, self.tell = folder, plan, machine, tell
-        self.paths = content, style
-        self.content, self.style = pictures["content"].rgb, pictures["style"].rgb
-        self.comparison = comparison
+        self.folder, self.plan, self.images = folder, plan, images
+        self.machine, self.tell = machine, tell
         self.told: set[Noticed] = set()
         self.received: list[int] = []  # signals
 
@@ -255,8 +240,8 @@ class _Work:
                 for trial in trials:
                     if states[trial.folder] == "finished":
                         self.complete(self.folder / TRIALS / trial.folder)
-                if left and self.comparison is None:
-                    self.comparison = Comparison(self.content, self.style)
+                if left:
+                    self.images.prepare(self.plan.trials[0].config)
                 for number, trial in enumerate(left, start=1):
                     self.tell(TrialStarted(trial.folder, trial.name, number, len(left)))
                     self.one(trial)
@@ -274,7 +259,11 @@ class _Work:
         """The thumbnail of a trial that an earlier version measured, or that somebody removed."""
         if not (run / THUMBNAIL_FILE).exists():
             with suppress(SincutError):  # no result, or a damaged one: the sheet has no picture
-                write_png(run / THUMBNAIL_FILE, thumbnail(read_picture(run / RESULT_FILE).rgb))
+                self.write_thumbnail(run, read_picture(run / RESULT_FILE).rgb)
+
+    def write_thumbnail(self, run: Path, pixels: Pixels) -> None:
+        """The result as the sheet has it."""
+        write_png(run / THUMBNAIL_FILE, thumbnail(pixels, self.images.kind.cell))
 
     def one(self, trial: Trial) -> None:
         """Train, translate and measure, unless a signal comes; a failure is written down."""
@@ -284,24 +273,23 @@ class _Work:
             if self.received:
                 return
             generator = load_generator(run).to(torch.device(self.machine["device"]))
-            pixels = translated(self.content, generator)
+            pixels = self.images.picture(generator, trial.config)
             write_png(run / RESULT_FILE, pixels)
-            write_png(run / THUMBNAIL_FILE, thumbnail(pixels))
-            assert self.comparison is not None
-            figures = self.comparison.figures(pixels)
+            self.write_thumbnail(run, pixels)
+            figures = self.images.figures(generator, pixels)
         except (SincutError, RuntimeError, MemoryError) as error:
             if not isinstance(error, SincutError) and not out_of_memory(error):
                 raise
             message = _MEMORY_ENDED
             if isinstance(error, SincutError):
-                message = _with_names(str(error), run, *self.paths)
+                message = _with_names(str(error), run, *self.images.places)
             run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
             write_json(run / FAILURE_FILE, {"message": message})
             self.tell(TrialFailed(trial.folder, message))
             return
-        write_json(run / FIGURES_FILE, dataclasses.asdict(figures))
+        write_json(run / FIGURES_FILE, figures)
         (run / STATE_FILE).unlink(missing_ok=True)
-        self.tell(TrialMeasured(trial.folder, trial.name, dataclasses.asdict(figures)))
+        self.tell(TrialMeasured(trial.folder, trial.name, figures))
 
     def train(self, trial: Trial, run: Path) -> None:
         """From where it was saved, or from the beginning."""
@@ -317,9 +305,9 @@ class _Work:
                 self.told.add(event)
             self.tell(OfTrial(event, trial.folder))
 
-        config = {**trial.config.to_dict(), **self.machine}
+        config = {**trial.config.to_dict(), **self.machine, **self.images.options}
         train(
-            *self.paths,
+            *self.images.paths,
             run,
             resume=resume,
             report=False,
@@ -339,7 +327,7 @@ class _Work:
             with write_atomically(self.folder / "table.csv") as file:
                 file.write(csv_table(self.plan, outcomes).encode("utf-8", "replace"))
             write_text(self.folder / "table.md", markdown_tables(self.plan, outcomes))
-            picture, _ = sheet(self.content, self.style, self.plan, outcomes)
+            picture, _ = sheet(self.images.shown, self.plan, outcomes)
             write_png(self.folder / SHEET_FILE, picture)
             write_text(self.folder / "index.html", page(self.plan, outcomes))
             written, outcomes = outcomes, outcomes_of(self.folder, self.plan)
@@ -352,19 +340,14 @@ _MEMORY_ENDED = (
 _FOLDERS = re.compile(r"(?<![\w.:/-])~?/(?:[^\s/]+/)+")
 
 
-def _with_names(message: str, run: Path, content: Path, style: Path) -> str:
+def _with_names(message: str, *places: Path) -> str:
     """A message with names instead of places: tables are shown to others.
 
-    Files of the run keep their place inside it.
+    Files of a folder, the run's among them, keep their place inside it.
     """
-    names = {run: run.name, content: content.name, style: style.name}
-    for path, name in names.items():
+    for path in places:
         for known in {str(path), str(path.absolute()), str(path.resolve())}:
             place = rf"(?<![\w./-]){re.escape(known)}"
             message = re.sub(rf"{place}/(?=[^\s/])", "", message)
-            message = name.join(re.split(rf"{place}(?![\w/-])", message))
+            message = path.name.join(re.split(rf"{place}(?![\w/-])", message))
     return _FOLDERS.sub("", message)
-
-
-def _named(content: Path | str, style: Path | str) -> tuple[tuple[str, Path | str], ...]:
-    return ("content", content), ("style", style)

@@ -9,21 +9,23 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sincut.ablation.kinds import kind_of
 from sincut.ablation.page import SHEET_FILE
 from sincut.ablation.trials import BOTH, AblationPlan, Outcome, Trial, resolved_plan, shown
 from sincut.compute.devices import chosen_device
-from sincut.config.training import PairConfig
+from sincut.config.training import training_config
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Figures
 from sincut.files import check_folder as check_place
 from sincut.files import make_folder, write_text
-from sincut.runs.folder import RunImage
+from sincut.runs.folder import RunFolder, RunImage, described
 
 PLAN_FILE = "ablation.json"
+_IMAGES = ("content", "style", "held-out content", "held-out style")
 TRIALS = "trials"
 FIGURES_FILE = "figures.json"
 FAILURE_FILE = "failed.json"
@@ -98,14 +100,18 @@ def machine_of(plan: AblationPlan, changes: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_pair(folder: Path, former: AblationPlan, images: dict[str, RunImage]) -> None:
+def check_images(
+    folder: Path, former: AblationPlan, images: Mapping[str, RunImage | RunFolder]
+) -> None:
     """Refuse other images than those that the ablation was begun with."""
-    for name, image in images.items():
-        before: RunImage = getattr(former, name)
-        if before.sha256 != image.sha256:
+    for name, before in former.images.items():
+        image = images.get(name)
+        if image is None or before.sha256 != image.sha256:
+            kind = "image" if isinstance(before, RunImage) else "folder"
+            got = "two images" if image is None else image.name
             raise SincutError(
-                f"{folder} was made with another {name} image, {before.name} "
-                f"({before.width}×{before.height}), got {image.name}; resume with the same files"
+                f"{folder} was made with another {name} {kind}, "
+                f"{described(dataclasses.asdict(before))}, got {got}; resume with the same files"
             )
 
 
@@ -118,7 +124,7 @@ def check_same(folder: Path, former: AblationPlan, wanted: AblationPlan) -> None
                 f"{folder} holds other trials: {before.folder} is {before.name} there, got "
                 f"{after.name}; {advice}"
             )
-        for name in (field.name for field in dataclasses.fields(PairConfig)):
+        for name in (field.name for field in dataclasses.fields(after.config)):
             old, new = getattr(before.config, name), getattr(after.config, name)
             if old != new and name not in _CHANGEABLE and not (name, new) == ("precision", "auto"):
                 raise SincutError(
@@ -138,11 +144,11 @@ def write_plan(folder: Path, plan: AblationPlan, *, several: bool) -> AblationPl
     if not several:
         for leftover in folder.glob(f".{PLAN_FILE}.*.part"):
             leftover.unlink(missing_ok=True)
-        write_json(folder / PLAN_FILE, dataclasses.asdict(settled))
+        write_json(folder / PLAN_FILE, _plan_record(settled))
         return settled
     # A link is made only where there is none, and never half.
     mine = folder / f"{PLAN_FILE}.{os.environ['RANK']}"
-    write_json(mine, dataclasses.asdict(settled))
+    write_json(mine, _plan_record(settled))
     try:
         with suppress(FileExistsError):
             os.link(mine, folder / PLAN_FILE)
@@ -159,6 +165,13 @@ def write_plan(folder: Path, plan: AblationPlan, *, several: bool) -> AblationPl
     return valid
 
 
+def _plan_record(plan: AblationPlan) -> dict[str, Any]:
+    """Plain values for JSON, of which :func:`read_plan` makes the plan again."""
+    record = dataclasses.asdict(plan)
+    images = record.pop("images")
+    return {"version": record.pop("version"), **images, **record}
+
+
 def read_plan(folder: Path) -> AblationPlan | None:
     """The plan of the folder, if it has one."""
     path = folder / PLAN_FILE
@@ -168,16 +181,19 @@ def read_plan(folder: Path) -> AblationPlan | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         plan = AblationPlan(
             version=str(record["version"]),
-            content=RunImage(**record["content"]),
-            style=RunImage(**record["style"]),
+            images={
+                name: (RunFolder if "count" in record[name] else RunImage)(**record[name])
+                for name in _IMAGES
+                if name in record
+            },
             paper=bool(record["paper"]),
             fields=tuple(record["fields"]),
             trials=tuple(
-                Trial(**{**trial, "config": PairConfig.from_dict(trial["config"])})
+                Trial(**{**trial, "config": training_config(trial["config"])})
                 for trial in record["trials"]
             ),
         )
-        if not plan.trials:
+        if not plan.trials or len(plan.images) not in (2, 4):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError, SincutError):
         raise SincutError(
@@ -196,7 +212,7 @@ def outcomes_of(folder: Path, plan: AblationPlan) -> tuple[Outcome, ...]:
             outcome = Outcome(
                 trial,
                 run,
-                Figures(**figures) if figures is not None else None,
+                _checked(trial, figures) if figures is not None else None,
                 str(failure["message"]) if figures is None and failure is not None else None,
             )
         except (ValueError, TypeError, KeyError):
@@ -206,6 +222,12 @@ def outcomes_of(folder: Path, plan: AblationPlan) -> tuple[Outcome, ...]:
             ) from None
         found.append(outcome)
     return tuple(found)
+
+
+def _checked(trial: Trial, figures: dict[str, Any]) -> dict[str, float]:
+    """The figures, of which those that every trial has may not be missing."""
+    found = {name: float(figures[name]) for name in kind_of(trial.config).figures}
+    return found | {name: float(value) for name, value in figures.items()}
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -7,31 +7,24 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sincut.ablation.trials import (
-    PAPER_BASE,
-    PAPER_IDENTITY_OFF,
-    PAPER_LAST_LAYER,
-    AblationPlan,
-    Outcome,
-    shown,
-)
+from sincut.ablation.kinds import kind_of
+from sincut.ablation.trials import AblationPlan, Outcome, shown
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Figures
 from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Pixels
 from sincut.pages import markdown
 from sincut.pages.heat_maps import wrapped
 from sincut.pages.shell import curves_library, curves_style, document, table
 from sincut.pages.viewer import escaped as text
-from sincut.runs.curves import charts
+from sincut.runs.curves import BETTER, charts
 from sincut.runs.folder import CONFIG_FILE, read_run
 from sincut.runs.report_page import FIGURES
 
@@ -39,13 +32,16 @@ RESULT_FILE = "result.png"
 THUMBNAIL_FILE = "thumbnail.png"
 SHEET_FILE = "sheet.png"
 
-# In the order of the fields of Figures; without the arrows in tables for programs.
-_HEADS = tuple(head for head, _ in FIGURES.values())
-FIGURE_NAMES = tuple(head.split()[0] for head in _HEADS)
+# What figures are called, and what they measure.
+_ABOUT = {
+    **{name: (f"{name} {'↑' if better > 0 else '↓'}", "") for name, better in BETTER.items()},
+    **FIGURES,
+    "KID_lite": ("KID_lite ↓", "distance of the translations, as a set, to the style's images"),
+    "KID_lite_crops": ("KID_lite_crops ↓", "the same of the square in each image's middle"),
+}
 _SPREAD = "The spread is the standard deviation over the finished seeds (n − 1)."
 _READING = f"↓ lower is better, ↑ higher is. No one of them says enough alone. {_SPREAD}"
 
-CELL = 320  # longest side of a picture on the sheet, in pixels
 MARGIN = 12
 _NARROWEST = 200  # of a column: labels need room
 _FONT_SIZE, _LINE = 16, 21
@@ -56,23 +52,9 @@ _CURVES = (
     ("G_gan", "G_gan, adversarial loss of G"),
     ("D_gan", "D_gan, adversarial loss of D"),
     ("NCE_x", "NCE_x, PatchNCE of the content"),
-    *((name, ", ".join(FIGURES[name])) for name in ("S1", "S3", "C1")),
+    *((name, ", ".join(_ABOUT[name])) for name in ("S1", "S3", "C1", "KID_lite")),
 )
 _SERIES = 6  # in one chart: more are hard to tell apart; but two settings at least
-_PAPER_GROUPS = (
-    ("With and without the identity loss", (PAPER_BASE, PAPER_IDENTITY_OFF)),
-    ("How many negatives", (PAPER_BASE, "63 negatives", "15 negatives")),
-    ("Internal negatives, and external ones as well", (PAPER_BASE, "external negatives")),
-    ("All layers and the last", (PAPER_BASE, PAPER_LAST_LAYER)),
-)
-PAPER_NOTES = (
-    "The base is CUT on one pair: λ_X = λ_Y = 1 and no pixel identity, 255 negatives from the "
-    "query's own crop, all layers. Each other setting changes one thing in it. Without the "
-    "identity loss, which is PatchNCE on the style, PatchNCE on the content counts alone and is "
-    "not halved, as in the published code. External negatives: those of the whole minibatch, in "
-    "addition to the internal ones. On one pair all crops come from the same image, so this is "
-    "the nearest thing to the paper's negatives from other images."
-)
 
 
 @dataclass(frozen=True)
@@ -85,8 +67,8 @@ class Average:
     setting: str
     seeds: int
     finished: int
-    mean: Figures | None
-    spread: Figures | None
+    mean: Mapping[str, float] | None
+    spread: Mapping[str, float] | None
 
 
 def averages(outcomes: Sequence[Outcome]) -> list[Average]:
@@ -96,12 +78,26 @@ def averages(outcomes: Sequence[Outcome]) -> list[Average]:
         groups.setdefault(outcome.trial.setting, []).append(outcome)
     found = []
     for setting, members in groups.items():
-        columns = list(zip(*(astuple(it.figures) for it in members if it.figures), strict=True))
-        count = len(columns[0]) if columns else 0
-        mean = Figures(*map(fmean, columns)) if count else None
-        spread = Figures(*map(stdev, columns)) if count > 1 else None
+        finished = [it.figures for it in members if it.figures is not None]
+        count = len(finished)
+        # What one of them was not measured by, such as the distance of a judge, has no mean.
+        columns = {
+            name: [figures[name] for figures in finished]
+            for name in figure_names(members)
+            if all(name in figures for figures in finished)
+        }
+        mean = {name: fmean(values) for name, values in columns.items()} if count else None
+        spread = {name: stdev(values) for name, values in columns.items()} if count > 1 else None
         found.append(Average(setting, len(members), count, mean, spread))
     return found
+
+
+def figure_names(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Of all figures that any of the trials has, in order."""
+    found = dict.fromkeys(kind_of(outcomes[0].trial.config).figures)
+    for it in outcomes:
+        found.update(dict.fromkeys(it.figures or ()))
+    return tuple(found)
 
 
 def csv_table(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
@@ -111,14 +107,14 @@ def csv_table(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["row", "setting", "seed", *plan.fields, *FIGURE_NAMES, "status", "folder", "message"]
-    )
+    names = figure_names(outcomes)
+    heads = [_ABOUT[name][0].split()[0] for name in names]  # without the arrows
+    writer.writerow(["row", "setting", "seed", *plan.fields, *heads, "status", "folder", "message"])
     of_setting = {}
     for it in outcomes:
         fields = [shown(getattr(it.trial.config, name)) for name in plan.fields]
         of_setting[it.trial.setting] = fields
-        figures = astuple(it.figures) if it.figures else [""] * len(FIGURE_NAMES)
+        figures = [(it.figures or {}).get(name, "") for name in names]
         writer.writerow(
             [
                 *("trial", it.trial.setting, it.trial.seed, *fields, *figures),
@@ -130,23 +126,22 @@ def csv_table(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
         for row, figures_or_none in (("mean", average.mean), ("spread", average.spread)):
             if figures_or_none is not None:
                 fields = of_setting[average.setting]
-                figures = astuple(figures_or_none)
+                figures = [figures_or_none.get(name, "") for name in names]
                 writer.writerow([row, average.setting, "", *fields, *figures, status, "", ""])
     return file.getvalue()
 
 
 def markdown_tables(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     """The tables for people: settings over their seeds, then every trial."""
-    content, style = markdown.plain(plan.content.name), markdown.plain(plan.style.name)
     parts = [
-        f"# Ablation: {content} in the look of {style}",
+        f"# {plan.title(markdown.plain)}",
         markdown.table(*_plain_cells(*_settings(outcomes)), aligned=True),
-        "\n".join(f"- {head}: {meaning}" for head, meaning in FIGURES.values()),
+        "\n".join(f"- {head}: {meaning}" for head, meaning in _about(outcomes)),
         _READING,
         markdown.table(*_plain_cells(*trials_table(outcomes)), aligned=True),
     ]
     if plan.paper:
-        parts.insert(1, PAPER_NOTES)
+        parts.insert(1, plan.kind.paper.notes)
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,44 +153,48 @@ def settings_table(outcomes: Sequence[Outcome]) -> str:
 def trials_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     """Head and rows of what every trial reached, three digits."""
     rows = []
+    names = figure_names(outcomes)
     for it in outcomes:
-        values = [f"{value:.3f}" for value in astuple(it.figures)] if it.figures else ["–"] * 6
+        figures = it.figures or {}
+        values = [f"{figures[name]:.3f}" if name in figures else "–" for name in names]
         status = it.status if it.failure is None else f"failed: {it.failure}"
         rows.append([it.trial.setting, str(it.trial.seed), *values, status])
-    return ["setting", "seed", *_HEADS, "status"], rows
+    return ["setting", "seed", *(head for head, _ in _about(outcomes)), "status"], rows
 
 
 def sheet(
-    content: Pixels, style: Pixels, plan: AblationPlan, outcomes: Sequence[Outcome]
+    leading: Sequence[tuple[str, Pixels]], plan: AblationPlan, outcomes: Sequence[Outcome]
 ) -> tuple[Pixels, list[tuple[int, int]]]:
-    """All pictures on one: content and style, then the results, labelled.
+    """All pictures on one: those that stand first, then the results, labelled.
 
     With several seeds a setting has a row and a seed a column. Nothing is enlarged. Of results
     their thumbnails are read; a grey cell stands where there is none.
 
     Args:
-        content, style: (H, W, 3) uint8 sRGB.
+        leading: labels and pictures, such as content and style, (H, W, 3) uint8 sRGB.
 
     Returns:
         (H, W, 3) uint8, and where each picture's left top pixel is, as (left, top), in order.
     """
-    pictures = [("content", thumbnail(content)), ("style", thumbnail(style))]
+    cell = plan.kind.cell
+    pictures = [(label, thumbnail(picture, cell)) for label, picture in leading]
     empty = np.full(pictures[0][1].shape, _GREY, np.uint8)
     for it in outcomes:
         picture, missing = empty, it.status
         if it.figures is not None:
             try:
-                picture, missing = thumbnail(decode_picture(it.folder / THUMBNAIL_FILE).rgb), ""
+                picture, missing = decode_picture(it.folder / THUMBNAIL_FILE).rgb, ""
+                picture = thumbnail(picture, cell)
             except SincutError:  # removed or damaged: the others are shown
                 missing = "no picture"
         pictures.append((f"{it.trial.name}: {missing}" if missing else it.trial.name, picture))
-    seeds = len({trial.seed for trial in plan.trials})
-    columns = max(seeds, 2) if seeds > 1 else min(4, len(pictures))
-    # With several seeds content and style have a row of their own, and so has every setting.
+    seeds, before = len({trial.seed for trial in plan.trials}), len(leading)
+    columns = max(seeds, before) if seeds > 1 else min(plan.kind.columns, len(pictures))
+    # With several seeds the first pictures have a row of their own, and so has every setting.
     places = [
         divmod(index, columns)
-        if seeds == 1 or index < 2
-        else (1 + (index - 2) // seeds, (index - 2) % seeds)
+        if seeds == 1 or index < before
+        else (1 + (index - before) // seeds, (index - before) % seeds)
         for index in range(len(pictures))
     ]
     font = ImageFont.load_default(_FONT_SIZE)
@@ -220,10 +219,10 @@ def sheet(
     return np.asarray(image), corners
 
 
-def thumbnail(picture: Pixels) -> Pixels:
-    """An (H, W, 3) uint8 picture as the sheet has it: its sides at most :data:`CELL` pixels."""
+def thumbnail(picture: Pixels, cell: int) -> Pixels:
+    """An (H, W, 3) uint8 picture as the sheet has it: its sides at most ``cell`` pixels."""
     small = Image.fromarray(picture)
-    small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    small.thumbnail((cell, cell), Image.Resampling.LANCZOS)
     return np.asarray(small)
 
 
@@ -233,21 +232,21 @@ def page(plan: AblationPlan, outcomes: Sequence[Outcome]) -> str:
     failed = sum(it.status == "failed" for it in outcomes)
     state = f"{finished} of {len(outcomes)} trials are finished"
     state += f", {failed} failed." if failed else "."
-    title = f"Ablation: {plan.content.name} in the look of {plan.style.name}"
+    title = plan.title()
     head, rows = _settings(outcomes)
     found = curves(plan, outcomes)
     body = [
         f"<h1>{text(title)}</h1>",
         f"<p>{text(state)}</p>",
-        f"<p>{text(PAPER_NOTES)}</p>" if plan.paper else "",
+        f"<p>{text(plan.kind.paper.notes)}</p>" if plan.paper else "",
         "<h2>Settings</h2>",
         table(head, rows, caption="Mean ± spread over the finished seeds."),
         "<dl>",
-        *(f"<dt>{text(head)}</dt><dd>{text(about)}</dd>" for head, about in FIGURES.values()),
+        *(f"<dt>{text(head)}</dt><dd>{text(about)}</dd>" for head, about in _about(outcomes)),
         "</dl>",
         f'<p class="soft">{text(_READING)}</p>',
         "<h2>Pictures</h2>",
-        '<p class="soft">Reduced; every result stands at full size in its trial’s folder.</p>',
+        f'<p class="soft">Reduced; {plan.kind.pictures}.</p>',
         f'<img src="{SHEET_FILE}" alt="Content, style and the result of every trial, labelled">',
         "<h2>Trials</h2>",
         table(*trials_table(outcomes)),
@@ -307,7 +306,7 @@ def curves(plan: AblationPlan, outcomes: Sequence[Outcome]) -> list[dict[str, An
 def _groups(plan: AblationPlan) -> list[tuple[str, tuple[str, ...]]]:
     """Titles, and the settings that are drawn together."""
     if plan.paper:
-        return list(_PAPER_GROUPS)
+        return list(plan.kind.paper.groups)
     settings = list(dict.fromkeys(trial.setting for trial in plan.trials))
     seeds = len(plan.trials) // len(settings)
     size = max(_SERIES // seeds, 2)
@@ -320,14 +319,18 @@ def _groups(plan: AblationPlan) -> list[tuple[str, tuple[str, ...]]]:
 def _settings(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for average in averages(outcomes):
-        cells = ["–"] * len(FIGURE_NAMES)
-        if average.mean is not None:
-            cells = [f"{value:.3f}" for value in astuple(average.mean)]
-        if average.spread is not None:
-            spreads = astuple(average.spread)
-            cells = [f"{cell} ± {value:.3f}" for cell, value in zip(cells, spreads, strict=True)]
+        mean, spread = average.mean or {}, average.spread or {}
+        cells = []
+        for name in figure_names(outcomes):
+            values = [each[name] for each in (mean, spread) if name in each]
+            cells.append(" ± ".join(f"{value:.3f}" for value in values) or "–")
         rows.append([average.setting, f"{average.finished} of {average.seeds}", *cells])
-    return ["setting", "seeds", *_HEADS], rows
+    return ["setting", "seeds", *(head for head, _ in _about(outcomes))], rows
+
+
+def _about(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """Head and meaning of every figure."""
+    return [_ABOUT[name] for name in figure_names(outcomes)]
 
 
 def _plain_cells(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sincut.ablation.images import TrialImages
+from sincut.ablation.kinds import LAST_LAYER, Kind, kind_of
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import resolved
 from sincut.config.fields import field_of
-from sincut.config.presets import default_preset, train_config
-from sincut.config.training import PairConfig
+from sincut.config.training import TrainConfig
 from sincut.errors import SincutError
-from sincut.evaluation.figures import Figures
-from sincut.runs.folder import RunImage
+from sincut.runs.folder import RunFolder, RunImage
 from sincut.version import __version__
 
 
@@ -29,20 +29,6 @@ def shown(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-# The settings of --paper: name, and what is changed in its base. The layers are the base's last.
-PAPER_BASE = "base"
-PAPER_IDENTITY_OFF = "identity off"
-PAPER_LAST_LAYER = "last layer"
-PAPER_CHANGES: dict[str, dict[str, Any]] = {
-    PAPER_BASE: {},
-    PAPER_IDENTITY_OFF: {"lambda_y": 0.0},
-    "63 negatives": {"patches": 64},
-    "15 negatives": {"patches": 16},
-    PAPER_LAST_LAYER: {},
-    "external negatives": {"negatives": "minibatch"},
-}
-
-
 @dataclass(frozen=True)
 class Trial:
     """One run of an ablation: ``folder`` is its name among the trials, ``setting`` what is told
@@ -51,7 +37,7 @@ class Trial:
     folder: str
     setting: str
     seed: int
-    config: PairConfig
+    config: TrainConfig
 
     @property
     def name(self) -> str:
@@ -63,27 +49,38 @@ class Trial:
 class AblationPlan:
     """All trials of an ablation, in order: settings one after the other, seeds within them.
 
-    ``version`` is that of sincut when it began, ``fields`` are the names of what is varied.
+    ``version`` is that of sincut when it began, ``images`` are by what they are of, ``content`` and
+    ``style`` first, ``fields`` are the names of what is varied.
     """
 
     version: str
-    content: RunImage
-    style: RunImage
+    images: Mapping[str, RunImage | RunFolder]
     paper: bool
     fields: tuple[str, ...]
     trials: tuple[Trial, ...]
 
+    @property
+    def kind(self) -> Kind:
+        """Of a pair, or of two folders."""
+        return kind_of(self.trials[0].config)
+
+    def title(self, shown: Callable[[str], str] = str) -> str:
+        """What is compared; ``shown`` makes names fit for where they stand."""
+        names = (shown(self.images[name].name) for name in ("content", "style"))
+        return f"Ablation: {self.kind.title.format(*names)}"
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial stands: finished with ``figures``, failed with a ``failure``, or neither yet.
+    """How a trial stands: finished with ``figures`` by name, failed with a ``failure``, or neither
+    yet.
 
     ``folder`` is its run folder.
     """
 
     trial: Trial
     folder: Path
-    figures: Figures | None = None
+    figures: Mapping[str, float] | None = None
     failure: str | None = None
 
     @property
@@ -95,22 +92,6 @@ class Outcome:
 
 
 BOTH = "{} is set for all trials and varied with --over, got both; give one of them"
-# What --paper sets itself. "All layers" are the base's own, which may be set.
-_PAPER_FIELDS = ("lambda_y", "patches", "layers", "negatives")
-_PAPER_BASE: dict[str, Any] = {
-    "lambda_x": 1.0,
-    "lambda_y": 1.0,
-    "lambda_identity": 0.0,
-    "negatives": "crop",
-    "patches": 256,
-}
-# What presets add to the paper is left out, unless it is asked for.
-_PAPER_PLAIN: dict[str, Any] = {
-    "whiten": False,
-    "lambda_texture": 0.0,
-    "candidates": 1,
-    "lambda_r1": 1.0,
-}
 _PAPER_MEASUREMENTS = 10  # of figures on the way, beside that before the first step
 
 
@@ -133,7 +114,7 @@ def parse_over(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def planned(
-    images: dict[str, RunImage],
+    images: TrialImages,
     over: Mapping[str, Sequence[Any]],
     seeds: int | str | None,
     paper: bool,
@@ -150,12 +131,12 @@ def planned(
             "nothing is varied; try --over patches=16,64,256, or --paper for the paper's ablations"
         )
     if preset is None and "preset" not in over:
-        preset = default_preset(chosen_device(changes.get("device", "auto")))
+        preset = images.kind.default_preset(chosen_device(changes.get("device", "auto")), method)
     if paper:
         assert preset is not None
-        settings = _paper_settings(preset, method, changes)
+        settings = _paper_settings(images, preset, method, changes)
     else:
-        settings = _grid(over, preset, method, changes)
+        settings = _grid(images, over, preset, method, changes)
     trials = [
         (setting, config.replaced(seed=config.seed + offset))
         for setting, config in settings
@@ -163,10 +144,9 @@ def planned(
     ]
     return AblationPlan(
         version=__version__,
-        content=images["content"],
-        style=images["style"],
+        images=images.records,
         paper=paper,
-        fields=_PAPER_FIELDS if paper else tuple(over),
+        fields=images.kind.paper.fields if paper else tuple(over),
         trials=tuple(
             Trial(_folder_name(number, setting, config.seed), setting, config.seed, config)
             for number, (setting, config) in enumerate(trials, start=1)
@@ -185,15 +165,16 @@ def _seed_count(seeds: int | str | None) -> int:
 
 
 def _grid(
+    images: TrialImages,
     over: Mapping[str, Sequence[Any]],
     preset: str | None,
     method: str | None,
     changes: dict[str, Any],
-) -> list[tuple[str, PairConfig]]:
+) -> list[tuple[str, TrainConfig]]:
     """All combinations, the last name varied fastest."""
     given = {**changes, "preset": preset, "method": method}
+    defaults = {name: field_of(images.kind.config, name).default for name in over}
     for name, values in over.items():
-        default = field_of(PairConfig, name).default
         if name == "seed":
             raise SincutError("the seed is varied with --seeds, got --over seed; try --seeds 3")
         if name == "device":
@@ -205,17 +186,18 @@ def _grid(
         if isinstance(values, str) or not len(values):
             raise SincutError(
                 f"{name} must have a list of values to try, got {values!r}; try "
-                f"over={{'{name}': [{default!r}]}}"
+                f"over={{'{name}': [{defaults[name]!r}]}}"
             )
-    settings: dict[str, PairConfig] = {}
+    settings: dict[str, TrainConfig] = {}
     for combination in itertools.product(*over.values()):
-        chosen: dict[str, Any] = {"preset": preset, "method": method or "sincut", **changes}
+        chosen: dict[str, Any] = {"preset": preset, "method": method, **changes}
         for name, value in zip(over, combination, strict=True):
-            of_layers = isinstance(field_of(PairConfig, name).default, tuple)
+            of_layers = isinstance(defaults[name], tuple)
             chosen[name] = (
                 value.replace("+", ",") if of_layers and isinstance(value, str) else value
             )
-        config = train_config(chosen.pop("preset"), chosen.pop("method"), **chosen)
+        made = images.kind.made(chosen.pop("preset"), chosen.pop("method"), **chosen)
+        config = images.with_length(made)
         setting = ", ".join(f"{name}={shown(getattr(config, name))}" for name in over)
         if setting in settings:
             raise SincutError(f"{setting} is asked for twice; give every value once")
@@ -224,40 +206,57 @@ def _grid(
 
 
 def _paper_settings(
-    preset: str, method: str | None, changes: dict[str, Any]
-) -> list[tuple[str, PairConfig]]:
-    """The base and one change in it each.
+    images: TrialImages, preset: str, method: str | None, changes: dict[str, Any]
+) -> list[tuple[str, TrainConfig]]:
+    """The base and one change in it each, and other methods beside.
 
     What is compared is set here whatever the preset has: ``draft`` has no identity loss and 64
     patches.
     """
+    kind, paper = images.kind, images.kind.paper
     if method not in (None, "cut"):
         raise SincutError(
             f"--paper stands on the method cut, got --method {method}; try without it"
         )
     for name in changes:
-        if name in _PAPER_BASE:
+        if name in paper.base:
             raise SincutError(
                 f"--paper sets {name} itself, got {name}={shown(changes[name])}; try without it, "
                 f"or --over {name}=… instead of --paper"
             )
-    base = train_config(preset, "cut", **{**_PAPER_PLAIN, **changes, **_PAPER_BASE})
+
+    def made(method: str, values: Mapping[str, Any]) -> TrainConfig:
+        """With figures on the way, whose number follows from the length."""
+        given = {"evaluate_every": 1, **paper.plain, **changes, **values}
+        config = images.with_length(kind.made(preset, method, **given))
+        if "evaluate_every" in changes:
+            return config
+        return config.replaced(evaluate_every=max(config.steps // _PAPER_MEASUREMENTS, 1))
+
+    base = made("cut", paper.base)
+    _check_paper(base)
+    changed = {**paper.changes, LAST_LAYER: {"layers": base.layers[-1:]}}
+    settings = [(setting, base.replaced(**change)) for setting, change in changed.items()]
+    negatives = {name: paper.base[name] for name in ("negatives", "patches")}
+    return settings + [(setting, made(name, negatives)) for setting, name in paper.methods.items()]
+
+
+def _check_paper(base: TrainConfig) -> None:
+    """Refuse layers and crops in which there is not enough to compare."""
     if len(base.layers) < 2:
         raise SincutError(
             f"--paper compares all layers with the last one, got layers={shown(base.layers)}; "
-            "try --set layers=0,2,4"
+            f"try --set layers={kind_of(base).paper.layers}"
         )
-    positions = (base.crop // 2**base.downsamplings) ** 2
+    values = base.to_dict()
+    crop, halvings = values["crop"], values.get("downsamplings", 2)  # a ResNet always has two
+    positions = (crop // 2**halvings) ** 2
     if positions < base.patches:
         raise SincutError(
-            f"--paper compares up to 255 negatives, and a crop of {base.crop} pixels has "
+            f"--paper compares up to 255 negatives, and a crop of {crop} pixels has "
             f"{positions} positions in G's deeper layers; try --set crop="
-            f"{max(16 * 2**base.downsamplings, base.tile)}"
+            f"{max(16 * 2**halvings, values.get('tile', 0))}"
         )
-    if "evaluate_every" not in changes:
-        base = base.replaced(evaluate_every=max(base.steps // _PAPER_MEASUREMENTS, 1))
-    changed = {**PAPER_CHANGES, PAPER_LAST_LAYER: {"layers": base.layers[-1:]}}
-    return [(setting, base.replaced(**change)) for setting, change in changed.items()]
 
 
 def _folder_name(number: int, setting: str, seed: int) -> str:
@@ -271,7 +270,7 @@ def resolved_plan(plan: AblationPlan) -> AblationPlan:
 
     Each trial by itself could find another precision, and then they could not be compared.
     """
-    found: dict[tuple[str, str], PairConfig] = {}
+    found: dict[tuple[str, str], TrainConfig] = {}
     trials = []
     for trial in plan.trials:
         wanted = trial.config.device, trial.config.precision

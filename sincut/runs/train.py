@@ -220,7 +220,7 @@ def _subject(
         subject = folders = FolderSubject.read(content, style, held_out, tell, skip_bad=skip_bad)
         config = folders.with_length(config, processes.count)
     else:
-        _refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
+        refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
         assert style is not None
         subject = PairSubject.read(Path(content), Path(style), tell)
     if config.evaluate_every and processes.leads:
@@ -304,7 +304,8 @@ def _fresh_config(
     return train_config(preset or default_preset(device), method or "sincut", **changes)
 
 
-def _refuse_folder_options(**given: bool) -> None:
+def refuse_folder_options(**given: bool) -> None:
+    """Refuse options that a pair has no use for, by name and whether they are given."""
     for name, is_given in given.items():
         if is_given:
             raise SincutError(

@@ -28,10 +28,8 @@ from sincut.ablation import ablate as ablation
 from sincut.ablation import page as ablation_page
 from sincut.ablation.ablate import Ablation, ablate
 from sincut.ablation.folder import outcomes_of, read_plan
+from sincut.ablation.kinds import PAIR
 from sincut.ablation.page import (
-    CELL,
-    FIGURE_NAMES,
-    PAPER_NOTES,
     _groups,
     averages,
     csv_table,
@@ -65,6 +63,8 @@ SMALL: dict[str, Any] = {
     "steps": 2, "warm_steps": 0, "correction": False, "tile": 16, "crop": 16,
     "checkpoint_every": 1, "preview_every": 0,
 }  # fmt: skip
+FIGURE_NAMES = ("S1", "S2", "S2/floor", "S3", "C1", "C2")
+CELL = 320
 GRID: dict[str, Any] = {"patches": ["16", "8"]}
 
 
@@ -105,6 +105,10 @@ def refusal(*arguments: Any, **options: Any) -> str:
     with pytest.raises(SincutError) as caught:
         ablate(*arguments, **options)
     return str(caught.value)
+
+
+def leading(content: Pixels, style: Pixels) -> list[tuple[str, Pixels]]:
+    return [("content", content), ("style", style)]
 
 
 def names(found: Ablation) -> list[str]:
@@ -284,7 +288,7 @@ def test_figures_are_those_of_evaluate(made: Ablation, images: tuple[Path, Path]
     assert names(made) == [f"patches={p}, seed {s}" for p in (16, 8) for s in (0, 1)]
     results = [it.folder / "result.png" for it in made.outcomes]
     measured = sincut.evaluate(*images, results).outputs
-    assert [it.figures for it in made.outcomes] == [measured[str(path)] for path in results]
+    assert [it.figures for it in made.outcomes] == [asdict(measured[str(path)]) for path in results]
     assert len({path.read_bytes() for path in results}) == 4
 
     with open(made.folder / "table.csv", newline="") as file:
@@ -316,7 +320,7 @@ def test_what_is_kept_of_a_trial(made: Ablation) -> None:
         assert kept >= {"model.safetensors", "log.jsonl", "previews", "result.png", "figures.json"}
         small = decode_picture(it.folder / "thumbnail.png").rgb
         np.testing.assert_array_equal(
-            small, thumbnail(decode_picture(it.folder / "result.png").rgb)
+            small, thumbnail(decode_picture(it.folder / "result.png").rgb, CELL)
         )
         assert "state.safetensors" not in kept
         config = json.loads((it.folder / "config.json").read_text())["config"]
@@ -331,7 +335,7 @@ def test_the_sheet(made: Ablation, images: tuple[Path, Path]) -> None:
     content, style = (decode_picture(path).rgb for path in images)
     plan = read_plan(made.folder)
     assert plan is not None
-    again, corners = sheet(content, style, plan, made.outcomes)
+    again, corners = sheet(leading(content, style), plan, made.outcomes)
     np.testing.assert_array_equal(pixels, again)
     pictures = [content, style]
     pictures += [decode_picture(it.folder / "result.png").rgb for it in made.outcomes]
@@ -355,7 +359,8 @@ def a_plan(
         for setting in settings
         for seed in range(seeds)
     )
-    return AblationPlan("1", image, RunImage("b|<i>.png", 1, 1, "1"), paper, ("patches",), trials)
+    images = {"content": image, "style": RunImage("b|<i>.png", 1, 1, "1")}
+    return AblationPlan("1", images, paper, ("patches",), trials)
 
 
 def test_a_sheet_of_large_pictures_and_of_what_is_missing(tmp_path: Path) -> None:
@@ -365,15 +370,15 @@ def test_a_sheet_of_large_pictures_and_of_what_is_missing(tmp_path: Path) -> Non
     content, result = (random.integers(0, 256, (400, 800, 3), dtype=np.uint8) for _ in range(2))
     small = Image.fromarray(result)
     small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
-    np.testing.assert_array_equal(thumbnail(result), np.asarray(small))
+    np.testing.assert_array_equal(thumbnail(result, CELL), np.asarray(small))
     small.save(tmp_path / "one" / "thumbnail.png")
-    figures = Figures(0, 0, 0, 0, 0, 0)
+    figures = asdict(Figures(0, 0, 0, 0, 0, 0))
     outcomes = [
         Outcome(plan.trials[0], tmp_path / "one", figures),
         Outcome(plan.trials[1], tmp_path / "two", failure="diverged"),
         Outcome(plan.trials[2], tmp_path / "three"),
     ]
-    pixels, corners = sheet(content, content[:50, :50], plan, outcomes)
+    pixels, corners = sheet(leading(content, content[:50, :50]), plan, outcomes)
     assert len({top for _, top in corners}) == 2  # four in a row: a single seed needs no columns
     left, top = corners[2]
     np.testing.assert_array_equal(pixels[top : top + 160, left : left + 320], np.asarray(small))
@@ -411,8 +416,8 @@ def test_pictures_that_somebody_removed(
     plan = read_plan(place)
     assert plan is not None
     content, style = (decode_picture(path).rgb for path in images)
-    pixels, corners = sheet(content, style, plan, found.outcomes)
-    before, places = sheet(content, style, plan, made.outcomes)
+    pixels, corners = sheet(leading(content, style), plan, found.outcomes)
+    before, places = sheet(leading(content, style), plan, made.outcomes)
     np.testing.assert_array_equal(decode_picture(place / "sheet.png").rgb, pixels)
 
     def cell(picture: Pixels, corner: tuple[int, int]) -> Pixels:
@@ -428,8 +433,7 @@ def test_pictures_that_somebody_removed(
 
 
 def test_names_of_figures_in_their_order() -> None:
-    assert tuple(FIGURES) == tuple(field.name for field in fields(Figures))
-    assert FIGURE_NAMES == ("S1", "S2", "S2/floor", "S3", "C1", "C2")
+    assert PAIR.figures == tuple(FIGURES) == tuple(field.name for field in fields(Figures))
 
 
 HOSTILE = "a`b`\n# <img src=x>|*c*\\[d](e)\udcff.png"
@@ -476,7 +480,7 @@ def test_hostile_file_names(made: Ablation, images: tuple[Path, Path], tmp_path:
 
 def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
     plan = a_plan(tmp_path, ["one", "two"], seeds=3)
-    values = [Figures(*(float(k + n) for k in range(6))) for n in (0, 1, 5)]
+    values = [asdict(Figures(*(float(k + n) for k in range(6)))) for n in (0, 1, 5)]
     outcomes = [
         Outcome(trial, tmp_path, figures)
         for trial, figures in zip(plan.trials[:3], values, strict=True)
@@ -488,9 +492,9 @@ def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
     ]
     first, second = averages(outcomes)
     assert (first.setting, first.seeds, first.finished) == ("one", 3, 3)
-    assert first.mean == Figures(2, 3, 4, 5, 6, 7)
+    assert first.mean == asdict(Figures(2, 3, 4, 5, 6, 7))
     assert first.spread is not None
-    assert astuple(first.spread) == pytest.approx((7**0.5,) * 6)
+    assert tuple(first.spread.values()) == pytest.approx((7**0.5,) * 6)
     assert (second.seeds, second.finished, second.mean, second.spread) == (3, 1, values[0], None)
     lines = markdown_tables(plan, outcomes).splitlines()
     assert lines[0] == "# Ablation: a.png in the look of b\\|\\<i\\>.png"
@@ -550,7 +554,7 @@ def test_curves_of_two_settings_in_one_chart(tmp_path: Path, made: Ablation) -> 
 
     text = page(plan, outcomes)
     assert "<h1>Ablation: a.png in the look of b|&lt;i&gt;.png</h1>" in text
-    assert PAPER_NOTES.replace("'", "&#x27;") in text
+    assert PAIR.paper.notes.replace("'", "&#x27;") in text
     assert '<img src="sheet.png"' in text
     data = re.search(r'id="charts">(.*?)</script>', text)
     assert data is not None
@@ -995,7 +999,7 @@ def test_two_processes_share_the_trials(
     for ours, theirs in zip(found.outcomes, made.outcomes[::2], strict=True):
         assert ours.figures is not None
         assert theirs.figures is not None
-        assert astuple(ours.figures) == pytest.approx(astuple(theirs.figures), rel=1e-3)
+        assert ours.figures == pytest.approx(theirs.figures, rel=1e-3)
     with open(place / "table.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["finished"] * 2 + ["1 of 1 finished"] * 2
@@ -1096,4 +1100,4 @@ def test_json_records_name_their_trial(
         record["event"] for record in records
     }
     assert made.outcomes[0].figures is not None
-    assert records[-1]["figures"] == asdict(made.outcomes[0].figures)
+    assert records[-1]["figures"] == made.outcomes[0].figures
