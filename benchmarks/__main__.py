@@ -180,6 +180,25 @@ def train_step(
             write_result(target, device, rows)
 
 
+@main.command("folder-step")
+@device_option
+@click.option("--size", type=click.IntRange(32), default=256, show_default=True, help="Of crops.")
+@click.option("--channels", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), help="Turns of every method.")
+@json_option
+def folder_step(
+    device: str, size: int, channels: int, rounds: int | None, target: Path | None
+) -> None:
+    """A step on two folders: ours against CUT, FastCUT and CycleGAN, written out literally."""
+    from benchmarks.folder_step import measure
+    from benchmarks.record import print_table, write_result
+
+    rows = measure(device, size=size, channels=channels, rounds=rounds)
+    print_table(rows)
+    if target is not None:
+        write_result(target, device, rows)
+
+
 @main.command("time-to-quality")
 @device_option
 @presets_option("draft; on CUDA paper")
@@ -315,6 +334,7 @@ def parts(device: str, output: Path) -> dict[str, tuple[str, list[str]]]:
         "changes": ("train-step-changes.json", ["train-step", "--changes", *changed]),
         "translate": ("translate.json", ["translate", "--fewer", *channels]),
         "train-step": ("train-step.json", ["train-step"]),
+        "folder-step": ("folder-step.json", ["folder-step"]),
         "paper-to-quality": ("paper-to-quality", ["time-to-quality", *_PAPER, "--minutes", "2"]),
         "aot": ("aot.json", ["aot"]),
     }

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,11 +105,21 @@ def instance_norm(image: Tensor) -> Tensor:
         normed = F.batch_norm(places, mean.flatten(), variance.flatten(), eps=NORM_EPSILON)
         return normed.view_as(image)
     image = image.contiguous(memory_format=torch.channels_last)
-    each = [
-        F.batch_norm(image[i : i + 1], None, None, training=True, eps=NORM_EPSILON)
-        for i in range(len(image))
-    ]
+    # The gradient of parts of a split is put together once, that of slices one by one.
+    images = torch.split(image, 1) if len(image) > 1 else (image,)
+    each = [F.batch_norm(one, None, None, training=True, eps=NORM_EPSILON) for one in images]
     return each[0] if len(each) == 1 else torch.cat(each)
+
+
+def mirrored_border(image: Tensor, width: int) -> Tensor:
+    """The image with its mirror beyond it.
+
+    On a CPU autocast would take it to float32 and, for the convolution behind, back.
+    """
+    kind = image.device.type
+    rounded = torch.is_autocast_enabled(kind)
+    with torch.autocast(kind, enabled=False) if rounded else nullcontext():
+        return F.pad(image, (width,) * 4, mode="reflect")
 
 
 def not_rounded(image: Tensor) -> Tensor:
@@ -146,7 +158,7 @@ class Convolution(Layer):
         """(N, C_in, H, W) → (N, C_out, H', W')."""
         padding = self.padding
         if self.border == "reflect":
-            image, padding = F.pad(image, (padding,) * 4, mode="reflect"), 0
+            image, padding = mirrored_border(image, padding), 0
         return F.conv2d(image, self.weight, self.bias, self.stride, padding)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
@@ -195,15 +207,10 @@ class Halving(Layer):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C, H, W) → (N, C, ⌈H/2⌉, ⌈W/2⌉)."""
-        return self._halved(F.pad(image, (1, 1, 1, 1), mode="reflect"))
-
-    def _halved(self, image: Tensor) -> Tensor:
-        if image.is_cuda:  # the same as means of means; cuDNN's depthwise kernels are slow
-            return F.avg_pool2d(F.avg_pool2d(image, 2, stride=1), 2, stride=2)
-        taps = torch.tensor([1.0, 2.0, 1.0], dtype=image.dtype) / 4
-        channels = image.shape[1]
-        filters = (taps[:, None] * taps).expand(channels, 1, 3, 3)
-        return F.conv2d(image, filters, stride=2, groups=channels)
+        if image.is_cuda or not image.requires_grad:
+            return _halved(image)
+        halved: Tensor = _Halved.apply(image)  # type: ignore[no-untyped-call]
+        return halved
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As :meth:`Layer.reads`."""
@@ -215,7 +222,62 @@ class Halving(Layer):
 
     def windowed(self, image: Tensor, rows: Piece, columns: Piece) -> Tensor:
         """As :meth:`Layer.windowed`."""
-        return self._halved(self.bordered(image, rows, columns, "reflect"))
+        return _filtered(self.bordered(image, rows, columns, "reflect"))
+
+
+def _halved(image: Tensor) -> Tensor:
+    """What :class:`Halving` gives."""
+    return _filtered(mirrored_border(image, 1))
+
+
+def _filtered(image: Tensor) -> Tensor:
+    """Halved, of an image with its border of one pixel."""
+    if image.is_cuda:  # the same as means of means; cuDNN's depthwise kernels are slow
+        return F.avg_pool2d(F.avg_pool2d(image, 2, stride=1), 2, stride=2)
+    taps = torch.tensor([1.0, 2.0, 1.0], dtype=image.dtype) / 4
+    channels = image.shape[1]
+    filters = (taps[:, None] * taps).expand(channels, 1, 3, 3)
+    return F.conv2d(image, filters, stride=2, groups=channels)
+
+
+class _Halved(torch.autograd.Function):
+    """Halving whose gradient on a CPU is not the depthwise convolution's, which is slow in bf16."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        ctx.sides = image.shape[2:]
+        return _halved(image)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        spread: Tensor = _Spread.apply(gradient, *ctx.sides)  # type: ignore[no-untyped-call]
+        return spread
+
+
+class _Spread(torch.autograd.Function):
+    """The adjoint of halving: position 2i gets ½ of gradient i, 2i + 1 gets ¼ of i and of i + 1.
+
+    Along both axes, so it is an interpolation. What falls on the mirror is added to what it shows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, height: int, width: int) -> Tensor:
+        odd = height % 2, width % 2
+        # Behind the last position of an even side there is nothing.
+        gradient = F.pad(gradient / 4, (0, 1 - odd[1], 0, 1 - odd[0]))
+        sides = [2 * side - 1 for side in gradient.shape[2:]]
+        spread = F.interpolate(gradient, sides, mode="bilinear", align_corners=True)
+        spread = spread[..., :height, :width]
+        for axis in (2, 3):
+            spread.select(axis, 1).add_(spread.select(axis, 0), alpha=0.5)
+            if odd[axis - 2]:
+                spread.select(axis, -2).add_(spread.select(axis, -1), alpha=0.5)
+        return spread
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        halved: Tensor = _Halved.apply(gradient)  # type: ignore[no-untyped-call]
+        return halved, None, None
 
 
 class Doubling(Layer):

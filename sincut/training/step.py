@@ -228,17 +228,19 @@ def contrastive_terms(
         draws.positions(config.patches, feature[0, 0].numel(), POSITIONS + layer, sets=2)
         for layer, feature in enumerate(keys)
     ]
+    # Of x and, where G saw it, of y. The gradient of parts of a split is put together once.
+    queries_of, keys_of = (
+        list(zip(*(torch.split(feature, made.count) for feature in features), strict=True))
+        for features in (queries, keys)
+    )
     nce = []
-    for batch, (name, weight, part) in enumerate(
-        (
-            ("NCE_x", config.lambda_x, slice(made.count)),
-            ("NCE_y", config.lambda_y, slice(made.count, None)),
-        )
+    for batch, (name, weight) in enumerate(
+        (("NCE_x", config.lambda_x), ("NCE_y", config.lambda_y))
     ):
         if weight > 0:
             found.terms[name] = _patch_nce(
-                [feature[part] for feature in queries],
-                [feature[part] for feature in keys],
+                queries_of[batch],
+                keys_of[batch],
                 [where[batch] for where in positions],
                 state,
                 name,

@@ -121,7 +121,7 @@ def test_all_refuses_parts_that_it_does_not_have(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == (
         "Error: --part must be one of profile, draft-to-quality, patch-nce, plot, crops, changes, "
-        "translate, train-step, aot, got nothing; try --part crops"
+        "translate, train-step, folder-step, aot, got nothing; try --part crops"
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sincut.models.patchgan import PatchDiscriminator
 from sincut.models.resnet import ResnetGenerator
-from sincut.models.resnet_layers import Doubling, Halving, instance_norm
+from sincut.models.resnet_layers import Convolution, Doubling, Halving, instance_norm
 
 LAYOUTS = {"rows": torch.contiguous_format, "channels": torch.channels_last}
 
@@ -54,6 +57,35 @@ def test_halving_is_the_filter(size: tuple[int, int]) -> None:
     # As it is computed on CUDA.
     means = F.avg_pool2d(F.avg_pool2d(padded, 2, stride=1), 2, stride=2)
     assert torch.allclose(means, expected)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (5, 2), (2, 3)])
+def test_halving_has_the_filters_gradients(size: tuple[int, int]) -> None:
+    image = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Halving(), image)
+    assert torch.autograd.gradgradcheck(Halving(), image)
+
+
+@pytest.mark.parametrize("layer", [Convolution(4, 4, 3, border="reflect"), Halving(), Doubling()])
+def test_borders_and_blurs_stay_in_bf16(layer: nn.Module) -> None:
+    """Autocast on a CPU would take them to float32, and back for the next convolution."""
+    image = torch.rand(1, 4, 8, 8).bfloat16().contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16), Types() as types:
+        layer(image)
+    assert types.made == {torch.bfloat16}
+
+
+class Types(TorchDispatchMode):
+    """Within it the types of all tensors that are made are taken down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.made.add(result.dtype)
+        return result
 
 
 def test_doubling_is_the_published_transposed_convolution() -> None:
