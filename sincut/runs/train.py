@@ -221,7 +221,10 @@ def _subject(
         config = folders.with_length(config, processes.count)
     else:
         refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
-        assert style is not None
+        if style is None:
+            raise SincutError(
+                f"a run of a pair takes two images, got {content} alone; give the style as well"
+            )
         subject = PairSubject.read(Path(content), Path(style), tell)
     if config.evaluate_every and processes.leads:
         subject.prepare_figures()

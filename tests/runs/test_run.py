@@ -533,3 +533,9 @@ def test_a_second_signal_leaves_at_once(pair: tuple[Path, Path], tmp_path: Path)
     last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"]
     assert resume(pair, run, steps=last + 2).step == last + 2
     assert not list(run.rglob(".*.part"))
+
+
+def test_a_pair_is_not_resumed_with_one_image(pair: tuple[Path, Path], tiny_run: Path) -> None:
+    assert refusal(pair[0], None, tiny_run, resume=True) == (
+        f"a run of a pair takes two images, got {pair[0]} alone; give the style as well"
+    )
