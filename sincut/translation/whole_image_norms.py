@@ -111,7 +111,7 @@ class Moments:
 
 
 class WholeImageNorms:
-    """A ResNet as an operator on one image: :class:`sincut.translation.tiles.Operator`.
+    """A ResNet as an operator on one image: :class:`sincut.translation.operators.Operator`.
 
     Args:
         height, width: of the image.
@@ -189,7 +189,7 @@ class WholeImageNorms:
         self._norms.clear()
 
     def forget(self) -> None:
-        """As :class:`sincut.translation.tiles.Operator` says; nothing could be made anew."""
+        """As :class:`sincut.translation.operators.Operator` says; nothing could be made anew."""
 
     # ---------------------------------------------------------------------------- what they take
 
