@@ -339,11 +339,6 @@ class ResnetSettings(Config):
 
     channels: int = option(64, "of G at full resolution (published)", low=1, high=1024)
     blocks: int = option(9, "residual blocks of G (published: 9, or 6)", low=1, high=64)
-    correction: bool = option(
-        False,
-        "G's output is a correction to an affine map of the input's colours that starts as the "
-        "transfer from the one folder to the other (ours)",
-    )
     discriminator_channels: int = option(
         64, "of D at full resolution (published)", low=1, high=1024
     )

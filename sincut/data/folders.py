@@ -24,7 +24,7 @@ from sincut.compute.memory import free_memory
 from sincut.compute.processes import ALONE, Processes
 from sincut.config.parts import FolderSettings
 from sincut.config.training import FolderConfig, TrainConfig
-from sincut.data.colour_transfer import affine_transfer, transfer_table
+from sincut.data.colour_transfer import transfer_table
 from sincut.data.image_folder import ImageFolder, Pixels, decoded
 from sincut.data.matching import recoloured
 from sincut.data.random_numbers import RandomNumbers
@@ -61,11 +61,6 @@ class Folders:
         """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
         assert isinstance(config, FolderConfig)
         return FolderFeed(self, config, warm=warm, processes=processes)
-
-    def colours(self) -> tuple[Tensor, Tensor]:
-        """The affine map of colours in [-1, 1] from content to style: (3, 3) and (3,) float32."""
-        matrix, offset = affine_transfer(*self.mosaics)
-        return torch.from_numpy(matrix).float(), torch.from_numpy(offset).float()
 
     @cached_property
     def mosaics(self) -> tuple[Pixels, Pixels]:

@@ -41,7 +41,3 @@ class TrainingData(Protocol):
         Each of several ``processes`` gets its own part of a step's.
         """
         ...
-
-    def colours(self) -> tuple[Tensor, Tensor]:
-        """The affine map of colours in [-1, 1] from content to style: (3, 3) and (3,) float32."""
-        ...

@@ -10,7 +10,7 @@ from sincut.errors import SincutError
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
 from sincut.models.patchgan import PatchDiscriminator
-from sincut.models.resnet import CorrectingResnetGenerator, ResnetGenerator
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
 from sincut.models.stylegan2_discriminator import TextureDiscriminator, TileDiscriminator
 
@@ -18,15 +18,13 @@ ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "stylegan2": StyleGAN2Generator,
     "stylegan2-correcting": ColourCorrectingGenerator,
     "resnet": ResnetGenerator,
-    "resnet-correcting": CorrectingResnetGenerator,
 }
 
 
 def generator_of(config: TrainConfig) -> Generator:
     """A new generator as its settings ask for it."""
     if isinstance(config, FolderConfig):
-        of_folders = CorrectingResnetGenerator if config.correction else ResnetGenerator
-        return of_folders(config.channels, config.blocks)
+        return ResnetGenerator(config.channels, config.blocks)
     assert isinstance(config, PairConfig)
     kind = ColourCorrectingGenerator if config.correction else StyleGAN2Generator
     return kind(config.channels, config.blocks, config.downsamplings)

@@ -148,16 +148,12 @@ class ResnetGenerator(Generator):
         layers: Collection[int] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         """As :meth:`Generator.generate`; there is no noise, and the sides are at least 8 pixels."""
-        source = image
-        image, passed = self._encode(source, layers)
+        image, passed = self._encode(image, layers)
         for up in (self.up1, self.up2):
             image = F.relu_(instance_norm(up(self.doubling(image))))
-        image = self.ended(self.last(image), source)
+        # In bf16 the steps near ±1 would show.
+        image = torch.tanh(not_rounded(self.last(image)))
         return image, [passed[layer] for layer in sorted(layers)]
-
-    def ended(self, features: Tensor, source: Tensor) -> Tensor:
-        """The output, from what the last layer gives and the input's pixels, (N, 3, H, W) both."""
-        return torch.tanh(not_rounded(features))  # in bf16 the steps near ±1 would show
 
     def _encode(
         self, image: Tensor, layers: Collection[int], stop: int | None = None
@@ -183,29 +179,3 @@ class ResnetGenerator(Generator):
             if stop == layer:
                 break
         return image, passed
-
-
-class CorrectingResnetGenerator(ResnetGenerator):
-    """A ResNet whose output is a correction to an affine map of the input's colours (ours).
-
-    It starts as the transfer of colours from content to style, with all of the input's detail, so
-    that a small network need not learn to copy first. The output may leave [-1, 1].
-    """
-
-    def __init__(
-        self, channels: int, blocks: int = 9, *, blur_down: bool = True, blur_up: bool = True
-    ) -> None:
-        super().__init__(channels, blocks, blur_down=blur_down, blur_up=blur_up)
-        self.colours = nn.Parameter(torch.eye(3)[:, :, None, None].clone())
-        self.offset = nn.Parameter(torch.zeros(3))
-
-    def ended(self, features: Tensor, source: Tensor) -> Tensor:
-        """As :meth:`ResnetGenerator.ended`."""
-        with torch.autocast(source.device.type, enabled=False):  # bf16 would show as bands
-            return F.conv2d(source, self.colours, self.offset) + not_rounded(features)
-
-    @torch.no_grad()
-    def set_colours(self, matrix: Tensor, offset: Tensor) -> None:
-        """Start from this affine map of colours in [-1, 1]: matrix (3, 3), offset (3,)."""
-        self.colours.copy_(matrix[:, :, None, None])
-        self.offset.copy_(offset)

@@ -21,7 +21,6 @@ from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
 from sincut.models.model_file import _part, save_tensors
 from sincut.models.projector import PatchProjector
-from sincut.models.resnet import CorrectingResnetGenerator
 from sincut.models.stylegan2 import ColourCorrectingGenerator
 
 STATE_FILE = "state.safetensors"
@@ -159,9 +158,9 @@ def new_state(data: TrainingData, config: TrainConfig) -> State:
     """
     state = initial_state(config)
     generators = state.generator, state.averaged_generator
-    kinds = ColourCorrectingGenerator, CorrectingResnetGenerator
-    correcting = [each for each in generators if isinstance(each, kinds)]
+    correcting = [each for each in generators if isinstance(each, ColourCorrectingGenerator)]
     if correcting:
+        assert isinstance(data, Pair)
         matrix, offset = data.colours()
         for generator in correcting:
             generator.set_colours(matrix, offset)

@@ -43,6 +43,7 @@ from sincut.models.resnet_layers import (
     Convolution,
     Layer,
     Piece,
+    not_rounded,
     pieces,
 )
 from sincut.translation.network import Network, device_bytes
@@ -170,14 +171,14 @@ class WholeImageNorms:
             self._find_decoder_norms(side, on_window)
 
     def __call__(self, image: Tensor, tile: Tile) -> Tensor:
-        """The tile, (1, 3, rows, columns) float32."""
+        """The tile, (1, 3, rows, columns) float32; ``image`` tells nothing that is not known."""
         if self._whole is not None:
             rows, columns = tile.rows, tile.columns
             return self._whole[..., rows.start : rows.stop, columns.start : columns.stop]
         with self._precision():
-            features = self._decoded(self.generator.decoder, tile)
-            source = image[..., tile.rows.core, tile.columns.core].to(self.dtype)
-            return self.generator.ended(features, source).to(self.dtype)
+            return torch.tanh(not_rounded(self._decoded(self.generator.decoder, tile))).to(
+                self.dtype
+            )
 
     def close(self) -> None:
         """Give back what preparing took."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sincut.models.patchgan import PatchDiscriminator
-from sincut.models.resnet import CorrectingResnetGenerator, ResnetGenerator
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.resnet_layers import Convolution, Doubling, Halving, instance_norm
 
 LAYOUTS = {"rows": torch.contiguous_format, "channels": torch.channels_last}
@@ -141,19 +141,3 @@ def test_batches_do_not_mix() -> None:
     together = generator(images)
     for index in range(3):
         assert torch.allclose(generator(images[index : index + 1]), together[index], atol=1e-6)
-
-
-def test_a_correcting_generator_starts_as_a_transfer_of_colours() -> None:
-    torch.manual_seed(0)
-    generator, image = CorrectingResnetGenerator(4, 1), torch.rand(1, 3, 16, 16) * 2 - 1
-    matrix, offset = (
-        torch.tensor([[0.5, 0.1, 0], [0, 1, 0], [0, 0, 0.2]]),
-        torch.tensor([0.1, 0, 0]),
-    )
-    generator.set_colours(matrix, offset)
-    expected = torch.einsum("ij,njhw->nihw", matrix, image) + offset[:, None, None]
-    # The last layer's weights are small.
-    assert (generator(image) - expected).abs().max() < 0.3
-    with torch.no_grad():
-        generator.last.weight.zero_()
-    assert torch.allclose(generator(image), expected, atol=1e-6)

@@ -23,7 +23,7 @@ from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import as_depth
 from sincut.models.model_file import load_generator, save_model
-from sincut.models.resnet import CorrectingResnetGenerator, ResnetGenerator
+from sincut.models.resnet import ResnetGenerator
 from sincut.translation.operators import PixelRows
 from sincut.translation.pixels import as_network
 from sincut.translation.plan import Plan
@@ -41,17 +41,13 @@ KINDS: list[dict[str, Any]] = [
     {"blur_up": False},
     {"blur_down": False, "blur_up": False, "blocks": 2},
     {"blocks": 6},
-    {"correcting": True},
 ]
 
 
-def trained_like(
-    channels: int = 4, blocks: int = 3, *, correcting: bool = False, **kinds: bool
-) -> ResnetGenerator:
+def trained_like(channels: int = 4, blocks: int = 3, **kinds: bool) -> ResnetGenerator:
     """A generator whose weights are large enough for every norm to matter."""
     torch.manual_seed(1)
-    kind = CorrectingResnetGenerator if correcting else ResnetGenerator
-    generator = kind(channels, blocks, **kinds).eval().requires_grad_(False)
+    generator = ResnetGenerator(channels, blocks, **kinds).eval().requires_grad_(False)
     for parameter in generator.parameters():
         if parameter.ndim == 4:
             torch.nn.init.xavier_normal_(parameter, gain=0.7)
@@ -94,8 +90,7 @@ def in_tiles(
     output = torch.full((1, 3, height, width), torch.nan, dtype=operator.dtype)
     for each in tiles(height, width, tile or side, 0, 1):
         rows, columns = each.rows, each.columns
-        window = rgb[rows.start : rows.stop, columns.start : columns.stop]
-        made = operator(as_network(torch.from_numpy(window)), each)
+        made = operator(torch.empty(0), each)
         output[..., rows.start : rows.stop, columns.start : columns.stop] = made
     operator.close()
     return output
