@@ -34,6 +34,7 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions
 from sincut.compute.memory import memory_in_use, peak_memory
 from sincut.compute.precision import resolved
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.presets import folder_config
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.random_numbers import RandomNumbers
@@ -163,7 +164,7 @@ class Prepared:
     y: Tensor
     waited: float = 0.0
 
-    def feed(self, config: TrainConfig, *, warm: bool) -> Prepared:
+    def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> Prepared:
         """As :meth:`TrainingData.feed`."""
         return self
 
