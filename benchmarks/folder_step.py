@@ -34,6 +34,7 @@ from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.devices import convolutions
 from sincut.compute.memory import memory_in_use, peak_memory
 from sincut.compute.precision import resolved
+from sincut.compute.processes import ALONE, Processes
 from sincut.config.presets import folder_config
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.random_numbers import RandomNumbers
@@ -47,6 +48,9 @@ STEPS = {"cpu": 1, "cuda": 40}  # timed in a round
 # Not timed, at the start of a round: on CUDA both kinds are recorded.
 BEFORE = {"cpu": 0, "cuda": 6 * EAGER_CALLS}
 ALLOWED = {"fp32": 1e-4, "bf16": 5e-2}  # relative difference of a term
+# Adam's first step takes signs of whatever is far above its ε, of rounding, too, and G's terms come
+# after D's step: for the comparison D's ε is above what rounding does to a gradient.
+_EPSILON = 1e-4
 # Networks start so weak that all logits are 0 and all rows alike; they are compared as strong as
 # trained ones: Xavier's gain is 0.7 then, not 0.02.
 _STRONGER = 35.0
@@ -163,7 +167,7 @@ class Prepared:
     y: Tensor
     waited: float = 0.0
 
-    def feed(self, config: TrainConfig, *, warm: bool) -> Prepared:
+    def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> Prepared:
         """As :meth:`TrainingData.feed`."""
         return self
 
@@ -231,12 +235,14 @@ def check(jobs: Sequence[Job]) -> None:
         number = next(n for n in range(64) if kind_of(n, reference.config).mirrored == mirrored)
         literal = LiteralCut(reference.config)
         _strengthen(literal.networks())
+        literal.optimizers["discriminator"].param_groups[0]["eps"] = _EPSILON
         draws = RandomNumbers(0, torch.tensor(number, device=reference.device))
         with convolutions("fp32"):
             expected = literal.step(*reference.images(), draws, mirrored=mirrored)
         for job in ours:
             method = Ours(job)
             _strengthen(method.state.networks())
+            method.state.optimizers["discriminator"].param_groups[0]["eps"] = _EPSILON
             method.state.step = number
             found: dict[str, float] = {}
             train(
