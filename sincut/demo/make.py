@@ -20,7 +20,7 @@ from sincut.runs.folder import REPORT_FILE
 from sincut.runs.train import RunResult, train
 from sincut.translation.translate import translate
 
-_SIZE = 240, 180  # pixels of an image of the folders
+_SIZE = 256, 192  # pixels of an image of the folders
 _TRAINED, _TESTED = 20, 6  # images of each kind
 
 
