@@ -531,11 +531,12 @@ def finish_query(  # type: ignore[no-untyped-def]
     key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
     query_inverse = tl.load(query_inverse_ptr + row, mask=exists, other=0.0)
     key_inverse = tl.load(key_inverse_ptr + row, mask=exists, other=0.0)
-    query_unit = query * (_inverse_norm(query, 0.0) if LENGTHENED else query_inverse)[:, None]
-    query = query * query_inverse[:, None]
     key = key * key_inverse[:, None]
     gradient = (sums / total[:, None] - miss[:, None] * key) * inverse_temperature
-    gradient = gradient - tl.sum(gradient * query, axis=1)[:, None] * query_unit
+    # The row itself is kept, not it and its multiples: registers are few.
+    along = tl.sum(gradient * query, axis=1) * query_inverse
+    along *= _inverse_norm(query, 0.0) if LENGTHENED else query_inverse
+    gradient = gradient - along[:, None] * query
     tl.store(loss_ptr + row, loss, mask=exists)
     tl.store(normaliser_ptr + row, tl.log(total) + bound, mask=exists)
     tl.store(miss_ptr + row, miss, mask=exists)
@@ -574,11 +575,11 @@ def finish_key(  # type: ignore[no-untyped-def]
     key = tl.load(key_ptr + place, mask=inside, other=0.0).to(tl.float32)
     query = query * tl.load(query_inverse_ptr + row, mask=exists, other=0.0)[:, None]
     key_inverse = tl.load(key_inverse_ptr + row, mask=exists, other=0.0)
-    key_unit = key * (_inverse_norm(key, 0.0) if LENGTHENED else key_inverse)[:, None]
-    key = key * key_inverse[:, None]
     weight = tl.load(weight_ptr + row, mask=exists, other=0.0)
     gradient = (sums - weight[:, None] * query) * inverse_temperature
-    gradient = gradient - tl.sum(gradient * key, axis=1)[:, None] * key_unit
+    along = tl.sum(gradient * key, axis=1) * key_inverse
+    along *= _inverse_norm(key, 0.0) if LENGTHENED else key_inverse
+    gradient = gradient - along[:, None] * key
     tl.store(gradient_ptr + place, gradient * key_inverse[:, None], mask=inside)
 
 
@@ -713,7 +714,7 @@ def _finish_launch(plan: _Plan) -> dict[str, Any]:
 
 
 def _loss_and_gradient(
-    query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float
+    query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """loss (N,), ∂loss_i/∂q_i (N, D), log Σ_j exp(s_ij) (N,), 1 − p_ii (N,); all float32."""
     gradient = torch.empty_like(query, dtype=torch.float32)
@@ -751,7 +752,7 @@ _forward = torch.library.custom_op("sincut::patch_nce", _loss_and_gradient, muta
 
 @_forward.register_fake
 def _(
-    query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float
+    query: Tensor, key: Tensor, temperature: float, groups: int, epsilon: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     row = query.new_empty((query.shape[0],), dtype=torch.float32)
     gradient = torch.empty_like(query, dtype=torch.float32)
@@ -766,7 +767,7 @@ def _gradient_of_keys(
     miss: Tensor,
     temperature: float,
     groups: int,
-    epsilon: float,
+    epsilon: float = 0.0,
 ) -> Tensor:
     """∂(incoming · loss)/∂k, (N, D) float32; ``normaliser`` and ``miss`` from the forward pass."""
     gradient = torch.empty_like(key, dtype=torch.float32)
@@ -808,7 +809,7 @@ def _(
     miss: Tensor,
     temperature: float,
     groups: int,
-    epsilon: float,
+    epsilon: float = 0.0,
 ) -> Tensor:
     return torch.empty_like(key, dtype=torch.float32)
 

@@ -422,8 +422,8 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     small = {name: value for name, value in TINY.items() if name != "preset"}
     monkeypatch.setitem(PRESETS, "draft", ("small", small))
-    monkeypatch.setattr("sincut.demo.render_content", lambda: render_content(96, 80))
-    monkeypatch.setattr("sincut.demo.render_style", lambda: render_style(80, 96))
+    monkeypatch.setattr("sincut.demo.make.render_content", lambda: render_content(96, 80))
+    monkeypatch.setattr("sincut.demo.make.render_style", lambda: render_style(80, 96))
     result = run("demo", "-o", tmp_path / "demo", "--steps", 2)
     assert result.exit_code == 0, result.output
     for name in ("content", "style", "result"):
