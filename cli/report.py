@@ -25,7 +25,7 @@ from sincut.units import byte_text
 @click.option(
     "--content",
     type=click.Path(path_type=Path),
-    help="The run's content, where it is neither here nor beside the run.",
+    help="The run's content, image or folder, where it is neither here nor beside the run.",
 )
 @click.option("--style", type=click.Path(path_type=Path), help="The run's style, likewise.")
 @click.option(
@@ -61,7 +61,7 @@ def report(
     """
     console = Console(quiet=quiet, as_json=as_json)
     with console.progress() as update:
-        from sincut.runs.report import report as make
+        from sincut.runs.reporting import report as make
 
         made = make(
             run,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sincut.evaluation.folders import evaluate_folders
     from sincut.inspection.inspect import inspect
     from sincut.models.model_file import load_generator
-    from sincut.runs.report import report
+    from sincut.runs.reporting import report
     from sincut.runs.train import train
     from sincut.translation.export import export
     from sincut.translation.translate import translate
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
         "export": "translation.export",
         "inspect": "inspection.inspect",
         "load_generator": "models.model_file",
-        "report": "runs.report",
+        "report": "runs.reporting",
         "train": "runs.train",
         "translate": "translation.translate",
     }

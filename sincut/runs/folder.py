@@ -233,6 +233,11 @@ def whole_lines(path: Path) -> list[str]:
     return lines
 
 
+def places_of(run: RunRecord) -> list[Path]:
+    """Where a run's images are looked for by name."""
+    return [Path(), run.folder, run.folder.resolve().parent]
+
+
 def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
     """The file of the run's ``content`` or ``style``; a run keeps names and digests, not places.
 
@@ -244,8 +249,7 @@ def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
     """
     image: RunImage = getattr(run, role)
     assert isinstance(image, RunImage)
-    places = [Path(), run.folder, run.folder.resolve().parent]
-    paths = [given] if given is not None else [place / image.name for place in places]
+    paths = [given] if given is not None else [place / image.name for place in places_of(run)]
     files = [path for path in paths if path.is_file()]
     for path in files:
         if file_digest(path) == image.sha256:

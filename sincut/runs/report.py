@@ -13,22 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from sincut.compute.devices import chosen_device
 from sincut.config.training import TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.evaluation.anchors import anchors as make_anchors
-from sincut.evaluation.evaluate import beyond_the_line, read_output
+from sincut.evaluation.evaluate import beyond_the_line
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison
 from sincut.files import check_file, check_free, write_atomically
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
-from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.pages.pictures import Embedded, exact, photograph
 from sincut.runs.commands import repeating_command
 from sincut.runs.final_colours import translated_small
-from sincut.runs.folder import REPORT_FILE, RunRecord, find_image, read_run
+from sincut.runs.folder import REPORT_FILE, RunRecord
 from sincut.runs.report_page import Contents, Crop, Measured, page
 from sincut.translation.network import Network
 from sincut.translation.tiles import TileWorker, translate_pixels, window_of
@@ -64,65 +62,6 @@ class Report:
     anchors: dict[str, dict[str, float]]
 
 
-def report(
-    run: Path | str,
-    output: Path | str | None = None,
-    *,
-    content: Path | str | None = None,
-    style: Path | str | None = None,
-    result: Path | str | None = None,
-    figures: bool | None = None,
-    device: str = "auto",
-    force: bool = False,
-    on_progress: Progress | None = None,
-) -> Report:
-    """Write the report of a run, finished or not.
-
-    Args:
-        run: the run folder.
-        output: the HTML file; ``report.html`` in the run folder by default, which is replaced.
-        content, style: the images of the run. A run keeps only their names; without these they are
-            looked for in the current folder, in the run and beside it.
-        result: a translation of the content, of its size; made here otherwise, as ``sincut
-            translate`` does by default.
-        figures: measure the result and the anchors; by default where neither image has more than
-            2 megapixels, since it takes some 12 seconds a megapixel on two cores.
-        device: where to translate: ``auto``, ``cpu`` or ``cuda``.
-        force: overwrite an ``output``.
-        on_progress: called with what is being done, and how many of how many parts are done.
-
-    Raises:
-        SincutError: no run, an image that is not the run's, an output that is there, …; nothing
-            has been written then.
-    """
-    folder = Path(run)
-    record = read_run(folder)
-    if not (folder / MODEL_FILE).is_file():
-        raise SincutError(f"{folder} has no {MODEL_FILE}; give a folder that sincut train wrote")
-    target = folder / REPORT_FILE if output is None else Path(output)
-    device = TranslateConfig(device=device).device  # refuses what is none
-    pair = [
-        find_image(record, role, None if given is None else Path(given))
-        for role, given in (("content", content), ("style", style))
-    ]
-    if output is not None:
-        _check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
-    content_pixels, style_pixels = (read_picture(path).rgb for path in pair)
-    given_result = None if result is None else read_output(result, content_pixels, [])
-    model = load_model(folder)
-    return write_report(
-        record,
-        target,
-        model.generator.to(chosen_device(device)),
-        content_pixels,
-        style_pixels,
-        step=model.header["step"],
-        result=given_result,
-        figures=figures,
-        on_progress=on_progress,
-    )
-
-
 def write_report(
     record: RunRecord,
     target: Path,
@@ -135,7 +74,9 @@ def write_report(
     figures: bool | None = None,
     on_progress: Progress | None = None,
 ) -> Report:
-    """:func:`report` of images and a generator that are in memory; ``target`` is replaced.
+    """:func:`sincut.runs.reporting.report` of images and a generator that are in memory.
+
+    ``target`` is replaced.
 
     Args:
         content, style, result: (H, W, 3) uint8 sRGB; content and result have one size.
@@ -389,7 +330,8 @@ def _figures_wanted(pair: Any, asked: bool | None) -> tuple[bool, str]:
     return True, ""
 
 
-def _check_output(path: Path, force: bool, inputs: list[Path]) -> None:
+def check_output(path: Path, force: bool, inputs: list[Path]) -> None:
+    """Refuse a file that is no HTML, one of the inputs, or there already."""
     check_file(path, hint=f"try {path / REPORT_FILE}")
     if path.suffix.lower() not in (".html", ".htm"):
         raise SincutError(f"a report is an HTML file, got {path}; try {path.with_suffix('.html')}")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sincut.files import file_digest
-from sincut.runs.report import report
+from sincut.runs.reporting import report
 from tests.browser.chromium import DESKTOP, PHONE, Browser
 from tests.browser.test_viewer import centre, painted, settled, spot, zoom
 

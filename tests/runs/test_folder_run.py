@@ -259,3 +259,19 @@ def test_the_best_model_is_kept(
     assert refusal(*folders, tmp_path / "other", keep="best") == (
         "keep=best takes figures on the way, got none; try --evaluate-every 1000"
     )
+
+
+def test_the_report_made_anew(folders: tuple[Path, Path], folder_run: Path, tmp_path: Path) -> None:
+    made = sincut.report(
+        folder_run, tmp_path / "page.html", content=folders[0], style=folders[1], device="cpu"
+    )
+    assert made.size == made.path.stat().st_size > 10_000
+    with pytest.raises(SincutError) as caught:
+        sincut.report(folder_run, tmp_path / "other.html")
+    assert str(caught.value) == (
+        f"the content of {folder_run}, horses with 4 images, is neither here nor beside the run; "
+        "try --content FOLDER"
+    )
+    with pytest.raises(SincutError) as caught:
+        sincut.report(folder_run, figures=True, content=folders[0], style=folders[1])
+    assert str(caught.value) == ("--result and --figures are for runs of a pair; try without them")

@@ -23,7 +23,8 @@ from sincut.files import file_digest
 from sincut.pages.pictures import exact, photograph
 from sincut.runs import report as module
 from sincut.runs.folder import read_run
-from sincut.runs.report import LARGEST, report
+from sincut.runs.report import LARGEST
+from sincut.runs.reporting import report
 from sincut.translation.tiles import translate_pixels
 from tests.pages.test_viewer import Reader
 
