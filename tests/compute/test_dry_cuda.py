@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from sincut.compute.cuda_graph import EAGER_CALLS
-from sincut.config.presets import PRESETS, train_config
-from sincut.config.training import METHODS, PairConfig
+from sincut.config.presets import PRESETS, folder_config, train_config
+from sincut.config.training import FOLDER_METHODS, METHODS, PairConfig
 from sincut.data.pair import Pair
 from sincut.demo import render_content, render_style
 from tests.compute.dry_cuda import Broken, DryCuda, Graph, Stream, why_not
@@ -63,6 +63,49 @@ def test_every_kind_of_step_is_recorded_and_replayed(preset: str, method: str) -
     replays = [graph.replays for graph in cuda.graphs]
     assert sorted(replays) == sorted(count - EAGER_CALLS for count in often.values())
     assert {"attend", "mask_and_sum", "filter_rows"} <= set(cuda.launches)
+
+
+@inside
+@pytest.mark.parametrize("memory", ["1GB", "1"], ids=["kept", "decoded for every step"])
+@pytest.mark.parametrize("method", FOLDER_METHODS)
+def test_steps_on_folders(method: str, memory: str, tmp_path: Path) -> None:
+    from sincut.compute.precision import resolved
+    from sincut.data.folders import Folders
+    from sincut.data.image_folder import read_folder
+    from sincut.training.loop import train
+    from sincut.training.step import kind_of
+    from tests.data.test_folders import written
+
+    data = Folders(read_folder(written(tmp_path / "a")), read_folder(written(tmp_path / "b")))
+    config = folder_config(
+        "cut", method, device="cuda", steps=14, batch=2, channels=4, blocks=5, load=36,
+        falling_load=32, crop=32, discriminator_channels=4, patches=16, projection_width=32,
+        image_memory=memory, workers=0,
+    )  # fmt: skip
+    with DryCuda(compiled=False) as cuda:
+        config = resolved(config)
+        train(data, config, lambda record: bool(record.values()) and None)
+    kinds = Counter(kind_of(step, config) for step in range(config.steps))
+    often = [count for count in kinds.values() if count > EAGER_CALLS]
+    assert sorted(graph.replays for graph in cuda.graphs) == sorted(n - EAGER_CALLS for n in often)
+    assert cuda.launches["attend"] > 0
+
+
+@inside
+@pytest.mark.parametrize("tile", ["whole", "64"])
+def test_translation_with_a_network_that_normalises(tile: str, tmp_path: Path) -> None:
+    import sincut
+    from sincut.models.model_file import save_model
+    from sincut.models.resnet import ResnetGenerator
+
+    save_model(tmp_path / "model.safetensors", ResnetGenerator(4, 2), None, {"step": 1})
+    Image.fromarray(pair().content).resize((300, 260)).save(tmp_path / "in.png")
+    with DryCuda(compiled=False):
+        done = sincut.translate(
+            tmp_path / "model.safetensors", tmp_path / "in.png", tmp_path / "out.png",
+            device="cuda", tile=tile,
+        )  # fmt: skip
+    assert len(done) == 1
 
 
 @inside
