@@ -67,6 +67,9 @@ def table() -> list[dict[str, Any]]:
             for kernel in (prepare, finish_query, finish_key)
             for count in (None, 1)
         ]
+        rows += [
+            of_rows(kernel, None, target, epsilon=False) for kernel in (finish_query, finish_key)
+        ]
         blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS}
         rows.append(compiled("gather crops", gather, blocks, target))
         words = {"SIZE": BLOCK, "ROUNDS": ROUNDS}
@@ -114,7 +117,7 @@ def of_layers(target: int) -> list[dict[str, Any]]:
     return rows
 
 
-def of_rows(kernel: Any, count: int | None, target: int) -> dict[str, Any]:
+def of_rows(kernel: Any, count: int | None, target: int, *, epsilon: bool = True) -> dict[str, Any]:
     """The kernels that go over the rows once and multiply no matrices.
 
     Triton makes an argument that is 1 a constant, so one row is a kernel of its own.
@@ -123,9 +126,11 @@ def of_rows(kernel: Any, count: int | None, target: int) -> dict[str, Any]:
     constants |= (
         {"PARTS": 2, "INTERPRETED": False}
         if kernel is prepare
-        else {"SPLITS": MAX_SPLITS, "LENGTHENED": True}
+        else {"SPLITS": MAX_SPLITS, "LENGTHENED": epsilon}
     )
     name = kernel.fn.__name__
+    if not epsilon:
+        name = f"{name} without epsilon"
     if count is not None:
         constants["count"] = count
         name = f"{name} count={count}"
