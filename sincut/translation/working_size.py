@@ -32,9 +32,10 @@ from sincut.translation.tiling import Tile, align_up, bands
 
 Array = npt.NDArray[Any]
 
-# Bytes per pixel of the working size: kept while carrying, and at the peak before, as measured;
-# the system gets little of it back between reducing, translating and fitting.
-_CARRIED_BYTES, _PREPARING_BYTES = 60, 340
+# Bytes per pixel of the working size: kept while carrying, and at the peak before, as measured,
+# with a margin: the system gets little of it back between reducing, translating and fitting, and
+# how little is chance.
+_CARRIED_BYTES, _PREPARING_BYTES = 60, 360
 
 
 @dataclass(frozen=True)
