@@ -5,13 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sincut.kernels.position_noise import position_noise
+
+
+class Reading(Protocol):
+    """A layer that tells what it reads."""
+
+    def reads(self, first: int, last: int) -> tuple[int, int]:
+        """The inputs that outputs ``first … last`` of one axis depend on (both inclusive)."""
+        ...
 
 
 class Generator(nn.Module, ABC):
@@ -44,9 +52,20 @@ class Generator(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def path(self) -> Sequence[Reading]:
+        """The layers from the input to the output, in the order in which they read each other."""
+
+    @property
     def halo(self) -> int:
         """Input pixels on each side of an output pixel that it can depend on, from the layers; of a
         generator that normalises, beside the statistics of the whole image."""
+        reach = 0
+        for phase in range(self.alignment):
+            first = last = phase
+            for layer in reversed(self.path):
+                first, last = layer.reads(first, last)
+            reach = max(reach, phase - first, last - phase)
+        return reach
 
     @property
     @abstractmethod
@@ -58,9 +77,16 @@ class Generator(nn.Module, ABC):
     def strides(self) -> dict[int, int]:
         """Pixels of the image from one feature to the next, of the same layers."""
 
-    @abstractmethod
     def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:
         """Features of the named encoder layers, in rising order; stops at the last one named."""
+        passed = self._encode(image, layers, stop=max(layers))[1]
+        return [passed[layer] for layer in sorted(layers)]
+
+    @abstractmethod
+    def _encode(
+        self, image: Tensor, layers: Collection[int], stop: int
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The output of encoder layer ``stop``, and those of ``layers`` on the way by number."""
 
     @abstractmethod
     def generate(

@@ -83,17 +83,13 @@ class ResnetGenerator(Generator):
         return 4
 
     @property
-    def halo(self) -> int:
-        """As :attr:`Generator.halo`."""
-        blocks = [conv for block in self.blocks_in_order for conv in (block.conv1, block.conv2)]
-        layers = [*self.encoder, *blocks, *self.decoder]
-        reach = 0
-        for phase in range(self.alignment):
-            first = last = phase
-            for layer in reversed(layers):
-                first, last = layer.reads(first, last)
-            reach = max(reach, phase - first, last - phase)
-        return reach
+    def path(self) -> list[Layer]:
+        """As :attr:`Generator.path`."""
+        return [*self.encoder, *self._of_blocks, *self.decoder]
+
+    @property
+    def _of_blocks(self) -> list[Layer]:
+        return [conv for block in self.blocks_in_order for conv in (block.conv1, block.conv2)]
 
     @property
     def encoder(self) -> list[Layer]:
@@ -111,8 +107,7 @@ class ResnetGenerator(Generator):
     @property
     def normalised(self) -> list[Layer]:
         """The convolutions that a norm follows: all but the last."""
-        blocks = [conv for block in self.blocks_in_order for conv in (block.conv1, block.conv2)]
-        return [self.first, self.down1, self.down2, *blocks, self.up1, self.up2]
+        return [self.first, self.down1, self.down2, *self._of_blocks, self.up1, self.up2]
 
     @property
     def blocks_in_order(self) -> list[ResnetBlock]:
@@ -135,11 +130,6 @@ class ResnetGenerator(Generator):
     def extended(self, side: int) -> int:
         """As :meth:`Generator.extended`; at least 8 pixels."""
         return max(super().extended(side), _SMALLEST)
-
-    def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:
-        """As :meth:`Generator.encode`."""
-        passed = self._encode(image, layers, stop=max(layers))[1]
-        return [passed[layer] for layer in sorted(layers)]
 
     def generate(
         self,

@@ -73,24 +73,18 @@ class StyleGAN2Generator(Generator):
 
     @property
     def alignment(self) -> int:
-        """Windows of the image must start at, and be as long as, a multiple of this."""
+        """As :attr:`Generator.alignment`."""
         return int(2**self.downsamplings)
 
     @property
-    def halo(self) -> int:
-        """Input pixels on each side of an output pixel that it can depend on, from the layers."""
-        layers = [*self.encoder, *self.decoder, *self.upsampling, *self.end]
-        reach = 0
-        for phase in range(self.alignment):
-            first = last = phase
-            for layer in reversed(layers):
-                first, last = cast(ConvLayer, layer).reads(first, last)
-            reach = max(reach, phase - first, last - phase)
-        return reach
+    def path(self) -> list[ConvLayer]:
+        """As :attr:`Generator.path`."""
+        layers = (*self.encoder, *self.decoder, *self.upsampling, *self.end)
+        return [cast(ConvLayer, layer) for layer in layers]
 
     @property
     def layer_channels(self) -> dict[int, int]:
-        """Channels of the encoder layers that have features, by number, in rising order."""
+        """As :attr:`Generator.layer_channels`."""
         widths = [self.channels * 2**level for level in range(self.downsamplings + 1)]
         return dict(enumerate([3, *widths, *[widths[-1]] * (self.blocks // 2)]))
 
@@ -101,22 +95,13 @@ class StyleGAN2Generator(Generator):
         blocks = [2**self.downsamplings] * (self.blocks // 2)
         return dict(enumerate([1, 1, *halved, *blocks]))
 
-    def encode(self, image: Tensor, layers: Collection[int]) -> list[Tensor]:
-        """Features of the named encoder layers, in rising order; stops at the last one named."""
-        passed = self._encode(image, layers, stop=max(layers))[1]
-        return [passed[layer] for layer in sorted(layers)]
-
     def generate(
         self,
         image: Tensor,
         noise: Sequence[Tensor] | None = None,
         layers: Collection[int] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """Translate, and hand out the encoder features passed on the way.
-
-        ``image`` is (N, 3, H, W) with sides that are multiples of :attr:`alignment`; ``noise`` as
-        :meth:`position_noise` makes it, or fresh numbers of :meth:`noise_shapes`.
-        """
+        """As :meth:`Generator.generate`."""
         source = image
         image, passed = self._encode(source, {*layers, *self.needed}, stop=len(self.encoder))
         for block in self.decoder:
@@ -133,7 +118,7 @@ class StyleGAN2Generator(Generator):
     def _encode(
         self, image: Tensor, layers: Collection[int], stop: int
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """The output of encoder layer ``stop``, and those of ``layers`` on the way by number."""
+        """As :meth:`Generator._encode`."""
         passed = {0: image} if 0 in layers else {}
         for number, layer in enumerate(self.encoder[:stop], start=1):
             image = layer(image)
