@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from sincut.errors import SincutError
+from sincut.units import byte_count
 
 
 def option(
@@ -129,6 +130,27 @@ _KINDS = {
     str: "text",
     tuple: "whole numbers separated by commas",
 }
+
+
+def amount_of(config: Config, name: str, example: str, *, least: int = 1) -> int | None:
+    """The bytes that a field of a configuration says, such as ``1GB``; ``None`` for ``auto``.
+
+    Raises:
+        SincutError: it says something else, or less than ``least``.
+    """
+    text = getattr(config, name)
+    if text == "auto":
+        return None
+    try:
+        count = byte_count(text)
+    except ValueError:
+        count = -1
+    if count < least:
+        raise SincutError(
+            f"{name} must be an amount such as {example} or auto, got {text}; "
+            f"try {config.flag(name, example)}"
+        )
+    return count
 
 
 def as_text(value: Any) -> str:

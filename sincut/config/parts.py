@@ -12,7 +12,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, as_text, field_of, option
+from sincut.config.fields import (
+    DEVICES,
+    PRECISIONS,
+    Config,
+    amount_of,
+    as_text,
+    field_of,
+    option,
+)
 from sincut.errors import SincutError
 
 
@@ -318,8 +326,13 @@ class FolderSettings(Config):
         choices=("last", "best"),
     )
 
+    def image_bytes(self) -> int | None:
+        """``image_memory`` in bytes; ``None`` for auto."""
+        return amount_of(self, "image_memory", "2GB", least=0)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.image_bytes()
         for name in ("load", "falling_load"):
             if self.preprocess != "crop" and getattr(self, name) < self.crop:
                 raise SincutError(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, option
+from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, option
 from sincut.errors import SincutError
-from sincut.units import byte_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +102,8 @@ class TranslateConfig(Config):
 
     def memory_bytes(self, automatic: int) -> int:
         """Host memory to stay below, in bytes; ``automatic`` for auto."""
-        if self.max_memory == "auto":
-            return automatic
-        try:
-            count = byte_count(self.max_memory)
-        except ValueError:
-            count = 0
-        if count < 1:
-            raise SincutError(
-                f"max_memory must be an amount such as 1GB or auto, got {self.max_memory}; "
-                "try --max-memory 1GB"
-            )
-        return count
+        count = amount_of(self, "max_memory", "1GB")
+        return automatic if count is None else count
 
 
 @dataclass(frozen=True, kw_only=True)

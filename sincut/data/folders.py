@@ -22,16 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from sincut.compute.memory import free_memory
 from sincut.compute.processes import ALONE, Processes
-from sincut.config.parts import FolderSettings
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.colour_transfer import transfer_table
-from sincut.data.image_folder import ImageFolder, Pixels, decoded
+from sincut.data.image_folder import FolderImage, ImageFolder, Pixels, decoded
 from sincut.data.matching import recoloured
 from sincut.data.random_numbers import RandomNumbers
 from sincut.data.samples import Sample, check_sizes, level_of, step_samples
-from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
-from sincut.units import byte_count
 
 _SHARE = 0.25  # of the free memory, for images
 _MOST_WORKERS = 8
@@ -45,7 +42,7 @@ class Folders:
 
     content: ImageFolder
     style: ImageFolder
-    kept: dict[tuple[str, int], _Kept] = field(default_factory=dict)
+    kept: dict[tuple[str, str, int, int], _Kept] = field(default_factory=dict)
 
     @property
     def both(self) -> tuple[ImageFolder, ImageFolder]:
@@ -70,10 +67,12 @@ class Folders:
 
     def images(self, config: FolderConfig, processes: Processes) -> _Kept | None:
         """All images, decoded, on the device; ``None`` where they do not fit into the budget."""
-        key = config.device, _level_key(config)
+        load = max(config.load, config.falling_load)
+        key = config.device, config.preprocess, load, config.crop
         if key not in self.kept and _fits(self, config, processes):
             self.kept.clear()
-            self.kept[key] = _Kept.of(self.both, config)
+            images = [image for folder in self.both for image in folder.images]
+            self.kept[key] = _Kept.of(images, config, config.device)
         return self.kept.get(key)
 
 
@@ -91,7 +90,7 @@ class FolderFeed:
         warm: bool,
         processes: Processes = ALONE,
     ) -> None:
-        self.folders, self.config, self.processes = folders, config, processes
+        self.config, self.processes = config, processes
         self.waited = 0.0
         for folder in folders.both:
             check_sizes(folder, config)
@@ -99,7 +98,7 @@ class FolderFeed:
         if warm:
             table = transfer_table(*folders.mosaics, seed=config.seed)
             self.table = torch.from_numpy(table).to(config.device)
-        self.kept = folders.images(config, processes)
+        self.steps = _Steps(folders.both, config, processes, folders.images(config, processes))
         shape = (config.batch, 3, config.crop, config.crop)
         self.ready = [
             torch.empty(shape, device=config.device, memory_format=torch.channels_last)
@@ -111,8 +110,8 @@ class FolderFeed:
         """Have the crops of a step ready where :meth:`draw` takes them from."""
         started = time.monotonic()
         crops: Sequence[Tensor]
-        if self.kept is not None:
-            crops = self.crops(step)
+        if self.steps.kept is not None:
+            _, *crops = self.steps[step]
         else:
             found, *crops = next(self.next) if self.next is not None else (None,)
             if found != step:
@@ -120,7 +119,7 @@ class FolderFeed:
                 _, *crops = next(self.next)
         for ready, each in zip(self.ready, crops, strict=True):
             ready.copy_(each, non_blocking=True)
-        if self.kept is None:
+        if self.steps.kept is None:
             self.waited += time.monotonic() - started
 
     def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
@@ -133,43 +132,6 @@ class FolderFeed:
         assert self.table is not None
         return recoloured(x, self.table)
 
-    def crops(self, step: int) -> tuple[Tensor, Tensor]:
-        """The crops of a step, (batch, 3, crop, crop) float32 in [-1, 1]."""
-        found = step_samples(self.folders.both, self.config, step, self.processes)
-        x, y = (self._cut(side, samples) for side, samples in enumerate(found))
-        return x, y
-
-    def _cut(self, side: int, samples: Sequence[Sample]) -> Tensor:
-        folder = self.folders.both[side]
-        if self.kept is not None:
-            first = len(self.folders.content.images) if side else 0
-            chosen = [first + sample.image for sample in samples]
-            planes, copies, device = self.kept.planes, self.kept.copies, self.config.device
-        else:
-            images = {each.image: each.image for each in samples}
-            pixels = [
-                decoded(folder.images[index], level_of(folder.images[index], self.config))
-                for index in images
-            ]
-            planes, copies = _flat(pixels)
-            places = {index: place for place, index in enumerate(images)}
-            chosen, device = [places[sample.image] for sample in samples], "cpu"
-        where, scales = [], []
-        for sample, copy in zip(samples, chosen, strict=True):
-            image = folder.images[sample.image]
-            halved = 2.0 ** level_of(image, self.config)
-            where.append((copy, sample.top, sample.left, sample.mirrored))
-            scales.append(
-                (image.height / sample.rows / halved, image.width / sample.columns / halved)
-            )
-        return resized_crops(
-            planes,
-            copies,
-            torch.tensor(where, device=device),
-            torch.tensor(scales, dtype=torch.float64, device=device),
-            self.config.crop,
-        )
-
     def _loaded(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """The crops of all steps from ``first`` on, each behind its number."""
         workers = self.config.workers
@@ -178,7 +140,7 @@ class FolderFeed:
             workers = min(_MOST_WORKERS, max(cores - 1, 0))
         more: dict[str, Any] = {"prefetch_factor": _AHEAD} if workers else {}
         loader = DataLoader(
-            _Steps(self),
+            self.steps,
             sampler=range(first, max(self.config.steps, first + 1)),
             batch_size=None,
             num_workers=workers,
@@ -188,18 +150,45 @@ class FolderFeed:
         return iter(loader)
 
 
+@dataclass(frozen=True)
 class _Steps(Dataset[tuple[int, Tensor, Tensor]]):
-    """The crops of a step by its number, for processes that load them."""
+    """The crops of a step by its number, also for processes that load them: without ``kept``,
+    images are decoded."""
 
-    def __init__(self, feed: FolderFeed) -> None:
-        # Nothing of the device goes with it.
-        self.feed = FolderFeed.__new__(FolderFeed)
-        self.feed.folders = Folders(feed.folders.content, feed.folders.style)
-        self.feed.config, self.feed.kept = feed.config, None
-        self.feed.processes = feed.processes
+    folders: tuple[ImageFolder, ImageFolder]
+    config: FolderConfig
+    processes: Processes
+    kept: _Kept | None = None
 
     def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor]:
-        return step, *self.feed.crops(step)
+        """The step, and (batch, 3, crop, crop) float32 in [-1, 1] of content and style."""
+        found = step_samples(self.folders, self.config, step, self.processes)
+        x, y = (self._cut(side, samples) for side, samples in enumerate(found))
+        return step, x, y
+
+    def _cut(self, side: int, samples: Sequence[Sample]) -> Tensor:
+        images = self.folders[side].images
+        kept, first = self.kept, len(self.folders[0].images) if side else 0
+        copies = {sample.image: first + sample.image for sample in samples}
+        if kept is None:
+            copies = {image: copy for copy, image in enumerate(copies)}
+            kept = _Kept.of([images[index] for index in copies], self.config, "cpu")
+        where, scales = [], []
+        for sample in samples:
+            image = images[sample.image]
+            halved = 2.0 ** level_of(image, self.config)
+            where.append((copies[sample.image], sample.top, sample.left, sample.mirrored))
+            scales.append(
+                (image.height / sample.rows / halved, image.width / sample.columns / halved)
+            )
+        device = kept.planes.device
+        return resized_crops(
+            kept.planes,
+            kept.copies,
+            torch.tensor(where, device=device),
+            torch.tensor(scales, dtype=torch.float64, device=device),
+            self.config.crop,
+        )
 
 
 @dataclass(frozen=True)
@@ -210,29 +199,18 @@ class _Kept:
     copies: Tensor
 
     @classmethod
-    def of(cls, folders: Sequence[ImageFolder], config: FolderConfig) -> _Kept:
-        images = [image for folder in folders for image in folder.images]
-        planes, copies = _flat([decoded(image, level_of(image, config)) for image in images])
-        return cls(planes.to(config.device), copies.to(config.device))
-
-
-def _flat(images: Sequence[Pixels]) -> tuple[Tensor, Tensor]:
-    """Images as one buffer, and offset, height and width of each."""
-    table, offset = [], 0
-    for image in images:
-        table.append((offset, *image.shape[:2]))
-        offset += image.size
-    planes = torch.empty(offset, dtype=torch.uint8)
-    for image, (start, *_) in zip(images, table, strict=True):
-        planes[start : start + image.size] = torch.from_numpy(
-            np.ascontiguousarray(image.transpose(2, 0, 1)).ravel()
-        )
-    return planes, torch.tensor(table)
-
-
-def _level_key(config: FolderSettings) -> int:
-    load = max(config.load, config.falling_load)
-    return hash((config.preprocess, load, config.crop))
+    def of(cls, images: Sequence[FolderImage], config: FolderConfig, device: str) -> _Kept:
+        """Decoded, each halved as often as its crops allow."""
+        pixels = [decoded(image, level_of(image, config)) for image in images]
+        table, offset = [], 0
+        for each in pixels:
+            table.append((offset, *each.shape[:2]))
+            offset += each.size
+        planes = torch.empty(offset, dtype=torch.uint8)
+        for each, (start, *_) in zip(pixels, table, strict=True):
+            plane = np.ascontiguousarray(each.transpose(2, 0, 1)).ravel()
+            planes[start : start + each.size] = torch.from_numpy(plane)
+        return cls(planes.to(device), torch.tensor(table).to(device))
 
 
 def _fits(folders: Folders, config: FolderConfig, processes: Processes) -> bool:
@@ -250,14 +228,9 @@ def _fits(folders: Folders, config: FolderConfig, processes: Processes) -> bool:
 
 def image_budget(config: FolderConfig, processes: Processes = ALONE) -> int:
     """Bytes that decoded images may take on the training's device, in this process."""
-    if config.image_memory != "auto":
-        try:
-            return byte_count(config.image_memory)
-        except ValueError:
-            raise SincutError(
-                f"image_memory must be an amount such as 2GB or auto, got {config.image_memory}; "
-                "try --set image_memory=2GB"
-            ) from None
+    given = config.image_bytes()
+    if given is not None:
+        return given
     if config.device == "cuda":
         return int(_SHARE * torch.cuda.mem_get_info()[0])
     return int(_SHARE * (free_memory() or 0) / processes.count)

@@ -197,10 +197,10 @@ def crops_of(feed: FolderFeed, step: int) -> list[torch.Tensor]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_crops_do_not_depend_on_who_decodes(folders: Folders, workers: int) -> None:
     kept = folders.feed(config(image_memory="1GB"), warm=False)
-    assert kept.kept is not None
+    assert kept.steps.kept is not None
     again = Folders(*folders.both)
     loaded = again.feed(config(image_memory="1", workers=workers), warm=False)
-    assert loaded.kept is None
+    assert loaded.steps.kept is None
     for step in (0, 1, 2, 7, 8, 3):  # a run may begin anywhere
         for one, other in zip(crops_of(kept, step), crops_of(loaded, step), strict=True):
             assert torch.equal(one, other)
