@@ -208,7 +208,7 @@ def literal_step(
     real, fake = tiles(y, config.tile), tiles(outputs[: len(x)].detach(), config.tile)
     terms = dict(parts.discriminator_terms(discriminator, real, fake, parts.slope_of))
     d_loss = terms["D_gan"] + config.lambda_r1 * terms["R1"]
-    _update(d_loss, state.optimizers["discriminator"])
+    update(d_loss, state.optimizers["discriminator"])
 
     _learns(discriminator, False)
     positions = [
@@ -220,7 +220,7 @@ def literal_step(
     contrast = (config.lambda_x * terms["NCE_x"] + config.lambda_y * terms["NCE_y"]) / 2
     g_loss = config.lambda_gan * terms["G_gan"] + contrast
     g_loss = g_loss + config.lambda_identity * terms["identity"]
-    _update(g_loss, state.optimizers["generator"], state.optimizers["projector"])
+    update(g_loss, state.optimizers["generator"], state.optimizers["projector"])
     _learns(discriminator, True)
 
     state.step += 1
@@ -253,7 +253,8 @@ def _learns(network: nn.Module, truth: bool) -> None:
     network.requires_grad_(truth)
 
 
-def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+def update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+    """One step of some optimisers, with the gradients of a loss."""
     for optimizer in optimizers:
         optimizer.zero_grad()
     loss.backward()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.literal import RandomNumbers
+from benchmarks.literal import RandomNumbers, update
 from sincut.config.training import FolderConfig
 from sincut.data.random_numbers import POSITIONS
 from sincut.models.published import published_resnet_name
@@ -180,7 +180,7 @@ class LiteralCut:
         fake, of_style = outputs[: len(x)], outputs[len(x) :]
 
         d_loss = discriminator_loss(self.discriminator, y, fake)
-        _update(d_loss, self.optimizers["discriminator"])
+        update(d_loss, self.optimizers["discriminator"])
 
         with constant(self.discriminator):
             terms = {"G_gan": towards(self.discriminator(fake), 1)}
@@ -195,7 +195,7 @@ class LiteralCut:
                 terms["NCE_y"] = self.patch_nce(y, of_style, second, mirrored)
                 contrast = (contrast + config.lambda_y * terms["NCE_y"]) / 2
             g_loss = config.lambda_gan * terms["G_gan"] + contrast
-            _update(g_loss, self.optimizers["generator"], self.optimizers["projector"])
+            update(g_loss, self.optimizers["generator"], self.optimizers["projector"])
         terms |= {"D_gan": d_loss, "D": d_loss, "G": g_loss}
         return {name: term.detach() for name, term in terms.items()}
 
@@ -293,14 +293,14 @@ class LiteralCycleGan:
         """One step on x of the content and y of the style: G, then D. Returns their losses."""
         with constant(self.discriminators):
             g_loss, as_style, as_content = self.generator_loss(x, y)
-            _update(g_loss, self.optimizers[0])
+            update(g_loss, self.optimizers[0])
         shown = [
             pool.exchanged(fakes)
             for pool, fakes in zip(self.pools, (as_style, as_content), strict=True)
         ]
         d_loss = discriminator_loss(self.of_style, y, shown[0])
         d_loss = d_loss + discriminator_loss(self.of_content, x, shown[1])
-        _update(d_loss, self.optimizers[1])
+        update(d_loss, self.optimizers[1])
         return {"D": d_loss.detach(), "G": g_loss.detach()}
 
     def generator_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -352,11 +352,3 @@ def _start(network: nn.Module) -> None:
 def _adam(config: FolderConfig, network: nn.Module) -> torch.optim.Adam:
     betas = config.beta1, config.beta2
     return torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=betas)
-
-
-def _update(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
-    for optimizer in optimizers:
-        optimizer.zero_grad()
-    loss.backward()
-    for optimizer in optimizers:
-        optimizer.step()

@@ -139,10 +139,7 @@ class _FolderImages:
         names = ("content", "style", "held-out content", "held-out style")
         folders = (*self.subject.data.both, *self.subject.held_out.both)
         self.records: Mapping[str, RunImage | RunFolder] = {
-            name: RunFolder(
-                folder.path.resolve().name, len(folder.images), folder.sizes(), folder.digest
-            )
-            for name, folder in zip(names, folders, strict=True)
+            name: RunFolder.of(folder) for name, folder in zip(names, folders, strict=True)
         }
         self.places = tuple(folder.path for folder in folders)
 

@@ -13,6 +13,7 @@ from sincut.config.presets import (
     train_config,
 )
 from sincut.config.training import FolderConfig, PairConfig, TrainConfig
+from sincut.runs.folder import FOLDERS_TITLE, PAIR_TITLE
 from sincut.runs.report_page import FIGURES
 
 _BASE = "base"
@@ -118,7 +119,7 @@ PAIR = Kind(
         "nearest thing to the paper's negatives from other images.",
     ),
     figures=tuple(FIGURES),
-    title="{} in the look of {}",
+    title=PAIR_TITLE,
     pictures="every result stands at full size in its trial’s folder",
     cell=320,
     columns=4,
@@ -161,7 +162,7 @@ FOLDERS = Kind(
         "some.",
     ),
     figures=("C1", "C2"),
-    title="{} translated into {}",
+    title=FOLDERS_TITLE,
     pictures="images stand above their translations, and larger in each trial’s folder",
     cell=960,  # six images
     columns=1,

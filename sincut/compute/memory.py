@@ -6,9 +6,13 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 _LARGEST_BLOCK, _KEPT_BYTES = 1 << 25, 1 << 30  # no larger block is allowed
@@ -69,6 +73,19 @@ def free_memory(
         used -= int(stat.get("inactive_file", 0))  # the cache of files gives way
         free = min(free, max(limit - used, 0))
     return free
+
+
+def unless_memory_ends(work: Callable[[], T]) -> T | None:
+    """What some work comes to, or nothing where memory ends.
+
+    The error is gone when this returns, and with it the tensors that its traceback kept alive.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    return None
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -51,6 +51,11 @@ class TrainConfig(LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings
             return super().flag(name, value)
         return f"--set {name}={as_text(value)}"
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best model is kept, and not the last."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairConfig(NetworkSettings, TextureSettings, CropSettings, TrainConfig):
@@ -131,6 +136,11 @@ class FolderConfig(ResnetSettings, FolderSettings, TrainConfig):
     )
     epsilon: float = another(ObjectiveSettings, "epsilon", 1e-7)
 
+    @property
+    def keeps_best(self) -> bool:
+        """As :attr:`TrainConfig.keeps_best`."""
+        return self.keep == "best"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         known = (0, 4, 8, *range(FIRST_BLOCK, FIRST_BLOCK + self.blocks))
@@ -139,7 +149,7 @@ class FolderConfig(ResnetSettings, FolderSettings, TrainConfig):
                 f"layers must be among {as_text(known)}, got {as_text(self.layers)}; "
                 f"try --set layers={as_text(tuple(layer for layer in known if layer % 4 == 0))}"
             )
-        if self.keep == "best" and not self.evaluate_every:
+        if self.keeps_best and not self.evaluate_every:
             raise SincutError(
                 "keep=best takes figures on the way, got none; try --evaluate-every 1000"
             )

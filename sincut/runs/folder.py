@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sincut.config.training import FolderConfig, TrainConfig, training_config
+from sincut.data.image_folder import ImageFolder
 from sincut.errors import SincutError
 from sincut.files import file_digest
 
@@ -35,6 +36,10 @@ LIVE_DATA = "live.js"
 CARD_FILE = "README.md"
 REPORT_FILE = "report.html"
 BOARD = "tensorboard"
+
+# With places for the names of content and style.
+PAIR_TITLE = "{} in the look of {}"
+FOLDERS_TITLE = "{} translated into {}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,12 @@ class RunFolder:
     sizes: str
     sha256: str
 
+    @classmethod
+    def of(cls, folder: ImageFolder) -> RunFolder:
+        """As a run records a folder of images."""
+        name = folder.path.resolve().name
+        return cls(name, len(folder.images), folder.sizes(), folder.digest)
+
 
 def described(record: Mapping[str, Any]) -> str:
     """Name and size of a recorded image or folder."""
@@ -82,10 +93,8 @@ def size_of(image: RunImage | RunFolder) -> str:
 
 def title_of(run: RunRecord, shown: Callable[[str], str] = str) -> str:
     """What a run does, as a title; ``shown`` makes names fit for where they stand."""
-    content, style = shown(run.content.name), shown(run.style.name)
-    if isinstance(run.content, RunFolder):
-        return f"{content} translated into {style}"
-    return f"{content} in the look of {style}"
+    title = FOLDERS_TITLE if isinstance(run.content, RunFolder) else PAIR_TITLE
+    return title.format(shown(run.content.name), shown(run.style.name))
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _figures(run: RunRecord) -> str:
                 f"{values[best]:.3f} after {steps[best]} steps",
             )
         )
-    kept = "best" if getattr(run.config, "keep", "last") == "best" else "last"
+    kept = "best" if run.config.keeps_best else "last"
     return (
         f"<section><h2>Figures</h2>{table(('', 'first', 'last', 'best'), rows)}"
         f"<p class='soft'>The model that was kept is the {kept}. ↓ lower is better, ↑ higher is; "

@@ -66,8 +66,19 @@ class FolderSubject:
     ) -> FolderSubject:
         """Look at the headers of all images; what will be done with them is told."""
         paths = both_folders(Path(content), None if style is None else Path(style))
-        given = held_out or held_out_folders(*paths)
-        folders = _read(paths, skip_bad, tell)
+        return cls.of(_read(paths, skip_bad, tell), held_out, tell, skip_bad=skip_bad)
+
+    @classmethod
+    def of(
+        cls,
+        folders: Folders,
+        held_out: tuple[Path | str, Path | str] | None,
+        tell: Listener,
+        *,
+        skip_bad: bool,
+    ) -> FolderSubject:
+        """As :meth:`read`, of folders that are read."""
+        given = held_out or held_out_folders(*(folder.path for folder in folders.both))
         tested = folders
         if given is None:
             text = "previews and figures are of images that are trained on; try --held-out"
@@ -75,11 +86,7 @@ class FolderSubject:
         else:
             tested = _read((Path(given[0]), Path(given[1])), skip_bad, tell)
         records = {
-            name: dataclasses.asdict(
-                RunFolder(
-                    folder.path.resolve().name, len(folder.images), folder.sizes(), folder.digest
-                )
-            )
+            name: dataclasses.asdict(RunFolder.of(folder))
             for name, folder in zip(("content", "style"), folders.both, strict=True)
         }
         return cls(folders, tested, records)
@@ -89,7 +96,7 @@ class FolderSubject:
 
         Each of several ``processes`` takes a batch per step.
         """
-        self.side, self.judged = min(config.load, config.falling_load), config.keep == "best"
+        self.side, self.judged = min(config.load, config.falling_load), config.keeps_best
         if config.steps:
             return config
         passes = config.epochs + config.falling_epochs
@@ -167,11 +174,6 @@ def evenly(images: tuple[FolderImage, ...], count: int) -> list[FolderImage]:
     """At most so many of them, the same every time."""
     count = min(count, len(images))
     return [images[i * len(images) // count] for i in range(count)]
-
-
-def _record_of(folder: ImageFolder) -> RunFolder:
-    name = folder.path.resolve().name
-    return RunFolder(name, len(folder.images), folder.sizes(), folder.digest)
 
 
 def _read(paths: tuple[Path, Path], skip_bad: bool, tell: Listener) -> Folders:

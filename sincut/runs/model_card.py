@@ -246,7 +246,7 @@ def _facts(run: RunRecord) -> list[tuple[str, str]]:
     config = run.config
     step = _model_step(run)
     done = f"{config.steps}"
-    if getattr(config, "keep", "last") == "best":
+    if config.keeps_best:
         done += f", of which step {step} was best and is kept"
     elif step < config.steps:
         done = f"{step} of {config.steps}, interrupted"

@@ -304,7 +304,7 @@ class Recorder:
     def is_best(self, figures: Mapping[str, float], step: int) -> bool:
         """Whether the best model is to be kept, and these are its figures so far."""
         value = figures.get(BEST_BY)
-        if value is None or getattr(self.config, "keep", "last") != "best":
+        if value is None or not self.config.keeps_best:
             return False
         if self.best is not None and self.best[0] <= value:
             return False

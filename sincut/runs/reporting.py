@@ -7,6 +7,7 @@ from pathlib import Path
 from sincut.compute.devices import chosen_device
 from sincut.config.training import FolderConfig
 from sincut.config.translating import TranslateConfig
+from sincut.data.folders import Folders
 from sincut.data.image_folder import ImageFolder, read_folder
 from sincut.errors import SincutError
 from sincut.evaluation.evaluate import read_output
@@ -95,7 +96,8 @@ def _of_folders(
         _folder_of(record, role, None if path is None else Path(path))
         for role, path in zip(("content", "style"), given, strict=True)
     )
-    subject = FolderSubject.read(content.path, style.path, None, lambda _: None, skip_bad=False)
+    folders = Folders(content, style)
+    subject = FolderSubject.of(folders, None, lambda _: None, skip_bad=False)
     subject.with_length(record.config)
     model = load_model(record.folder)
     generator = model.generator.to(chosen_device(device))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sincut.compute.cuda_graph import RecordedStep, not_recorded
 from sincut.compute.devices import convolutions, mixed_precision
-from sincut.compute.memory import out_of_memory
+from sincut.compute.memory import out_of_memory, unless_memory_ends
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.models.generator import Generator
@@ -130,11 +131,9 @@ def device_bytes(network: Network, side: int) -> int:
     tried = []
     for probe in (64, 128, 256):
         span = Span(0, probe, -halo, probe + halo)
-        try:
-            tried.append(((probe + 2 * halo) ** 2, _peak_of(network, span)))
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
+        peak = unless_memory_ends(partial(_peak_of, network, span))
+        if peak is not None:
+            tried.append(((probe + 2 * halo) ** 2, peak))
         torch.cuda.empty_cache()
     if not tried:
         raise SincutError(

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sincut.compute.memory import free_memory, memory_in_use, out_of_memory
+from sincut.compute.memory import free_memory, memory_in_use, unless_memory_ends
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.models.generator import Generator
@@ -115,12 +116,11 @@ class TileWorker:
 
     def _translated(self, window: Tensor, tile: Tile, weights: Tensor | None) -> Tensor:
         """The tile's (rows, columns, 3) in the output's depth, in halves where memory ends."""
-        if _pixels(tile) <= self.most:
-            problem = self._tried(window, tile, weights)
-            if isinstance(problem, Tensor):
-                return problem
-            # The error is gone by now, and with it the tensors that its traceback kept alive.
-            self.most = _pixels(tile) // 2
+        if tile.pixels <= self.most:
+            made = unless_memory_ends(partial(self._computed, window, tile, weights))
+            if made is not None:
+                return made
+            self.most = tile.pixels // 2
             self.splits += 1
             self.operator.forget()
             if self.device.type == "cuda":
@@ -129,7 +129,7 @@ class TileWorker:
         halves = halved(
             tile, self.height, self.width, operator.halo, operator.alignment, operator.border
         )
-        if halves is None or _pixels(tile) < _SMALLEST**2:
+        if halves is None or tile.pixels < _SMALLEST**2:
             written = f"{tile.columns.stop - tile.columns.start}×{tile.rows.stop - tile.rows.start}"
             raise SincutError(
                 f"there is not enough memory even for a tile of {written} pixels; free some"
@@ -142,15 +142,6 @@ class TileWorker:
             part = None if weights is None else weights[rows, columns]
             parts.append(self._translated(window[inside], half, part))
         return torch.cat(parts, dim=0 if halves[0].rows != tile.rows else 1)
-
-    def _tried(self, window: Tensor, tile: Tile, weights: Tensor | None) -> Tensor | None:
-        """The tile, or nothing where memory ended."""
-        try:
-            return self._computed(window, tile, weights)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        return None
 
     @torch.inference_mode()
     def _computed(self, window: Tensor, tile: Tile, weights: Tensor | None) -> Tensor:
@@ -282,10 +273,6 @@ def translate_tile(generator: Generator, rgb: Array, tile: Tile, config: Transla
     network = Network(generator, config)
     window = torch.from_numpy(np.ascontiguousarray(window_of(rgb, tile, 0, rgb.shape[0])))
     return network(as_network(window.to(network.device)), tile)[0].permute(1, 2, 0)
-
-
-def _pixels(tile: Tile) -> int:
-    return (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
 
 
 def _inside(span: Span, outer: Span) -> slice:

@@ -42,6 +42,11 @@ class Tile:
     rows: Span
     columns: Span
 
+    @property
+    def pixels(self) -> int:
+        """How many it writes."""
+        return (self.rows.stop - self.rows.start) * (self.columns.stop - self.columns.start)
+
 
 @dataclass(frozen=True)
 class Band:

@@ -13,8 +13,8 @@ is at work at a time; then every tile of the output can be made by itself:
 4. the tiles, from what is kept.
 
 Windows have true neighbours inside, and what the network itself puts there beyond the image. All of
-it is the work of about two and a half forwards. Where the whole image fits into memory it is one
-forward, of which tiles are cut.
+it is the work of about two forwards. Where the whole image fits into memory it is one forward, of
+which tiles are cut.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from sincut.compute.devices import convolutions, mixed_precision
-from sincut.compute.memory import out_of_memory
+from sincut.compute.memory import unless_memory_ends
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.models.resnet import ResnetGenerator
@@ -157,10 +157,11 @@ class WholeImageNorms:
             SincutError: memory ends even in small windows; what is kept cannot be written.
         """
         if self._in_one_piece(side):
-            self._whole = self._translated(opened)
+            self._whole = unless_memory_ends(partial(self._translated, opened))
             if self._whole is not None:
                 on_window()
                 return
+            self._free()
             side //= 2
         self.close()
         self._x = new_scratch(self._shape, self._kept_type, self.folder)
@@ -302,26 +303,19 @@ class WholeImageNorms:
         with mixed_precision(self.device.type, precision), convolutions(precision):
             yield
 
-    def _translated(self, opened: Opened) -> Tensor | None:
-        """The whole image in one piece, or nothing where memory ends."""
-        try:
-            pixels = None
-            with opened() as image:
-                for top in range(0, self.height, _SLAB):
-                    part = image.srgb(top, min(top + _SLAB, self.height))
-                    if pixels is None:
-                        pixels = np.empty((self.height, self.width, 3), part.dtype)
-                    pixels[top : top + _SLAB] = part
-            given = as_network(torch.from_numpy(pixels)).to(self.device, self.dtype)
-            with self._precision():
-                output: Tensor = self.generator(given).to(self.dtype)
-            return output
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+    def _translated(self, opened: Opened) -> Tensor:
+        """The whole image in one piece."""
+        pixels = None
+        with opened() as image:
+            for top in range(0, self.height, _SLAB):
+                part = image.srgb(top, min(top + _SLAB, self.height))
+                if pixels is None:
+                    pixels = np.empty((self.height, self.width, 3), part.dtype)
+                pixels[top : top + _SLAB] = part
+        given = as_network(torch.from_numpy(pixels)).to(self.device, self.dtype)
+        with self._precision():
+            output: Tensor = self.generator(given).to(self.dtype)
+        return output
 
     def _find_encoder_norms(self, opened: Opened, side: int, on_window: Callable[[], None]) -> None:
         layers, x = self.generator.encoder, self._x
@@ -479,15 +473,23 @@ class WholeImageNorms:
         assert self._raw is not None
         return norm(self._raw.read(top, bottom, 0, self._shape[1]).to(self.device)).relu_()
 
+    def _free(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _in_parts(self, tile: Tile, work: Callable[[Tile], None]) -> None:
         """Do some work on a window, or on its halves where memory ends."""
-        pixels = _pixels(tile)
+
+        def done() -> bool:
+            work(tile)
+            return True
+
+        pixels = tile.pixels
         if pixels <= self._most:
-            if _done(tile, work):
+            if unless_memory_ends(done):
                 return
             self._most = pixels // 2
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self._free()
         halves = halved(tile, self._rows, self._columns, 0, _STEP, self.border)
         if halves is None or pixels < _SMALLEST**2:
             rows, columns = tile.rows, tile.columns
@@ -531,17 +533,6 @@ def check_border(border: str) -> None:
         )
 
 
-def _done(tile: Tile, work: Callable[[Tile], None]) -> bool:
-    """Whether memory sufficed; where not, the error is gone, and what its traceback held."""
-    try:
-        work(tile)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        return False
-    return True
-
-
 def _wanted(
     layers: Sequence[Layer], span: Span, length: int, full: int
 ) -> tuple[list[Piece], int, int]:
@@ -552,7 +543,3 @@ def _wanted(
         outputs = layer.outputs(outputs)
     last = -(-span.stop * outputs // full) - 1
     return pieces(layers, span.start * outputs // full, last, length)
-
-
-def _pixels(tile: Tile) -> int:
-    return (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
