@@ -21,9 +21,8 @@ from sincut.kernels.patch_nce import patch_nce, patch_nce_reference
 TEMPERATURE = 0.07
 WIDTH = 256
 
-# What an H200 can do at most (bf16 multiply-adds as measured on one, memory as measured).
-PEAK_FLOPS = 790e12
-PEAK_BYTES = 4.3e12
+# The most that was measured on each: operations a second in bf16, and bytes a second of a copy.
+PEAKS = {"H100": (798e12, 3.0e12), "H200": (790e12, 4.3e12)}
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -259,11 +258,18 @@ def peak(call: Callable[[], Any], device: str) -> int | None:
 
 
 def floor_ms(shape: Shape, dtype: torch.dtype) -> float:
-    """What one pass over the rows needs at the least on an H200."""
+    """What one pass over the rows needs at the least on this GPU."""
     products = 1 if dtype == torch.bfloat16 else 3
     flops = 4 * shape.size**2 * WIDTH * shape.groups * shape.layers * products
     traffic = shape.rows * WIDTH * (2 * leaf_bytes(dtype) + 4)
-    return 1e3 * max(flops / PEAK_FLOPS, traffic / PEAK_BYTES)
+    most_flops, most_bytes = peaks()
+    return 1e3 * max(flops / most_flops, traffic / most_bytes)
+
+
+def peaks() -> tuple[float, float]:
+    """Operations (bf16) and bytes a second of this GPU; an H200's for any that is not listed."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((rates for key, rates in PEAKS.items() if key in name), PEAKS["H200"])
 
 
 def leaf_bytes(dtype: torch.dtype) -> int:

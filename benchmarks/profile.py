@@ -1,7 +1,7 @@
 """Where a training step's time goes: eager and recorded, kernel by kernel, beside a floor.
 
 The floor is what convolutions and matrix products need at the least: their operations at the rate
-of an H200's matrix units in bf16, or their inputs and outputs, moved once, at its memory's rate,
+of the GPU's matrix units in bf16, or their inputs and outputs, moved once, at its memory's rate,
 whichever is longer. Everything else could in principle be done on the way.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.patch_nce import PEAK_BYTES, PEAK_FLOPS
+from benchmarks.patch_nce import peaks
 from benchmarks.train_step import ENDLESS, example_pair, synchronise
 from sincut.compute.cuda_graph import EAGER_CALLS
 from sincut.compute.precision import resolved
@@ -125,7 +125,8 @@ def _floor(config: PairConfig, pair: Pair) -> dict[str, float]:
     counted = _Counted()
     steps = _Course(config, pair).within(counted)
     flops, moved = counted.flops / steps, counted.bytes / steps
-    floor = 1e3 * max(flops / PEAK_FLOPS, moved / PEAK_BYTES)
+    most_flops, most_bytes = peaks()
+    floor = 1e3 * max(flops / most_flops, moved / most_bytes)
     return {"gigaflops": flops / 1e9, "gigabytes": moved / 1e9, "floor_ms": floor}
 
 
