@@ -1,0 +1,209 @@
+"""The content rebuilt of patches of the style: a painting to learn from, made without a network.
+
+A discriminator that sees small crops of one pair for a few minutes finds colours and grain, and no
+strokes. Patches of the style show them at once. So before training the content, in the style's
+colours, is replaced patch by patch by what is nearest in the style, from coarse to fine, and
+overlapping patches are averaged. G then learns from the result, place by place.
+
+Nearest patches from coarse to fine, each divided by how well its patch is matched at best, so that
+all of the style is used: Granot, Feinstein, Shocher, Bagon, Irani, "Drop the GAN: in defense of
+patches nearest neighbors as single image generative models", CVPR 2022. Ours are the start from
+transferred colours, what is kept of them on the way, and the contrast that averaging took away,
+given back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from sincut.data.colour_transfer import transfer_table
+from sincut.data.matching import recoloured
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+_PATCH = 8  # pixels
+_PASSES = 2  # at every level
+_SMALLEST = 16  # pixels: no level has a shorter side
+_COMPLETENESS = 0.005  # α of the bidirectional measure, of squared differences per number
+_KEYS = 2**16  # patches of the style that are compared, at most
+_AT_ONCE = 2**26  # distances held at a time
+_SIGMAS = (1, 2, 4, 8)  # of the bands whose contrast is given back
+_MOST = 3.0  # times a band's contrast, at most
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One size: how far apart patches begin in the content and in the style, and whether all of the
+    style is to be used."""
+
+    width: int
+    step: int
+    style_step: int
+    complete: bool
+
+
+def painted(
+    content: Pixels,
+    style: Pixels,
+    width: int,
+    *,
+    look: float = 0.5,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Pixels:
+    """The content as a painting in patches of the style.
+
+    Args:
+        content, style: (H, W, 3) uint8 sRGB.
+        width: of the result, in pixels; the style's patches are taken at this width, too. Neither
+            image is enlarged.
+        look: 0 leaves the content, in the style's colours, 1 keeps nothing of it but what the
+            coarsest patches agree with.
+        seed: of the transfer of colours.
+
+    Returns:
+        (h, width, 3) uint8 with the content's proportions; its width at most.
+    """
+    table = torch.from_numpy(transfer_table(content, style, seed=seed)).to(device)
+    width = min(width, content.shape[1])
+    recoloured_content = recoloured(_planes(_resized(content, width), device), table)
+    if look == 0:
+        return _pixels(recoloured_content)
+    goals = _pixels(recoloured_content)
+    image: Tensor | None = None
+    for level in _levels(content.shape, width):
+        goal = _planes(_resized(goals, level.width), device)
+        source = _planes(_resized(style, min(level.width, style.shape[1])), device)
+        if image is None:
+            image = goal
+        else:
+            larger = F.interpolate(image, goal.shape[2:], mode="bicubic").clamp(-1, 1)
+            image = torch.lerp(larger, goal, 1 - look)
+        for _ in range(_PASSES):
+            image = _replaced(image, source, level)
+    assert image is not None
+    rebuilt = _with_contrast(_pixels(image), _resized(style, min(width, style.shape[1])))
+    # A light touch is some of both: they lie on each other.
+    share = min(1.0, 2 * look)
+    return _pixels(torch.lerp(recoloured_content, _planes(rebuilt, device), share))
+
+
+def _levels(shape: tuple[int, ...], width: int) -> list[_Level]:
+    """From a quarter of the width to all of it."""
+    levels = [
+        _Level(width // 4, 1, 1, complete=True),
+        _Level(width // 2, 2, 2, complete=True),
+        _Level(width, 2, 3, complete=False),
+    ]
+    shorter = min(1.0, shape[0] / shape[1])
+    large = [level for level in levels if level.width * shorter >= _SMALLEST]
+    return large or levels[-1:]
+
+
+def _replaced(image: Tensor, source: Tensor, level: _Level) -> Tensor:
+    """(1, 3, H, W) with every patch replaced by the nearest of the source, overlaps averaged."""
+    height, width = image.shape[2:]
+    half, step = _PATCH // 2, level.step
+    room = (half, half + -width % step, half, half + -height % step)
+    image = F.pad(image, room, mode="reflect")
+    sizes = [(side - _PATCH) // level.style_step + 1 for side in source.shape[2:]]
+    style_step = level.style_step
+    while -(-sizes[0] // style_step) * -(-sizes[1] // style_step) * level.style_step**2 > _KEYS:
+        style_step += 1
+    known = _patches(source, style_step)
+    nearest = known[_nearest(_patches(image, step), known, complete=level.complete)]
+    weights = _window(image.device)
+    size = image.shape[2], image.shape[3]
+    total = F.fold((nearest * weights).T[None], size, _PATCH, stride=step)
+    share = F.fold(weights[:, None].expand(-1, len(nearest))[None], size, _PATCH, stride=step)
+    return (total / share)[:, :, half : half + height, half : half + width]
+
+
+def _nearest(wanted: Tensor, known: Tensor, *, complete: bool) -> Tensor:
+    """For each row of ``wanted`` (n, D) the index of the nearest row of ``known`` (m, D).
+
+    With ``complete`` a distance counts in units of the row's own smallest distance to any wanted
+    one: what is nobody's nearest becomes nearer, and so all of the style is used.
+    """
+    rows = max(_AT_ONCE // len(known), 1)
+    squares = known.square().sum(dim=1)
+    scale: Tensor | None = None
+    if complete:
+        best = torch.full_like(squares, torch.inf)
+        for part in torch.split(wanted, rows):
+            best = torch.minimum(best, _distances(part, known, squares).amin(dim=0))
+        scale = 1 / (_COMPLETENESS * known.shape[1] + best)
+    found = []
+    for part in torch.split(wanted, rows):
+        distances = _distances(part, known, squares)
+        found.append((distances if scale is None else distances * scale).argmin(dim=1))
+    return torch.cat(found)
+
+
+def _distances(wanted: Tensor, known: Tensor, squares: Tensor) -> Tensor:
+    """(n, m) squared distances of rows."""
+    products = torch.addmm(squares[None], wanted, known.T, alpha=-2)
+    return products.add_(wanted.square().sum(dim=1, keepdim=True)).clamp_min_(0)
+
+
+def _patches(image: Tensor, step: int) -> Tensor:
+    """(n, 3 · 8 · 8) patches of (1, 3, H, W), one at every ``step``-th pixel of both axes."""
+    return F.unfold(image, _PATCH, stride=step)[0].T.contiguous()
+
+
+def _window(device: torch.device) -> Tensor:
+    """(3 · 8 · 8,) weights of a patch's pixels: the middle counts most."""
+    places = torch.arange(_PATCH, device=device) - (_PATCH - 1) / 2
+    bell = torch.exp(-places.square() / (2 * (_PATCH / 3.5) ** 2))
+    return (bell[:, None] * bell).flatten().repeat(3)
+
+
+def _with_contrast(image: Pixels, style: Pixels) -> Pixels:
+    """The image, each of its bands with the style's contrast, where averaging has taken some."""
+    ours, base = _bands(image)
+    theirs, _ = _bands(style)
+    for band, goal in zip(ours, theirs, strict=True):
+        gain = min(max(goal.std() / max(float(band.std()), 1e-6), 1.0), _MOST)
+        base = base + np.float32(gain) * band
+    return (base.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _bands(image: Pixels) -> tuple[list[Floats], Floats]:
+    """What each of some Gaussian filters takes away, and what the widest leaves; in [0, 1]."""
+    whole: Floats = image.astype(np.float32) / np.float32(255)
+    blurred: list[Floats] = [whole]
+    for sigma in _SIGMAS:
+        blurred.append(gaussian_filter(whole, (sigma, sigma, 0)).astype(np.float32))
+    bands: list[Floats] = [a - b for a, b in pairwise(blurred)]
+    return bands, blurred[-1]
+
+
+def _resized(image: Pixels, width: int) -> Pixels:
+    """The image that wide, its proportions kept."""
+    height = max(round(image.shape[0] * width / image.shape[1]), 1)
+    if width == image.shape[1]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def _planes(image: Pixels, device: torch.device | str) -> Tensor:
+    """(1, 3, H, W) in [-1, 1]."""
+    values = torch.tensor(image, device=device, dtype=torch.float32)
+    return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
+
+
+def _pixels(image: Tensor) -> Pixels:
+    """(H, W, 3) uint8 of (1, 3, H, W) in [-1, 1]."""
+    values = (image[0].clamp(-1, 1) + 1) * 127.5
+    result: Pixels = values.round().byte().permute(1, 2, 0).cpu().numpy()
+    return result
