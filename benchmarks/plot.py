@@ -53,6 +53,7 @@ def plot_quality(result: Path, target: Path) -> None:
         "S2": "S2, texture (lower is better)",
         "S2_ratio": "S2 over the style's own (lower is better)",
         "S3": "S3, two-sample test (lower is better)",
+        "S4": "S4, strokes (lower is better)",
         "C1": "C1, edges (higher is better)",
         "C2": "C2, self-similarity (higher is better)",
     }

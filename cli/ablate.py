@@ -186,7 +186,7 @@ def listener(
             )
         elif event == "measured":
             figures = record["figures"]
-            names = [name for name in ("S1", "S2", "S3", "C1", "KID_lite") if name in figures]
+            names = [name for name in ("S1", "S2", "S3", "S4", "C1", "KID_lite") if name in figures]
             text = "  ".join(f"{name} {figures[name]:.3f}" for name in names)
             console.line(f"  {text}")
         elif event == "failed":

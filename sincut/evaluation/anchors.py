@@ -24,6 +24,7 @@ REINHARD = "Reinhard"
 IDT = "IDT"
 IDT_16 = "IDT + 16-px blocks"
 IDT_64 = "IDT + 64-px blocks"
+PATCHES = "patches"  # of sincut.evaluation.patch_matching, which takes torch
 
 # RGB to the eye's cones, and their logarithms to lαβ: (4) and (6) of Reinhard and others.
 _LMS = np.array(

@@ -15,9 +15,10 @@ import torch
 from sincut.compute.devices import chosen_device
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
-from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64
+from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, PATCHES
 from sincut.evaluation.anchors import anchors as make_anchors
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison, Figures, edge_correlation
+from sincut.evaluation.patch_matching import matched_patches
 from sincut.images.reading.open import read_picture
 from sincut.models.model_file import load_generator
 from sincut.translation.tiles import translate_pixels
@@ -89,7 +90,8 @@ def evaluate(
         outputs: one or more images of the content's size.
         model: a run folder or model file; with it identity is measured. The style is translated
             as :func:`sincut.translate` does by default, so with noise, of seed 0.
-        anchors: measure the anchors of :mod:`sincut.evaluation.anchors` as well.
+        anchors: measure the anchors of :mod:`sincut.evaluation.anchors` as well, and
+            :func:`sincut.evaluation.patch_matching.matched_patches`, which takes a minute.
         on_progress: called with what is being done, and how many of how many parts are done.
 
     Raises:
@@ -112,7 +114,7 @@ def evaluate(
         read_output(path, content_pixels, notices)
     generator = load_generator(model) if model is not None else None
 
-    total = 1 + len(outputs) + (5 if anchors else 0) + (1 if generator is not None else 0)
+    total = 1 + len(outputs) + (6 if anchors else 0) + (1 if generator is not None else 0)
     done = 0
 
     def report(text: str) -> None:
@@ -128,9 +130,12 @@ def evaluate(
         report(str(path))
         figures[str(path)] = comparison.figures(read_output(path, content_pixels, []))
     if anchors:
-        for name, image in make_anchors(content_pixels, style_pixels).items():
+        images = make_anchors(content_pixels, style_pixels)
+        for name, image in images.items():
             report(f"anchor: {name}")
             of_anchors[name] = comparison.figures(image)
+        report(f"anchor: {PATCHES}")
+        of_anchors[PATCHES] = comparison.figures(matched_patches(images[IDT], style_pixels))
     if generator is not None:
         report("identity")
         generator.to(torch.device(chosen_device("auto")))

@@ -21,6 +21,7 @@ FIGURES = {
     "S2": ("S2 ↓", "texture: distance of 7×7 patches to the style's"),
     "S2_ratio": ("S2/floor ↓", "1: as near to the style as two halves of it are to each other"),
     "S3": ("S3 ↓", "how well a linear test tells its textures from the style's; 0.5: not at all"),
+    "S4": ("S4 ↓", "how differently shaped its strokes are from the style's, 14 to 56 pixels wide"),
     "C1": ("C1 ↑", "the content's edges, kept in place"),
     "C2": ("C2 ↑", "the content's layout: which places look like which others"),
 }

@@ -63,7 +63,7 @@ SMALL: dict[str, Any] = {
     "steps": 2, "warm_steps": 0, "correction": False, "tile": 16, "crop": 16,
     "checkpoint_every": 1, "preview_every": 0,
 }  # fmt: skip
-FIGURE_NAMES = ("S1", "S2", "S2/floor", "S3", "C1", "C2")
+FIGURE_NAMES = ("S1", "S2", "S2/floor", "S3", "S4", "C1", "C2")
 CELL = 320
 GRID: dict[str, Any] = {"patches": ["16", "8"]}
 

@@ -19,7 +19,7 @@ from sincut.errors import SincutError
 from sincut.evaluation import evaluate as evaluation
 from sincut.evaluation import figures as quality
 from sincut.evaluation import plot
-from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, REINHARD
+from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, PATCHES, REINHARD
 from sincut.evaluation.evaluate import Evaluation, Identity, beyond_the_line, evaluate
 from sincut.evaluation.figures import Comparison, Figures
 from sincut.evaluation.plot import check_plot, draw_plane
@@ -77,7 +77,7 @@ def test_figures_of_files(
 ) -> None:
     result = found[0]
     assert list(result.outputs) == [str(files["alpha"]), str(files["blurred"])]
-    assert list(result.anchors) == [COPY, REINHARD, IDT, IDT_16, IDT_64]
+    assert list(result.anchors) == [COPY, REINHARD, IDT, IDT_16, IDT_64, PATCHES]
     comparison = Comparison(CONTENT, STYLE)
     assert result.outputs[str(files["alpha"])] == comparison.figures(CONTENT)
     assert result.outputs[str(files["alpha"])] == result.anchors[COPY]
@@ -102,8 +102,8 @@ def test_figures_of_files(
 
 
 def test_progress_counts_up_to_the_end(found: tuple[Any, list[tuple[str, int, int]]]) -> None:
-    assert [done for _, done, _ in found[1]] == list(range(10))
-    assert {total for *_, total in found[1]} == {9}
+    assert [done for _, done, _ in found[1]] == list(range(11))
+    assert {total for *_, total in found[1]} == {10}
     assert [text for text, *_ in found[1]][-2:] == ["identity", "done"]
 
 
@@ -111,7 +111,7 @@ def test_json(found: tuple[Evaluation, Any], files: dict[str, Path]) -> None:
     values = json.loads(json.dumps(found[0].to_dict(), allow_nan=False))
     path = str(files["blurred"])
     assert list(values) == [str(files["alpha"]), path, "anchors", "identity"]
-    assert list(values[path]) == ["S1", "S2", "S2_ratio", "S3", "C1", "C2", "beyond"]
+    assert list(values[path]) == ["S1", "S2", "S2_ratio", "S3", "S4", "C1", "C2", "beyond"]
     assert values[path]["S1"] == round(found[0].outputs[path].S1, 6)
     assert values[path]["beyond"] is False
     assert list(values["anchors"]) == list(found[0].anchors)
@@ -137,7 +137,7 @@ def test_perfect_identity() -> None:
 
 
 def at(c1: float, s3: float) -> Figures:
-    return Figures(S1=0, S2=0, S2_ratio=0, S3=s3, C1=c1, C2=0)
+    return Figures(S1=0, S2=0, S2_ratio=0, S3=s3, S4=0, C1=c1, C2=0)
 
 
 LINE = {
