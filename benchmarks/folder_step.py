@@ -38,6 +38,7 @@ from sincut.compute.processes import ALONE, Processes
 from sincut.config.presets import folder_config
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.random_numbers import RandomNumbers
+from sincut.data.training_data import Crops
 from sincut.demo import render_content, render_style
 from sincut.training.loop import Record, train
 from sincut.training.state import State, initial_state
@@ -174,10 +175,10 @@ class Prepared:
     def prepare(self, step: int) -> None:
         """As :meth:`Feed.prepare`."""
 
-    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
+    def draw(self, draws: RandomNumbers) -> Crops:
         """As :meth:`Feed.draw`."""
         layout = torch.channels_last
-        return self.x.clone(memory_format=layout), self.y.clone(memory_format=layout)
+        return Crops(self.x.clone(memory_format=layout), self.y.clone(memory_format=layout))
 
     def recoloured(self, x: Tensor) -> Tensor:
         """As :meth:`Feed.recoloured`."""

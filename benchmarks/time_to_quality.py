@@ -127,7 +127,7 @@ class _Run:
         self.config, self.pair, self.comparison = config, pair, comparison
         self.known, self.every = moments.steps(config), moments.seconds
         self.rows: list[dict[str, Any]] = []
-        self.picture = pair[0]
+        self.picture = pair.content
         self.peak_bytes = 0
         self.measuring = 0.0  # seconds
         self._reset_peak()
@@ -149,7 +149,7 @@ class _Run:
         on_cuda = self.config.device == "cuda"
         if on_cuda:
             self.peak_bytes = max(self.peak_bytes, torch.cuda.max_memory_allocated())
-        self.picture = translated(self.pair[0], final_generator(state, *self.pair))
+        self.picture = translated(self.pair.content, final_generator(state, *self.pair))
         figures = dataclasses.asdict(self.comparison.figures(self.picture))
         self._reset_peak()  # of training, not of translating
         return {

@@ -22,6 +22,7 @@ from sincut.cli import main
 from sincut.config.presets import folder_config
 from sincut.config.training import FolderConfig
 from sincut.data.random_numbers import POSITIONS, RandomNumbers
+from sincut.data.training_data import Crops
 from sincut.models.patchgan import PatchDiscriminator
 from sincut.models.projector import PatchProjector
 from sincut.models.published import generator_from_published, published_resnet_name
@@ -249,7 +250,7 @@ def test_golden_cut_steps(golden: Golden) -> None:
     config = golden.config
     for step, kind in steps_of(golden):
         draws = golden.draws(f"steps.{step}.")
-        terms = sincut_step(golden.state, golden.content, golden.style, config, draws, kind)
+        terms = sincut_step(golden.state, Crops(golden.content, golden.style), config, draws, kind)
         expected = golden.own["steps.losses"][step]
         # D's two halves are told as their mean alone.
         ours = [terms["D"], terms["G_gan"], config.lambda_x * terms["NCE_x"], terms["G"]]

@@ -208,7 +208,10 @@ class ObjectiveSettings(Config):
     @staticmethod
     def weights() -> tuple[str, ...]:
         """The fields that are weights of G's terms."""
-        return "lambda_gan", "lambda_texture", "lambda_x", "lambda_y", "lambda_identity"
+        return (
+            *("lambda_gan", "lambda_texture", "lambda_x", "lambda_y", "lambda_identity"),
+            *("lambda_painting", "lambda_strokes"),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +234,34 @@ class TextureSettings(Config):
     )
 
 
+LOOK = 0.5  # that of a painting where nothing else is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintingSettings(Config):
+    """What G learns from the content as it is painted with patches of the style (ours)."""
+
+    look: float = option(
+        LOOK,
+        "of the painting that G learns from: 0 the content in the style's colours, 1 fullest "
+        "strokes; where lambda_painting and lambda_strokes are 0 there is none (ours)",
+        low=0,
+        high=1,
+    )
+    lambda_painting: float = option(0.0, "weight of |G(x) − painting| (ours)", low=0)
+    lambda_strokes: float = option(
+        0.0,
+        "weight of the sliced distance between the patches of G(x) and of the painting, crop by "
+        "crop, at three scales (ours)",
+        low=0,
+    )
+
+    @property
+    def paints(self) -> bool:
+        """Whether there is a painting to learn from."""
+        return self.lambda_painting > 0 or self.lambda_strokes > 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings(Config):
     """Widths and depths of G and D on a pair: StyleGAN2's residual blocks."""
@@ -242,6 +273,11 @@ class NetworkSettings(Config):
         6, "residual blocks of G, an even number (published)", low=2, high=64, advanced=True
     )
     downsamplings: int = option(1, "of G (published)", low=1, high=5, advanced=True)
+    noise: bool = option(
+        True,
+        "G gets noise, whose weights start at 0 (published); false: they stay there",
+        advanced=True,
+    )
     correction: bool = option(
         False,
         "G's output is a correction, made at full resolution, to an affine map of the input's "

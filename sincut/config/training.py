@@ -8,12 +8,14 @@ from typing import Any
 
 from sincut.config.fields import Config, as_text, option
 from sincut.config.parts import (
+    LOOK,
     CropSettings,
     FolderSettings,
     LogSettings,
     NetworkSettings,
     ObjectiveSettings,
     OptimiserSettings,
+    PaintingSettings,
     ResnetSettings,
     RunSettings,
     TextureSettings,
@@ -28,7 +30,10 @@ FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 
 
 # Fields that have an option of their own; the others are set with --set.
-_OPTIONS = ("preset", "method", "seed", "device", "precision", "steps", "evaluate_every", "keep")
+_OPTIONS = (
+    *("preset", "method", "look", "seed", "device", "precision", "steps", "evaluate_every"),
+    "keep",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ class TrainConfig(LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig(NetworkSettings, TextureSettings, CropSettings, TrainConfig):
+class PairConfig(NetworkSettings, PaintingSettings, TextureSettings, CropSettings, TrainConfig):
     """How to train on one pair. The defaults are the preset ``paper``."""
 
     @property
@@ -79,6 +84,11 @@ class PairConfig(NetworkSettings, TextureSettings, CropSettings, TrainConfig):
             raise SincutError(
                 f"layers must be between 0 and {deepest} (the encoder's last), got "
                 f"{as_text(self.layers)}; try --set layers=0,2,4"
+            )
+        if not self.paints and self.look != LOOK:
+            raise SincutError(
+                f"look is that of a painting, and this preset makes none, got look={self.look:g}; "
+                "try --preset draft"
             )
         if self.schedule == "epochs":
             raise SincutError(

@@ -28,6 +28,7 @@ from sincut.data.image_folder import FolderImage, ImageFolder, Pixels, decoded
 from sincut.data.matching import recoloured
 from sincut.data.random_numbers import RandomNumbers
 from sincut.data.samples import Sample, check_sizes, level_of, step_samples
+from sincut.data.training_data import Crops
 from sincut.kernels.crops import resized_crops
 
 _SHARE = 0.25  # of the free memory, for images
@@ -122,10 +123,10 @@ class FolderFeed:
         if self.steps.kept is None:
             self.waited += time.monotonic() - started
 
-    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
-        """The crops of the step that is prepared: x and y, (batch, 3, crop, crop)."""
+    def draw(self, draws: RandomNumbers) -> Crops:
+        """The crops of the step that is prepared."""
         x, y = self.ready
-        return x.clone(), y.clone()
+        return Crops(x.clone(), y.clone())
 
     def recoloured(self, x: Tensor) -> Tensor:
         """Crops of the content in the style's colours: what the warm start aims at."""

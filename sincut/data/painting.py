@@ -36,7 +36,7 @@ _PASSES = 2  # at every level
 _SMALLEST = 16  # pixels: no level has a shorter side
 _COMPLETENESS = 0.005  # α of the bidirectional measure, of squared differences per number
 _KEYS = 2**16  # patches of the style that are compared, at most
-_AT_ONCE = 2**26  # distances held at a time
+_AT_ONCE = 2**24  # distances held at a time
 _SIGMAS = (1, 2, 4, 8)  # of the bands whose contrast is given back
 _MOST = 3.0  # times a band's contrast, at most
 
@@ -59,7 +59,6 @@ def painted(
     *,
     look: float = 0.5,
     seed: int = 0,
-    device: torch.device | str = "cpu",
 ) -> Pixels:
     """The content as a painting in patches of the style.
 
@@ -74,16 +73,16 @@ def painted(
     Returns:
         (h, width, 3) uint8 with the content's proportions; its width at most.
     """
-    table = torch.from_numpy(transfer_table(content, style, seed=seed)).to(device)
+    table = torch.from_numpy(transfer_table(content, style, seed=seed))
     width = min(width, content.shape[1])
-    recoloured_content = recoloured(_planes(_resized(content, width), device), table)
+    recoloured_content = recoloured(_planes(_resized(content, width)), table)
     if look == 0:
         return _pixels(recoloured_content)
     goals = _pixels(recoloured_content)
     image: Tensor | None = None
     for level in _levels(content.shape, width):
-        goal = _planes(_resized(goals, level.width), device)
-        source = _planes(_resized(style, min(level.width, style.shape[1])), device)
+        goal = _planes(_resized(goals, level.width))
+        source = _planes(_reduced(style, level.width))
         if image is None:
             image = goal
         else:
@@ -92,10 +91,10 @@ def painted(
         for _ in range(_PASSES):
             image = _replaced(image, source, level)
     assert image is not None
-    rebuilt = _with_contrast(_pixels(image), _resized(style, min(width, style.shape[1])))
+    rebuilt = _with_contrast(_pixels(image), _reduced(style, width))
     # A light touch is some of both: they lie on each other.
     share = min(1.0, 2 * look)
-    return _pixels(torch.lerp(recoloured_content, _planes(rebuilt, device), share))
+    return _pixels(torch.lerp(recoloured_content, _planes(rebuilt), share))
 
 
 def _levels(shape: tuple[int, ...], width: int) -> list[_Level]:
@@ -122,7 +121,7 @@ def _replaced(image: Tensor, source: Tensor, level: _Level) -> Tensor:
         style_step += 1
     known = _patches(source, style_step)
     nearest = known[_nearest(_patches(image, step), known, complete=level.complete)]
-    weights = _window(image.device)
+    weights = _window()
     size = image.shape[2], image.shape[3]
     total = F.fold((nearest * weights).T[None], size, _PATCH, stride=step)
     share = F.fold(weights[:, None].expand(-1, len(nearest))[None], size, _PATCH, stride=step)
@@ -161,9 +160,9 @@ def _patches(image: Tensor, step: int) -> Tensor:
     return F.unfold(image, _PATCH, stride=step)[0].T.contiguous()
 
 
-def _window(device: torch.device) -> Tensor:
+def _window() -> Tensor:
     """(3 · 8 · 8,) weights of a patch's pixels: the middle counts most."""
-    places = torch.arange(_PATCH, device=device) - (_PATCH - 1) / 2
+    places = torch.arange(_PATCH) - (_PATCH - 1) / 2
     bell = torch.exp(-places.square() / (2 * (_PATCH / 3.5) ** 2))
     return (bell[:, None] * bell).flatten().repeat(3)
 
@@ -196,9 +195,15 @@ def _resized(image: Pixels, width: int) -> Pixels:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _planes(image: Pixels, device: torch.device | str) -> Tensor:
+def _reduced(image: Pixels, width: int) -> Pixels:
+    """The image that wide, but not enlarged, nor so narrow that it has no patches."""
+    narrowest = -(-_SMALLEST * image.shape[1] // min(image.shape[:2]))
+    return _resized(image, min(max(width, narrowest), image.shape[1]))
+
+
+def _planes(image: Pixels) -> Tensor:
     """(1, 3, H, W) in [-1, 1]."""
-    values = torch.tensor(image, device=device, dtype=torch.float32)
+    values = torch.tensor(image, dtype=torch.float32)
     return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
 
 

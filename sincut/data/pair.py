@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -10,22 +12,44 @@ import torch
 from torch import Tensor
 
 from sincut.compute.processes import ALONE, Processes
+from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
-from sincut.data.crops import ResidentImage, draw_crops, sample_boxes
+from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, sample_boxes
 from sincut.data.matching import Matcher, recoloured
+from sincut.data.painting import painted
 from sincut.data.random_numbers import RandomNumbers
+from sincut.data.training_data import Crops
 
 Pixels = npt.NDArray[np.uint8]
 
 _SAMPLED = 2**20  # pixels of the style that tell what its textures are like
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Pair:
     """One content and one style image, (H, W, 3) uint8 sRGB; a kind of ``TrainingData``."""
 
     content: Pixels
     style: Pixels
+    _paintings: dict[tuple[int, float, int], Pixels] = field(default_factory=dict, repr=False)
+
+    def __iter__(self) -> Iterator[Pixels]:
+        """Content and style."""
+        return iter((self.content, self.style))
+
+    def painting(self, config: PairConfig) -> Pixels:
+        """The content as G is to paint it: at the largest width that training sees, made once."""
+        height, width = self.content.shape[:2]
+        # As large as crops are cut: of a narrow image never so small that none fits.
+        zoom = max(zoom_range(width, config)[1], config.crop / min(height, width))
+        width = min(math.ceil(width * zoom), width)
+        key = width, config.look, config.seed
+        if key not in self._paintings:
+            self._paintings[key] = painted(
+                self.content, self.style, width, look=config.look, seed=config.seed
+            )
+        return self._paintings[key]
 
     def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> PairFeed:
         """Crops for the steps of a resolved configuration; ``warm``: also of its warm start.
@@ -56,6 +80,9 @@ class PairFeed:
     def __init__(self, pair: Pair, config: PairConfig, *, warm: bool) -> None:
         self.config = config
         self.images = [ResidentImage(image, config, config.device) for image in pair]
+        self.painting: ResidentImage | None = None
+        if config.paints:
+            self.painting = ResidentImage(pair.painting(config), config, config.device)
         self.table: Tensor | None = None
         self.matcher: Matcher | None = None
         if warm or config.candidates > 1:
@@ -67,13 +94,15 @@ class PairFeed:
     def prepare(self, step: int) -> None:
         """Nothing: the images are where crops are cut."""
 
-    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
-        """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""
-        content, style = self.images
-        x = draw_crops(content, self.config, draws, stream=0)
+    def draw(self, draws: RandomNumbers) -> Crops:
+        """The crops of a step."""
+        (content, style), crop = self.images, self.config.crop
+        boxes = draw_boxes(content.height, content.width, self.config, draws)
+        x = content.crops(boxes, crop)
+        painting = None if self.painting is None else self.painting.crops(boxes, crop)
         if self.matcher is None:
-            return x, draw_crops(style, self.config, draws, stream=1)
-        return x, style.crops(self.matcher.boxes(x, draws), self.config.crop)
+            return Crops(x, draw_crops(style, self.config, draws, stream=1), painting)
+        return Crops(x, style.crops(self.matcher.boxes(x, draws), crop), painting)
 
     def recoloured(self, x: Tensor) -> Tensor:
         """Crops of the content in the style's colours: what the warm start aims at."""

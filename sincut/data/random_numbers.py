@@ -26,6 +26,8 @@ POSITIONS = 16  # one for each layer of PatchNCE
 MIRROR = 4
 MATCHES = 5
 SHIFTS = 6
+SHOWN = 7
+STROKES = 64  # one for each scale
 
 # Steps count modulo 2^32; this one is not of training.
 SAMPLES = -(2**31)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import TrainConfig
 from sincut.data.random_numbers import RandomNumbers
+
+
+class Crops(NamedTuple):
+    """What a step is given, each (batch, 3, crop, crop) in [-1, 1]: ``content`` and ``style``, and
+    of the :func:`sincut.data.painting.painted` content what lies where ``content`` does, where G
+    learns from that."""
+
+    content: Tensor
+    style: Tensor
+    painting: Tensor | None = None
 
 
 class Feed(Protocol):
@@ -23,8 +33,8 @@ class Feed(Protocol):
         """What has to be done on the host before a step, and is no part of its recording."""
         ...
 
-    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
-        """The crops of a step: x of the content, y of the style, (batch, 3, crop, crop)."""
+    def draw(self, draws: RandomNumbers) -> Crops:
+        """The crops of a step."""
         ...
 
     def recoloured(self, x: Tensor) -> Tensor:

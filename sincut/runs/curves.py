@@ -14,15 +14,17 @@ _CHARTS = (
     ("All of G's loss, all of D's", "losses", ("G", "D")),
     ("The same for textures alone", "losses", ("G_texture", "D_texture")),
     ("R1 penalties of D", "losses", ("R1", "R1_texture")),
-    ("Warm start: L1 to the colour transfer", "losses", ("warm",)),
+    ("The painting that G learns from", "losses", ("painting", "strokes")),
+    ("Warm start: L1 to the colour transfer or the painting", "losses", ("warm",)),
     ("Colour and texture, lower is better", "figures", ("S1", "S2")),
     ("Told apart from the style (0.5: not at all)", "figures", ("S3",)),
+    ("Strokes unlike the style's, lower is better", "figures", ("S4",)),
     ("Structure of the content, higher is better", "figures", ("C1", "C2")),
     ("Distance to the style as a set, lower is better", "figures", ("KID_lite", "KID_lite_crops")),
 )
 # Of figures: whether more is better.
 BETTER = {
-    **dict.fromkeys(("S1", "S2", "S2_ratio", "S3", "KID_lite", "KID_lite_crops"), -1),
+    **dict.fromkeys(("S1", "S2", "S2_ratio", "S3", "S4", "KID_lite", "KID_lite_crops"), -1),
     **dict.fromkeys(("C1", "C2"), 1),
 }
 _POINTS = 600  # of a curve at most: more cannot be seen

@@ -70,4 +70,5 @@ class PairSubject:
 
     def report_seconds(self, preview_seconds: float, config: TrainConfig) -> float:
         """As :meth:`Subject.report_seconds`."""
-        return expected_seconds(*self.data, preview_seconds, config)
+        content, style = self.data
+        return expected_seconds(content, style, preview_seconds, config)

@@ -92,11 +92,14 @@ def train(
     draws = RandomNumbers(config.seed, number, processes.index, processes.count)
 
     def one_step(kind: Kind) -> dict[str, Tensor]:
-        x, y = feed.draw(draws)
+        crops = feed.draw(draws)
         if kind.warm:
-            terms = warm_step(state, x, y, feed.recoloured(x), config, draws, processes)
+            wanted = crops.painting
+            if wanted is None:
+                wanted = feed.recoloured(crops.content)
+            terms = warm_step(state, crops, wanted, config, draws, processes)
         else:
-            terms = sincut_step(state, x, y, config, draws, kind, processes)
+            terms = sincut_step(state, crops, config, draws, kind, processes)
         _average(state, share)
         return terms
 

@@ -97,6 +97,35 @@ def contrastive_with_bank(
     return torch.stack(per_layer).mean()
 
 
+# Patches of the strokes' scales: directions they are seen along, each (channels, side, side), and
+# how much smaller the crops are made.
+DIRECTIONS = (64, 3, 8, 8)
+SCALES = (1, 2, 4)
+
+
+def sliced_distance(output: Tensor, target: Tensor, directions: Sequence[Tensor]) -> Tensor:
+    """How differently the patches of two (N, 3, H, W) batches are distributed, crop by crop.
+
+    The sliced Wasserstein distance: patches are projected on random directions, and what comes out
+    is compared in sorted order. As a loss for images: Elnekave, Weiss, "Generating natural images
+    with direct patch distributions matching", ECCV 2022.
+
+    Args:
+        directions: random numbers of the shape :data:`DIRECTIONS`, for each of :data:`SCALES`.
+    """
+    terms = []
+    for scale, numbers in zip(SCALES, directions, strict=True):
+        filters = numbers / numbers.flatten(1).norm(dim=1)[:, None, None, None]
+        # At full size every second patch tells enough.
+        step = 2 if scale == 1 else 1
+        ours, theirs = (
+            F.conv2d(F.avg_pool2d(crops.float(), scale), filters, stride=step).flatten(2)
+            for crops in (output, target)
+        )
+        terms.append((ours.sort(dim=2).values - theirs.sort(dim=2).values).abs().mean())
+    return torch.stack(terms).mean()
+
+
 def pixel_identity(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of two (N, 3, H, W) batches."""
     return F.l1_loss(output.float(), target.float())

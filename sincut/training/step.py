@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from sincut.compute.devices import mixed_precision
 from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import BANKED, PairConfig, TrainConfig
-from sincut.data.random_numbers import MIRROR, NOISE, POSITIONS, RandomNumbers
+from sincut.data.random_numbers import (
+    MIRROR,
+    NOISE,
+    POSITIONS,
+    SHOWN,
+    STROKES,
+    RandomNumbers,
+    chance,
+)
+from sincut.data.training_data import Crops
 from sincut.kernels.patch_nce import normalised
 from sincut.models.discriminator import Discriminator
 from sincut.models.stylegan2_discriminator import TextureDiscriminator
@@ -45,8 +54,7 @@ def kind_of(step: int, config: TrainConfig) -> Kind:
 
 def sincut_step(
     state: State,
-    x: Tensor,
-    y: Tensor,
+    crops: Crops,
     config: TrainConfig,
     draws: RandomNumbers,
     kind: Kind,
@@ -58,9 +66,11 @@ def sincut_step(
 
     Returns the terms of both objectives, unweighted, and the two sums ``D`` and ``G``.
     """
+    x, y, painting = crops
     made = translated(state, x, y, config, draws, kind)
     discriminator = state.discriminator
-    real, fake = (seen_by_d(discriminator, each) for each in (y, made.fake))
+    shown = y if painting is None else half_painted(y, painting, draws)
+    real, fake = (seen_by_d(discriminator, each) for each in (shown, made.fake))
     terms, d_loss = discriminator_terms(discriminator, real, fake, config, kind)
     _update(d_loss, processes, state.optimizers["discriminator"])
 
@@ -70,6 +80,7 @@ def sincut_step(
         fooling_terms(discriminator, fake, config),
         contrastive_terms(state, made, config, draws, kind, processes),
         identity_terms(made, y, config, kind),
+        painting_terms(made, painting, config, draws, kind),
     ):
         terms |= more.terms
         weighted += more.weighted
@@ -109,7 +120,7 @@ def translated(
     with_identity = config.lambda_y > 0 or config.lambda_identity > 0
     inputs = torch.cat([x, y]) if with_identity else x
     seen = inputs.flip(3) if kind.mirrored else inputs
-    noise = _noise(state, seen, draws, sets=len(inputs) // len(x))
+    noise = _noise(state, seen, config, draws, sets=len(inputs) // len(x))
     with mixed_precision(config.device, config.precision):
         outputs, features = state.generator.generate(seen, noise, config.layers)
     return Made(inputs, outputs, features, len(x))
@@ -276,22 +287,53 @@ def identity_terms(made: Made, y: Tensor, config: TrainConfig, kind: Kind) -> Te
     return Terms({"identity": term}, [config.lambda_identity * term])
 
 
+def half_painted(style: Tensor, painting: Tensor, draws: RandomNumbers) -> Tensor:
+    """Crops of the style, about every second of them replaced by one of the painting (ours).
+
+    Those show D the strokes where they belong: sky need not become rock to be real.
+    """
+    replaced = chance(draws.of_samples(len(style), SHOWN), 0.5).bool()
+    return torch.where(replaced[:, None, None, None], painting, style)
+
+
+def painting_terms(
+    made: Made, painting: Tensor | None, config: TrainConfig, draws: RandomNumbers, kind: Kind
+) -> Terms:
+    """G paints as the painting does (ours): its colours place by place, its strokes patch by patch,
+    wherever they lie."""
+    found = Terms({}, [])
+    if painting is None:
+        return found
+    assert isinstance(config, PairConfig)
+    target = painting.flip(3) if kind.mirrored else painting
+    if config.lambda_painting > 0:
+        found.terms["painting"] = losses.pixel_identity(made.fake, target)
+        found.weighted.append(config.lambda_painting * found.terms["painting"])
+    if config.lambda_strokes > 0:
+        shape = losses.DIRECTIONS
+        directions = [draws.normal(shape, STROKES + n) for n in range(len(losses.SCALES))]
+        found.terms["strokes"] = losses.sliced_distance(made.fake, target, directions)
+        found.weighted.append(config.lambda_strokes * found.terms["strokes"])
+    return found
+
+
 def warm_step(
     state: State,
-    x: Tensor,
-    y: Tensor,
+    crops: Crops,
     wanted: Tensor,
     config: TrainConfig,
     draws: RandomNumbers,
     processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
-    """One step of L1 from x towards what is ``wanted`` of it, and from y towards itself (ours).
+    """One step of L1 from x towards what is ``wanted`` of it, and from y towards itself (ours); not
+    from y, where there is a painting to learn from.
 
     A short run has no time to find the style's colours through D alone; this gives them to it.
     """
-    inputs = torch.cat([x, y])
-    targets = torch.cat([wanted, y])
-    noise = _noise(state, inputs, draws, sets=2)
+    inputs, targets = crops.content, wanted
+    if crops.painting is None:
+        inputs, targets = (torch.cat([each, crops.style]) for each in (inputs, targets))
+    noise = _noise(state, inputs, config, draws, sets=len(inputs) // len(wanted))
     with mixed_precision(config.device, config.precision):
         outputs, _ = state.generator.generate(inputs, noise)
     loss = losses.pixel_identity(outputs, targets)
@@ -389,7 +431,11 @@ def _update(loss: Tensor, processes: Processes, *optimizers: torch.optim.Optimiz
         optimizer.step()
 
 
-def _noise(state: State, inputs: Tensor, draws: RandomNumbers, *, sets: int) -> list[Tensor]:
+def _noise(
+    state: State, inputs: Tensor, config: TrainConfig, draws: RandomNumbers, *, sets: int
+) -> list[Tensor] | None:
     """Fresh noise for every crop, of ``sets`` batches, and every noise image of G."""
+    if isinstance(config, PairConfig) and not config.noise:
+        return None
     shapes = state.generator.noise_shapes(inputs)
     return [draws.normal(shape, NOISE + level, sets=sets) for level, shape in enumerate(shapes)]

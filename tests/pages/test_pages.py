@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sincut.config.presets import train_config
+from sincut.data.training_data import Crops
 from sincut.pages import shell as pages
 from sincut.pages import viewer
 from sincut.runs import model_card as card
@@ -236,11 +237,13 @@ def test_values_keep_six_digits() -> None:
 
 def test_every_term_of_a_step_is_drawn_and_explained() -> None:
     """Also those of what draft adds, which tiny_run has not."""
-    settings = test_training.config(whiten=True, lambda_texture=1.0)
-    state = initial_state(settings)
-    step = sincut_step(
-        state, *test_training.batch(settings), settings, test_training.draws(0), Kind(with_r1=True)
+    settings = test_training.config(
+        whiten=True, lambda_texture=1.0, lambda_painting=1.0, lambda_strokes=1.0
     )
+    state = initial_state(settings)
+    x, y = test_training.batch(settings)
+    crops = Crops(x, y, painting=y)
+    step = sincut_step(state, crops, settings, test_training.draws(0), Kind(with_r1=True))
     assert {"D_texture", "G_texture", "R1_texture"} < set(step)
     drawn = charts(run_of(*losses([1], **{name: [1.0] for name in step})))
     assert {each["name"] for chart in drawn for each in chart["series"]} == set(step)

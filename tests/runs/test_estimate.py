@@ -54,7 +54,7 @@ class Machine:
             return {"warm": torch.zeros(())}
 
         def sincut_step(*args: Any) -> dict[str, torch.Tensor]:
-            kind: Kind = args[5]
+            kind: Kind = args[4]
             self.work(PACE.with_r1 if kind.with_r1 else PACE.plain)
             return term
 
@@ -132,7 +132,7 @@ def test_both_halves_of_flip_equivariance_are_timed(
     seen: dict[Kind, int] = {}
 
     def sincut_step(*args: Any) -> dict[str, torch.Tensor]:
-        kind: Kind = args[5]
+        kind: Kind = args[4]
         seen[kind] = seen.get(kind, 0) + 1
         # The first call of every kind is slow: it must not count as a step.
         machine.work(50 if seen[kind] == 1 else 2 + 4 * kind.with_r1 + 2 * kind.mirrored)

@@ -23,7 +23,7 @@ from sincut.data.folders import Folders
 from sincut.data.image_folder import read_folder
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
-from sincut.data.training_data import TrainingData
+from sincut.data.training_data import Crops, TrainingData
 from sincut.training.loop import Record, train
 from sincut.training.state import new_optimizers, new_state
 from tests.conftest import TINY
@@ -113,10 +113,10 @@ class InDouble:
         with as_float(FLOAT):
             self.inner.prepare(step)
 
-    def draw(self, draws: RandomNumbers) -> tuple[Tensor, Tensor]:
+    def draw(self, draws: RandomNumbers) -> Crops:
         with as_float(FLOAT):
-            x, y = self.inner.draw(draws)
-        return x.double(), y.double()
+            x, y, _ = self.inner.draw(draws)
+        return Crops(x.double(), y.double())
 
     def recoloured(self, x: Tensor) -> Tensor:
         return self.inner.recoloured(FLOAT(x)).double()

@@ -16,13 +16,21 @@ from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import PairConfig
 from sincut.data.pair import Pair
-from sincut.data.random_numbers import NOISE, POSITIONS, RandomNumbers
+from sincut.data.random_numbers import NOISE, POSITIONS, STROKES, RandomNumbers
+from sincut.data.training_data import Crops
 from sincut.errors import SincutError
 from sincut.training import losses
 from sincut.training.loop import Record, train
 from sincut.training.schedule import average_weight, rate_factor
 from sincut.training.state import State, initial_state, new_state
-from sincut.training.step import Kind, cut_tiles, kind_of, sincut_step
+from sincut.training.step import (
+    Kind,
+    cut_tiles,
+    half_painted,
+    kind_of,
+    sincut_step,
+    warm_step,
+)
 from tests.conftest import TINY, on_the_kernels_device
 
 
@@ -161,7 +169,7 @@ def test_step_equals_the_literal_version(settings: dict[str, Any], seed: int) ->
         for name in ours.optimizers
     }  # fmt: skip
     kind = kind_of(0, cfg)
-    terms = sincut_step(ours, x, y, cfg, draws(seed), kind)
+    terms = sincut_step(ours, Crops(x, y), cfg, draws(seed), kind)
     expected = literal_step(theirs, x, y, cfg, draws(seed), kind)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=1e-5)
@@ -195,13 +203,13 @@ def test_keys_are_not_encoded_again() -> None:
         state = initial_state(cfg)
         calls: list[int] = []
         state.generator.encoder[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        sincut_step(state, *batch(cfg), cfg, draws(0), Kind(mirrored=mirrored))
+        sincut_step(state, Crops(*batch(cfg)), cfg, draws(0), Kind(mirrored=mirrored))
         assert len(calls) == expected
 
 
 def test_terms_that_are_off_are_not_computed() -> None:
     cfg = config(lambda_gan=0.0, lambda_y=0.0, lambda_identity=0.0, lambda_r1=0.0)
-    terms = sincut_step(initial_state(cfg), *batch(cfg), cfg, draws(0), kind_of(0, cfg))
+    terms = sincut_step(initial_state(cfg), Crops(*batch(cfg)), cfg, draws(0), kind_of(0, cfg))
     assert set(terms) == {"D_gan", "NCE_x", "D", "G"}
     assert terms["G"].item() == pytest.approx(cfg.lambda_x * terms["NCE_x"].item(), rel=1e-6)
 
@@ -211,7 +219,7 @@ def test_lazy_r1_weighs_as_much_as_it_is_rare() -> None:
     state = initial_state(cfg)
     seen = []
     for step in range(5):
-        terms = sincut_step(state, *batch(cfg), cfg, draws(0, step), kind_of(step, cfg))
+        terms = sincut_step(state, Crops(*batch(cfg)), cfg, draws(0, step), kind_of(step, cfg))
         seen.append("R1" in terms)
         if "R1" in terms:
             expected = terms["D_gan"] + 8 * terms["R1"]
@@ -325,7 +333,7 @@ def test_a_step_on_cuda_has_the_losses_of_the_cpu(precision: str, added: dict[st
         state = initial_state(cfg)
         with convolutions(kind):
             state.discriminator.fit(batch(cfg, seed=7)[1].to(device))
-            terms = sincut_step(state, x, y, cfg, draws(0, device=device), kind_of(0, cfg))
+            terms = sincut_step(state, Crops(x, y), cfg, draws(0, device=device), kind_of(0, cfg))
         results.append({name: value.item() for name, value in terms.items()})
     for name, value in results[0].items():
         tolerance = 1e-4 if precision == "fp32" else 5e-2
@@ -381,8 +389,79 @@ def test_after_a_step_that_failed_on_its_way_d_learns_again(
     with monkeypatch.context() as patched:
         patched.setattr(losses, "adversarial_generator", broken)
         with pytest.raises(RuntimeError, match="memory ended"):
-            sincut_step(state, x, y, settings, draws(0), Kind(with_r1=True))
+            sincut_step(state, Crops(x, y), settings, draws(0), Kind(with_r1=True))
     assert all(p.requires_grad for p in state.discriminator.parameters())
-    sincut_step(state, x, y, settings, draws(0), Kind(with_r1=True))
+    sincut_step(state, Crops(x, y), settings, draws(0), Kind(with_r1=True))
     moved = zip(before, state.discriminator.parameters(), strict=True)
     assert all(not torch.equal(old, new) for old, new in moved)
+
+
+# --- A painting to learn from --------------------------------------------------------------------
+
+
+def test_terms_of_a_painting() -> None:
+    cfg = config(lambda_painting=2.0, lambda_strokes=3.0, lambda_identity=0.0, noise=False)
+    (x, y), (painting, _) = batch(cfg), batch(cfg, 1)
+    state = initial_state(cfg)
+    fake = state.generator.generate(x)[0].detach()
+    found = sincut_step(state, Crops(x, y, painting), cfg, draws(0), Kind())
+    assert found["painting"].item() == pytest.approx(
+        (fake - painting).abs().mean().item(), rel=1e-5
+    )
+    directions = [draws(0).normal(losses.DIRECTIONS, STROKES + n) for n in range(3)]
+    strokes = losses.sliced_distance(fake, painting, directions)
+    assert found["strokes"].item() == pytest.approx(strokes.item(), rel=1e-5)
+    weighted = sum(
+        weight * found[name].item()
+        for name, weight in {"G_gan": 1.0, "painting": 2.0, "strokes": 3.0}.items()
+    )
+    contrast = (cfg.lambda_x * found["NCE_x"].item() + cfg.lambda_y * found["NCE_y"].item()) / 2
+    assert found["G"].item() == pytest.approx(weighted + contrast, rel=1e-5)
+
+
+def test_a_mirrored_painting_is_learned_from_mirrored() -> None:
+    cfg = config("fastcut", lambda_painting=1.0, noise=False)
+    (x, y), (painting, _) = batch(cfg), batch(cfg, 1)
+    state = initial_state(cfg)
+    fake = state.generator.generate(x.flip(3))[0]
+    found = sincut_step(state, Crops(x, y, painting), cfg, draws(0), Kind(mirrored=True))
+    expected = (fake - painting.flip(3)).abs().mean().item()
+    assert found["painting"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_d_sees_the_style_and_the_painting() -> None:
+    y, painting = torch.zeros(64, 3, 2, 2), torch.ones(64, 3, 2, 2)
+    shown = half_painted(y, painting, draws(0)).mean(dim=(1, 2, 3))
+    assert set(shown.tolist()) == {0.0, 1.0}
+    assert 20 < shown.sum() < 44
+    assert not torch.equal(shown, half_painted(y, painting, draws(0, 1)).mean(dim=(1, 2, 3)))
+
+
+def test_the_warm_start_paints() -> None:
+    """From the content alone: the style is what D is for."""
+    cfg = config(lambda_painting=1.0, noise=False, learning_rate=0.01)
+    (x, y), (painting, _) = batch(cfg), batch(cfg, 1)
+    painting = painting / 4
+    state = initial_state(cfg)
+    found = [
+        warm_step(state, Crops(x, y, painting), painting, cfg, draws(0))["warm"].item()
+        for _ in range(20)
+    ]
+    assert found[-1] < 0.8 * found[0]
+
+
+def test_without_noise_its_weights_stay() -> None:
+    cfg = config(noise=False, correction=False)
+    state = initial_state(cfg)
+    sincut_step(state, Crops(*batch(cfg)), cfg, draws(0), Kind())
+    weights = [p for name, p in state.generator.named_parameters() if "noise_weight" in name]
+    assert weights
+    assert all(weight.item() == 0 for weight in weights)
+
+
+def test_look_without_a_painting_is_refused() -> None:
+    with pytest.raises(SincutError) as error:
+        train_config("paper", look=0.8)
+    assert str(error.value) == (
+        "look is that of a painting, and this preset makes none, got look=0.8; try --preset draft"
+    )

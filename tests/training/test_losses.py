@@ -71,3 +71,26 @@ def test_negatives_of_a_bank(internal: bool) -> None:
         scaled = torch.stack(logits) / 0.5
         expected.append(scaled.logsumexp(0) - scaled[0])
     assert torch.allclose(found, torch.stack(expected).mean())
+
+
+def test_the_sliced_distance_compares_patches_wherever_they_lie() -> None:
+    random = torch.Generator().manual_seed(0)
+    output, target = torch.rand(2, 2, 3, 40, 40, generator=random)
+    directions = [torch.randn(losses.DIRECTIONS, generator=random) for _ in losses.SCALES]
+    expected = []
+    for scale, numbers in zip(losses.SCALES, directions, strict=True):
+        step = 2 if scale == 1 else 1
+        for ours, theirs in zip(output, target, strict=True):
+            projected = []
+            for image in (ours, theirs):
+                small = image.unfold(1, scale, scale).unfold(2, scale, scale).mean(dim=(3, 4))
+                patches = small.unfold(1, 8, step).unfold(2, 8, step).permute(1, 2, 0, 3, 4)
+                units = numbers.flatten(1) / numbers.flatten(1).norm(dim=1, keepdim=True)
+                rows = patches.flatten(0, 1).flatten(1) @ units.T
+                projected.append(rows.sort(dim=0).values)
+            expected.append((projected[0] - projected[1]).abs().mean().item())
+    # Of two crops at three scales.
+    assert losses.sliced_distance(output, target, directions).item() == pytest.approx(
+        sum(expected) / len(expected), rel=1e-4
+    )
+    assert losses.sliced_distance(target, target, directions).item() == 0
