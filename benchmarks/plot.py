@@ -50,8 +50,7 @@ def plot_quality(result: Path, target: Path) -> None:
     rows = found["rows"]
     panels = {
         "S1": "S1, colour (lower is better)",
-        "S2": "S2, texture (lower is better)",
-        "S2_ratio": "S2 over the style's own (lower is better)",
+        "S2_ratio": "S2, texture, over the style's own (lower is better)",
         "S3": "S3, two-sample test (lower is better)",
         "S4": "S4, strokes (lower is better)",
         "C1": "C1, edges (higher is better)",

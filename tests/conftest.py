@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ if not torch.cuda.is_available() and "SINCUT_DRY_CUDA" not in os.environ:
 
 import sincut
 from sincut.demo import render_content, render_style
+from sincut.evaluation import patch_matching
 from sincut.runs.events import Event
 from tests.browser.chromium import browser as browser
 
@@ -50,7 +51,7 @@ TINY: dict[str, Any] = {
     "correction": True,
     "noise": True,
     "downsamplings": 1,
-    "layers": (0, 2, 4),
+    "layers": "0,2,4",
     "mirror": 0.5,
     "learning_rate": 0.002,
     "beta2": 0.99,
@@ -62,6 +63,16 @@ TINY: dict[str, Any] = {
     "preview_width": 64,
     "checkpoint_every": 4,
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_steps_of_patch_matching() -> Iterator[None]:
+    """The anchor ``patches`` takes a minute; that it is worth it, its own test shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = tuple((shrink, 2) for shrink, _ in patch_matching._LEVELS)
+        patch.setattr(patch_matching, "_LEVELS", few)
+        yield
+
 
 REAL_PAIR = Path(__file__).parents[2] / "shared" / "data"
 

@@ -96,7 +96,10 @@ PAIR = Kind(
             "negatives": "crop",
             "patches": 256,
         },
-        plain={"whiten": False, "lambda_texture": 0.0, "candidates": 1, "lambda_r1": 1.0},
+        plain={
+            **{"whiten": False, "lambda_texture": 0.0, "candidates": 1},
+            **{"lambda_painting": 0.0, "lambda_strokes": 0.0, "lambda_gan": 1.0, "lambda_r1": 1.0},
+        },
         changes={
             _BASE: {},
             _IDENTITY_OFF: {"lambda_y": 0.0},

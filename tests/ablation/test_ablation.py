@@ -192,12 +192,12 @@ def test_the_papers_trials(images: tuple[Path, Path], tmp_path: Path, preset: st
     )
     base = train_config(
         preset, "cut", lambda_x=1.0, lambda_y=1.0, lambda_identity=0.0, patches=256,
-        negatives="crop", layers=(0, 2, 4), steps=300, evaluate_every=30,
-        whiten=False, lambda_texture=0.0, candidates=1, lambda_r1=1.0,
+        negatives="crop", steps=300, evaluate_every=30, whiten=False, lambda_texture=0.0,
+        candidates=1, lambda_painting=0.0, lambda_strokes=0.0, lambda_gan=1.0, lambda_r1=1.0,
     )  # fmt: skip
     assert [(it.trial.setting, it.trial.config) for it in found.outcomes] == [
         (setting, base.replaced(**change, seed=seed))
-        for setting, change in PAPER.items()
+        for setting, change in (PAPER | {"last layer": {"layers": base.layers[-1:]}}).items()
         for seed in (0, 1)
     ]
 
@@ -247,8 +247,8 @@ def test_the_papers_small_run(images: tuple[Path, Path], tmp_path: Path) -> None
         ({"paper": True, "layers": (4,)},
          "--paper compares all layers with the last one, got layers=4; try --set layers=0,2,4"),
         ({"paper": True, "preset": "draft", "crop": 16, "tile": 16},
-         "--paper compares up to 255 negatives, and a crop of 16 pixels has 64 positions in G's "
-         "deeper layers; try --set crop=32"),
+         "--paper compares up to 255 negatives, and a crop of 16 pixels has 16 positions in G's "
+         "deeper layers; try --set crop=64"),
         ({"over": GRID, "resume": True, "force": True},
          "--resume goes on and --force starts anew, got both; give one of them"),
         ({"over": GRID, "resume": True},
@@ -372,7 +372,7 @@ def test_a_sheet_of_large_pictures_and_of_what_is_missing(tmp_path: Path) -> Non
     small.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(thumbnail(result, CELL), np.asarray(small))
     small.save(tmp_path / "one" / "thumbnail.png")
-    figures = asdict(Figures(0, 0, 0, 0, 0, 0))
+    figures = asdict(Figures(0, 0, 0, 0, 0, 0, 0))
     outcomes = [
         Outcome(plan.trials[0], tmp_path / "one", figures),
         Outcome(plan.trials[1], tmp_path / "two", failure="diverged"),
@@ -480,7 +480,7 @@ def test_hostile_file_names(made: Ablation, images: tuple[Path, Path], tmp_path:
 
 def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
     plan = a_plan(tmp_path, ["one", "two"], seeds=3)
-    values = [asdict(Figures(*(float(k + n) for k in range(6)))) for n in (0, 1, 5)]
+    values = [asdict(Figures(*(float(k + n) for k in range(7)))) for n in (0, 1, 5)]
     outcomes = [
         Outcome(trial, tmp_path, figures)
         for trial, figures in zip(plan.trials[:3], values, strict=True)
@@ -492,9 +492,9 @@ def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
     ]
     first, second = averages(outcomes)
     assert (first.setting, first.seeds, first.finished) == ("one", 3, 3)
-    assert first.mean == asdict(Figures(2, 3, 4, 5, 6, 7))
+    assert first.mean == asdict(Figures(2, 3, 4, 5, 6, 7, 8))
     assert first.spread is not None
-    assert tuple(first.spread.values()) == pytest.approx((7**0.5,) * 6)
+    assert tuple(first.spread.values()) == pytest.approx((7**0.5,) * 7)
     assert (second.seeds, second.finished, second.mean, second.spread) == (3, 1, values[0], None)
     lines = markdown_tables(plan, outcomes).splitlines()
     assert lines[0] == "# Ablation: a.png in the look of b\\|\\<i\\>.png"
@@ -507,17 +507,17 @@ def test_averages_and_tables_of_what_there_is(tmp_path: Path) -> None:
         for line in lines
         if line.startswith("| ") and not line.startswith("| ---")
     ] == [
-        "| setting | seeds | S1 ↓ | S2 ↓ | S2/floor ↓ | S3 ↓ | C1 ↑ | C2 ↑ |",
+        "| setting | seeds | S1 ↓ | S2 ↓ | S2/floor ↓ | S3 ↓ | S4 ↓ | C1 ↑ | C2 ↑ |",
         "| one | 3 of 3 | 2.000 ± 2.646 | 3.000 ± 2.646 | 4.000 ± 2.646 | 5.000 ± 2.646 "
-        "| 6.000 ± 2.646 | 7.000 ± 2.646 |",
-        "| two | 1 of 3 | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 |",
-        "| setting | seed | S1 ↓ | S2 ↓ | S2/floor ↓ | S3 ↓ | C1 ↑ | C2 ↑ | status |",
-        "| one | 0 | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | finished |",
-        "| one | 1 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | 6.000 | finished |",
-        "| one | 2 | 5.000 | 6.000 | 7.000 | 8.000 | 9.000 | 10.000 | finished |",
-        "| two | 0 | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | finished |",
-        "| two | 1 | – | – | – | – | – | – | failed: it broke \\| off |",
-        "| two | 2 | – | – | – | – | – | – | unfinished |",
+        "| 6.000 ± 2.646 | 7.000 ± 2.646 | 8.000 ± 2.646 |",
+        "| two | 1 of 3 | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | 6.000 |",
+        "| setting | seed | S1 ↓ | S2 ↓ | S2/floor ↓ | S3 ↓ | S4 ↓ | C1 ↑ | C2 ↑ | status |",
+        "| one | 0 | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | 6.000 | finished |",
+        "| one | 1 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | 6.000 | 7.000 | finished |",
+        "| one | 2 | 5.000 | 6.000 | 7.000 | 8.000 | 9.000 | 10.000 | 11.000 | finished |",
+        "| two | 0 | 0.000 | 1.000 | 2.000 | 3.000 | 4.000 | 5.000 | 6.000 | finished |",
+        "| two | 1 | – | – | – | – | – | – | – | failed: it broke \\| off |",
+        "| two | 2 | – | – | – | – | – | – | – | unfinished |",
     ]
 
 

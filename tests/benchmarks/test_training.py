@@ -184,7 +184,7 @@ class Brightness:
 
     def figures(self, output: np.ndarray) -> Figures:
         assert output.shape == self.shape
-        return Figures(*[float(output.mean())] * 6)
+        return Figures(*[float(output.mean())] * 7)
 
 
 @pytest.fixture

@@ -134,8 +134,8 @@ def test_every_field_has_a_meaning(config: type) -> None:
         ({"channels": 100_000}, "channels must be from 1 to 1024, got 100000; "
          "try --set channels=40"),
         ({"lambda_gan": 0, "lambda_x": 0, "lambda_y": 0, "lambda_identity": 0},
-         "at least one of lambda_gan, lambda_texture, lambda_x, lambda_y, lambda_identity must be "
-         "above 0, got 0 for all; try --set lambda_x=4"),
+         "at least one of lambda_gan, lambda_texture, lambda_x, lambda_y, lambda_identity, "
+         "lambda_painting, lambda_strokes must be above 0, got 0 for all; try --set lambda_x=4"),
     ],
 )  # fmt: skip
 def test_values_out_of_range(changes: dict[str, object], expected: str) -> None:

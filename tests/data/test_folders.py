@@ -191,7 +191,7 @@ def test_falling_epochs_have_a_size_of_their_own(folders: Folders) -> None:
 
 def crops_of(feed: FolderFeed, step: int) -> list[torch.Tensor]:
     feed.prepare(step)
-    return list(feed.draw(RandomNumbers(0, torch.tensor(step))))
+    return list(feed.draw(RandomNumbers(0, torch.tensor(step)))[:2])
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -407,7 +407,10 @@ def test_errors(comparison: Comparison) -> None:
     )
 
 
-def test_s4_ranks_what_has_the_styles_strokes_before_what_has_not(comparison: Comparison) -> None:
+def test_s4_ranks_what_has_the_styles_strokes_before_what_has_not(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sincut.evaluation.patch_matching._LEVELS", ((4, 100), (2, 50), (1, 25)))
     transferred = idt(CONTENT, STYLE)
     blurred = np.asarray(Image.fromarray(transferred).filter(ImageFilter.GaussianBlur(3)))
     noise = np.random.default_rng(0).normal(0, 20, transferred.shape)

@@ -176,7 +176,7 @@ def test_a_run_gives_the_charts_of_what_it_logged(tiny_run: Path) -> None:
         "PatchNCE and identity": ["NCE_x", "NCE_y", "identity"],
         "All of G's loss, all of D's": ["G", "D"],
         "R1 penalties of D": ["R1"],
-        "Warm start: L1 to the colour transfer": ["warm"],
+        "Warm start: L1 to the colour transfer or the painting": ["warm"],
     }
     known = run.series("losses")
     for chart in found:
