@@ -68,7 +68,7 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_is_read_as_it_was_written(tiny_run: Path, pair: tuple[Path, Path]) -> None:
     run = read_run(str(tiny_run))
     assert (run.folder, run.version) == (tiny_run, __version__)
-    assert {name: getattr(run.config, name) for name in TINY} == TINY
+    assert {name: getattr(run.config, name) for name in TINY} == {**TINY, "layers": (0, 2, 4)}
     assert run.content == RunImage("content.png", 160, 128, file_digest(pair[0]))
     assert run.style == RunImage("style.png", 144, 120, file_digest(pair[1]))
     assert [record["step"] for record in run.log] == [-1, 0, 1, 2, 3, 4, 5, 6]
@@ -352,6 +352,8 @@ def test_the_command_repeats_the_run(tiny_run: Path) -> None:
 
 
 EVERY_FIELD = {
+    "look": 0.75,
+    "lambda_painting": 1.0,  # without it there is nothing to look like
     "seed": 2**63 - 1,
     "device": "cpu",
     "precision": "fp32",
@@ -456,6 +458,7 @@ def test_every_field_with_an_option_uses_it() -> None:
     }
     changes = {name: value for name, value in EVERY_FIELD.items() if name in options}
     assert options == {"preset", "method", *changes}
-    words = shlex.split(repeating_command(run_of(train_config("paper", "cut", **changes))))
-    flags = {f"--{str(name).replace('_', '-')}" for name in options}
+    config = train_config("paper", "cut", lambda_painting=1.0, **changes)
+    words = shlex.split(repeating_command(run_of(config)))
+    flags = {f"--{str(name).replace('_', '-')}" for name in options} | {"--set"}
     assert {word for word in words if word.startswith("--")} == flags

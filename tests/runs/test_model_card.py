@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import sincut
+from sincut.config.fields import as_text
 from sincut.config.presets import train_config
 from sincut.files import file_digest
 from sincut.pages.markdown import plain
@@ -98,7 +99,7 @@ def test_what_a_finished_run_says(tiny_run: Path, pair: tuple[Path, Path]) -> No
     said = ("preset", "method", "seed", "device", "precision", "steps", "warm_steps")
     changed = {n: v for n, v in run.config.to_dict().items() if v != usual[n] and n not in said}
     assert len(changed) > 10
-    texts = {n: str(v).lower() if isinstance(v, bool) else v for n, v in changed.items()}
+    texts = {n: as_text(v) for n, v in changed.items()}
     assert cells["other than the preset"] == [", ".join(f"`{n}={v}`" for n, v in texts.items())]
     logged = run.series("losses")
     assert cells["`G`"][:2] == [f"{logged['G'][1][-1]:.4g}", "6"]
