@@ -234,13 +234,13 @@ def test_evaluate_prints_a_table(measured: tuple[Path, Path, Path], tmp_path: Pa
     assert (result.exit_code, result.stderr) == (0, "")
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     assert re.split(r"  +", lines[0]) == [
-        "output", "S1 ↓", "S2 ↓", "S2/floor ↓", "S3 ↓", "C1 ↑", "C2 ↑",
+        "output", "S1 ↓", "S2 ↓", "S2/floor ↓", "S3 ↓", "S4 ↓", "C1 ↑", "C2 ↑",
     ]  # fmt: skip
-    assert re.fullmatch(re.escape(str(measured[2])) + r"(  +\d+\.\d{3}){6}", lines[2])
+    assert re.fullmatch(re.escape(str(measured[2])) + r"(  +\d+\.\d{3}){7}", lines[2])
     assert lines[3] == "S1 ↓        colour: distance of the pixels to the style's"
-    assert [line.split("  ")[0] for line in lines[3:9]] == re.split(r"  +", lines[0])[1:]
-    assert lines[9] == "↓ lower is better, ↑ higher is. No one of them says enough alone."
-    assert len(lines) == 10
+    assert [line.split("  ")[0] for line in lines[3:10]] == re.split(r"  +", lines[0])[1:]
+    assert lines[10] == "↓ lower is better, ↑ higher is. No one of them says enough alone."
+    assert len(lines) == 11
 
 
 def test_evaluate_with_everything(
@@ -252,18 +252,18 @@ def test_evaluate_with_everything(
     lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
     assert lines[0].endswith("beyond")
     assert lines[2].endswith("  no")
-    rows = [re.split(r"  +", line)[0] for line in lines[2:9]]
+    rows = [re.split(r"  +", line)[0] for line in lines[2:10]]
     assert rows == [
         *map(str, (measured[2], measured[0])),
         "anchor: copy", "anchor: Reinhard", "anchor: IDT",
-        "anchor: IDT + 16-px blocks", "anchor: IDT + 64-px blocks",
+        "anchor: IDT + 16-px blocks", "anchor: IDT + 64-px blocks", "anchor: patches",
     ]  # fmt: skip
     assert re.fullmatch(
         r"Identity, G\(style\) against the style: L1 0\.\d{3}, PSNR \d+\.\d dB, C1 0\.\d{3}, "
         r"S2 \d\.\d{3}\.",
-        lines[9],
+        lines[10],
     )
-    assert lines[16] == (
+    assert lines[18] == (
         "beyond      better than the line IDT → 16-px blocks → 64-px blocks in C1 and S3"
     )
     assert size_of(plot) == (960, 720)

@@ -149,7 +149,7 @@ def test_it_says_how_to_repeat_the_run_and_what_it_was(run: Path) -> None:
     assert rows["content"] == ["content.png", "160×128 pixels", record.content.sha256]
     assert rows["steps"] == ["6", "changed"]
     assert rows["temperature"] == ["0.07", ""]
-    assert rows["layers"] == ["0,2,4", ""]
+    assert rows["layers"] == ["0,2,4", "changed"]
     assert "training" in rows
     assert f"sincut {sincut.__version__}" in rows["this report with"][0]
     assert "Not measured, as asked." in text
