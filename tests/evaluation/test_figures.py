@@ -426,4 +426,4 @@ def test_s4_ranks_what_has_the_styles_strokes_before_what_has_not(
     found = {name: comparison.figures(image).S4 for name, image in images.items()}
     assert sorted(found, key=lambda name: found[name]) == list(images)
     # Grain helps by two hundredths of it, which is as much as chance does.
-    assert found["transferred"] - 0.05 < comparison.figures(noisy).S4
+    assert comparison.figures(noisy).S4 > 0.95 * found["transferred"]
