@@ -22,7 +22,7 @@ if not torch.cuda.is_available() and "SINCUT_DRY_CUDA" not in os.environ:
 
 import sincut
 from sincut.demo import render_content, render_style
-from sincut.evaluation import patch_matching
+from sincut.evaluation import figures, patch_matching
 from sincut.runs.events import Event
 from tests.browser.chromium import browser as browser
 
@@ -66,11 +66,12 @@ TINY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_steps_of_patch_matching() -> Iterator[None]:
-    """The anchor ``patches`` takes a minute; that it is worth it, its own test shows."""
+def _less_to_measure() -> Iterator[None]:
+    """The anchor ``patches`` takes a minute, S4 a second; their own test has all of both."""
     with pytest.MonkeyPatch.context() as patch:
         few = tuple((shrink, 2) for shrink, _ in patch_matching._LEVELS)
         patch.setattr(patch_matching, "_LEVELS", few)
+        patch.setattr(figures, "_STROKES", 512)  # S4's patches
         yield
 
 
