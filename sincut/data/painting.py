@@ -75,14 +75,14 @@ def painted(
     """
     table = torch.from_numpy(transfer_table(content, style, seed=seed))
     width = min(width, content.shape[1])
-    recoloured_content = recoloured(_planes(_resized(content, width)), table)
+    recoloured_content = recoloured(planes(resized(content, width)), table)
     if look == 0:
-        return _pixels(recoloured_content)
-    goals = _pixels(recoloured_content)
+        return pixels(recoloured_content)
+    goals = pixels(recoloured_content)
     image: Tensor | None = None
     for level in _levels(content.shape, width):
-        goal = _planes(_resized(goals, level.width))
-        source = _planes(_reduced(style, level.width))
+        goal = planes(resized(goals, level.width))
+        source = planes(_reduced(style, level.width))
         if image is None:
             image = goal
         else:
@@ -91,10 +91,10 @@ def painted(
         for _ in range(_PASSES):
             image = _replaced(image, source, level)
     assert image is not None
-    rebuilt = _with_contrast(_pixels(image), _reduced(style, width))
+    rebuilt = _with_contrast(pixels(image), _reduced(style, width))
     # A light touch is some of both: they lie on each other.
     share = min(1.0, 2 * look)
-    return _pixels(torch.lerp(recoloured_content, _planes(rebuilt), share))
+    return pixels(torch.lerp(recoloured_content, planes(rebuilt), share))
 
 
 def _levels(shape: tuple[int, ...], width: int) -> list[_Level]:
@@ -187,7 +187,7 @@ def _bands(image: Pixels) -> tuple[list[Floats], Floats]:
     return bands, blurred[-1]
 
 
-def _resized(image: Pixels, width: int) -> Pixels:
+def resized(image: Pixels, width: int) -> Pixels:
     """The image that wide, its proportions kept."""
     height = max(round(image.shape[0] * width / image.shape[1]), 1)
     if width == image.shape[1]:
@@ -198,16 +198,16 @@ def _resized(image: Pixels, width: int) -> Pixels:
 def _reduced(image: Pixels, width: int) -> Pixels:
     """The image that wide, but not enlarged, nor so narrow that it has no patches."""
     narrowest = -(-_SMALLEST * image.shape[1] // min(image.shape[:2]))
-    return _resized(image, min(max(width, narrowest), image.shape[1]))
+    return resized(image, min(max(width, narrowest), image.shape[1]))
 
 
-def _planes(image: Pixels) -> Tensor:
+def planes(image: Pixels) -> Tensor:
     """(1, 3, H, W) in [-1, 1]."""
     values = torch.tensor(image, dtype=torch.float32)
     return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
 
 
-def _pixels(image: Tensor) -> Pixels:
+def pixels(image: Tensor) -> Pixels:
     """(H, W, 3) uint8 of (1, 3, H, W) in [-1, 1]."""
     values = (image[0].clamp(-1, 1) + 1) * 127.5
     result: Pixels = values.round().byte().permute(1, 2, 0).cpu().numpy()

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sincut.data.painting import pixels, planes, resized
+
 Pixels = npt.NDArray[np.uint8]
 
 _WIDTH = 640  # pixels at most; the result is enlarged from there
@@ -40,8 +42,8 @@ def matched_patches(transferred: Pixels, style: Pixels, seed: int = 0) -> Pixels
     image: Tensor | None = None
     for shrink, steps in _LEVELS:
         level = max(width // shrink, 2 * _PATCH)
-        goal = _planes(transferred, level)
-        source = _planes(style, min(level, style.shape[1]))
+        goal = planes(resized(transferred, level))
+        source = planes(resized(style, min(level, style.shape[1])))
         if min(*goal.shape[2:], *source.shape[2:]) < 2 * _PATCH:
             continue
         if image is None:
@@ -51,10 +53,8 @@ def matched_patches(transferred: Pixels, style: Pixels, seed: int = 0) -> Pixels
         image = _moved(image, source, steps, random)
     if image is None:  # too small for patches
         return transferred
-    values = (image[0].permute(1, 2, 0) + 1) * 127.5
-    result = Image.fromarray(values.round().byte().numpy())
     size = transferred.shape[1], transferred.shape[0]
-    return np.asarray(result.resize(size, Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels(image)).resize(size, Image.Resampling.LANCZOS))
 
 
 def _moved(image: Tensor, source: Tensor, steps: int, random: torch.Generator) -> Tensor:
@@ -82,10 +82,3 @@ def _sorted(planes: Tensor, filters: Tensor, random: torch.Generator) -> Tensor:
     top, left = torch.randint(0, 2, (2,), generator=random).tolist()
     projected = F.conv2d(planes[:, :, top:, left:], filters, stride=2)
     return projected.flatten(2)[0].sort(dim=1).values
-
-
-def _planes(image: Pixels, width: int) -> Tensor:
-    """(1, 3, h, width) in [-1, 1]."""
-    height = max(round(image.shape[0] * width / image.shape[1]), 1)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
-    return (torch.tensor(np.asarray(small)) / 127.5 - 1).permute(2, 0, 1)[None].contiguous()

@@ -9,7 +9,7 @@ import torch
 from sincut.config.presets import train_config
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.matching import recoloured
-from sincut.data.painting import Pixels, _nearest, _pixels, _planes, painted
+from sincut.data.painting import Pixels, _nearest, painted, pixels, planes
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
 from sincut.demo import render_content, render_style
@@ -30,7 +30,7 @@ def test_without_a_look_it_is_the_content_in_the_styles_colours(
     content: Pixels, style: Pixels
 ) -> None:
     table = torch.from_numpy(transfer_table(content, style, seed=3))
-    expected = _pixels(recoloured(_planes(content), table))
+    expected = pixels(recoloured(planes(content), table))
     assert np.array_equal(painted(content, style, 192, look=0, seed=3), expected)
 
 
