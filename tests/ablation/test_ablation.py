@@ -970,7 +970,7 @@ def test_two_processes_share_the_trials(
     place = tmp_path / "a"
     code = (
         "import sys; from sincut.evaluation import figures; from sincut.runs import train\n"
-        "figures._FLOOR_SPLITS, figures._PATCHES = 1, 512\n"
+        "figures._FLOOR_SPLITS, figures._PATCHES, figures._STROKES = 1, 512, 512\n"
         "from sincut.runs.estimate import Estimate\n"
         "train.measure = lambda *_: Estimate(1, 0, 1, 1, 0, 0, 0, 10**9)\n"
         "from sincut.cli import main; main(sys.argv[1:])"
