@@ -50,6 +50,7 @@ skip_bad_option = click.option(
 )
 @field_option(PairConfig, "method", default="sincut, of folders cut")
 @field_option(PairConfig, "look")
+@field_option(PairConfig, "stroke")
 @field_option(PairConfig, "steps", default="the preset's")
 @click.option(
     "--minutes",

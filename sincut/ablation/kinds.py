@@ -98,7 +98,8 @@ PAIR = Kind(
         },
         plain={
             **{"whiten": False, "lambda_texture": 0.0, "candidates": 1},
-            **{"lambda_painting": 0.0, "lambda_strokes": 0.0, "lambda_gan": 1.0, "lambda_r1": 1.0},
+            **{"lambda_painting": 0.0, "lambda_strokes": 0.0, "brushwork": False},
+            **{"lambda_gan": 1.0, "lambda_r1": 1.0},
         },
         changes={
             _BASE: {},

@@ -256,6 +256,19 @@ class PaintingSettings(Config):
         low=0,
     )
 
+    brushwork: bool = option(
+        False,
+        "the model keeps the style (at the content's width), and sincut translate lays patches of "
+        "it on what G makes (ours)",
+    )
+    stroke: float = option(
+        1.0,
+        "size of the painting's and the brushwork's strokes, in units of the style's own at the "
+        "content's width (ours)",
+        low=0.25,
+        high=4,
+    )
+
     @property
     def paints(self) -> bool:
         """Whether there is a painting to learn from."""

@@ -25,6 +25,7 @@ _PAINTING: dict[str, Any] = {
     "noise": False,
     "lambda_painting": 10.0,
     "lambda_strokes": 20.0,
+    "brushwork": True,
     "lambda_gan": 0.3,
     "r1_every": 8,
     # Shallow layers of the encoder hold on to the photograph's own edges.

@@ -31,8 +31,8 @@ FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 
 # Fields that have an option of their own; the others are set with --set.
 _OPTIONS = (
-    *("preset", "method", "look", "seed", "device", "precision", "steps", "evaluate_every"),
-    "keep",
+    *("preset", "method", "look", "stroke", "seed", "device", "precision", "steps"),
+    *("evaluate_every", "keep"),
 )
 
 
@@ -85,11 +85,12 @@ class PairConfig(NetworkSettings, PaintingSettings, TextureSettings, CropSetting
                 f"layers must be between 0 and {deepest} (the encoder's last), got "
                 f"{as_text(self.layers)}; try --set layers=0,2,4"
             )
-        if not self.paints and self.look != LOOK:
-            raise SincutError(
-                f"look is that of a painting, and this preset makes none, got look={self.look:g}; "
-                "try --preset draft"
-            )
+        for name, default in (("look", LOOK), ("stroke", 1.0)):
+            if not (self.paints or self.brushwork) and getattr(self, name) != default:
+                raise SincutError(
+                    f"{name} is that of a painting, and this preset makes none, got "
+                    f"{name}={getattr(self, name):g}; try --preset draft"
+                )
         if self.schedule == "epochs":
             raise SincutError(
                 "a pair has no epochs, got schedule=epochs; try --set schedule=linear"

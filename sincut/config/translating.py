@@ -42,6 +42,13 @@ class TranslateConfig(Config):
     strength: float = option(
         1.0, "share of the translation in the output; the rest is content", low=0, high=1
     )
+    brushwork: float = option(
+        1.0,
+        "share of the style's own patches that a model lays on what its network makes, where it "
+        "has them; the rest is the network's alone",
+        low=0,
+        high=1,
+    )
     mask: str = option(
         "", "image of the input's size: white is translated, black stays content, grey is mixed"
     )

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.matching import recoloured
+from sincut.models.patches import averaged, cut, squared_distances
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -58,6 +59,7 @@ def painted(
     width: int,
     *,
     look: float = 0.5,
+    stroke: float = 1.0,
     seed: int = 0,
 ) -> Pixels:
     """The content as a painting in patches of the style.
@@ -68,6 +70,7 @@ def painted(
             image is enlarged.
         look: 0 leaves the content, in the style's colours, 1 keeps nothing of it but what the
             coarsest patches agree with.
+        stroke: size of the strokes, in units of the style's at this width.
         seed: of the transfer of colours.
 
     Returns:
@@ -82,7 +85,7 @@ def painted(
     image: Tensor | None = None
     for level in _levels(content.shape, width):
         goal = planes(resized(goals, level.width))
-        source = planes(_reduced(style, level.width))
+        source = planes(scaled(style, level.width, stroke))
         if image is None:
             image = goal
         else:
@@ -91,7 +94,7 @@ def painted(
         for _ in range(_PASSES):
             image = _replaced(image, source, level)
     assert image is not None
-    rebuilt = _with_contrast(pixels(image), _reduced(style, width))
+    rebuilt = _with_contrast(pixels(image), scaled(style, width, stroke))
     # A light touch is some of both: they lie on each other.
     share = min(1.0, 2 * look)
     return pixels(torch.lerp(recoloured_content, planes(rebuilt), share))
@@ -115,17 +118,14 @@ def _replaced(image: Tensor, source: Tensor, level: _Level) -> Tensor:
     half, step = _PATCH // 2, level.step
     room = (half, half + -width % step, half, half + -height % step)
     image = F.pad(image, room, mode="reflect")
-    sizes = [(side - _PATCH) // level.style_step + 1 for side in source.shape[2:]]
+    rows, columns = (side - _PATCH for side in source.shape[2:])
     style_step = level.style_step
-    while -(-sizes[0] // style_step) * -(-sizes[1] // style_step) * level.style_step**2 > _KEYS:
+    while (rows // style_step + 1) * (columns // style_step + 1) > _KEYS:
         style_step += 1
-    known = _patches(source, style_step)
-    nearest = known[_nearest(_patches(image, step), known, complete=level.complete)]
-    weights = _window()
-    size = image.shape[2], image.shape[3]
-    total = F.fold((nearest * weights).T[None], size, _PATCH, stride=step)
-    share = F.fold(weights[:, None].expand(-1, len(nearest))[None], size, _PATCH, stride=step)
-    return (total / share)[:, :, half : half + height, half : half + width]
+    known = cut(source, _PATCH, style_step)
+    nearest = known[_nearest(cut(image, _PATCH, step), known, complete=level.complete)]
+    result = averaged(nearest, (image.shape[2], image.shape[3]), _PATCH, step)
+    return result[:, :, half : half + height, half : half + width]
 
 
 def _nearest(wanted: Tensor, known: Tensor, *, complete: bool) -> Tensor:
@@ -140,31 +140,13 @@ def _nearest(wanted: Tensor, known: Tensor, *, complete: bool) -> Tensor:
     if complete:
         best = torch.full_like(squares, torch.inf)
         for part in torch.split(wanted, rows):
-            best = torch.minimum(best, _distances(part, known, squares).amin(dim=0))
+            best = torch.minimum(best, squared_distances(part, known, squares).amin(dim=0))
         scale = 1 / (_COMPLETENESS * known.shape[1] + best)
     found = []
     for part in torch.split(wanted, rows):
-        distances = _distances(part, known, squares)
+        distances = squared_distances(part, known, squares)
         found.append((distances if scale is None else distances * scale).argmin(dim=1))
     return torch.cat(found)
-
-
-def _distances(wanted: Tensor, known: Tensor, squares: Tensor) -> Tensor:
-    """(n, m) squared distances of rows."""
-    products = torch.addmm(squares[None], wanted, known.T, alpha=-2)
-    return products.add_(wanted.square().sum(dim=1, keepdim=True)).clamp_min_(0)
-
-
-def _patches(image: Tensor, step: int) -> Tensor:
-    """(n, 3 · 8 · 8) patches of (1, 3, H, W), one at every ``step``-th pixel of both axes."""
-    return F.unfold(image, _PATCH, stride=step)[0].T.contiguous()
-
-
-def _window() -> Tensor:
-    """(3 · 8 · 8,) weights of a patch's pixels: the middle counts most."""
-    places = torch.arange(_PATCH) - (_PATCH - 1) / 2
-    bell = torch.exp(-places.square() / (2 * (_PATCH / 3.5) ** 2))
-    return (bell[:, None] * bell).flatten().repeat(3)
 
 
 def _with_contrast(image: Pixels, style: Pixels) -> Pixels:
@@ -195,10 +177,11 @@ def resized(image: Pixels, width: int) -> Pixels:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _reduced(image: Pixels, width: int) -> Pixels:
-    """The image that wide, but not enlarged, nor so narrow that it has no patches."""
-    narrowest = -(-_SMALLEST * image.shape[1] // min(image.shape[:2]))
-    return resized(image, min(max(width, narrowest), image.shape[1]))
+def scaled(style: Pixels, width: int, stroke: float) -> Pixels:
+    """The style as wide as that, at most its own width, times ``stroke``; but not so narrow that it
+    has no patches."""
+    narrowest = -(-_SMALLEST * style.shape[1] // min(style.shape[:2]))
+    return resized(style, max(round(min(width, style.shape[1]) * stroke), narrowest))
 
 
 def planes(image: Pixels) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,14 @@ from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
 from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, sample_boxes
 from sincut.data.matching import Matcher, recoloured
-from sincut.data.painting import painted
+from sincut.data.painting import painted, resized, scaled
 from sincut.data.random_numbers import RandomNumbers
 from sincut.data.training_data import Crops
+from sincut.models.brushwork import Brushwork
 
 Pixels = npt.NDArray[np.uint8]
 
+_LARGEST_STYLE = 2**22  # pixels of the style that a model keeps
 _SAMPLED = 2**20  # pixels of the style that tell what its textures are like
 
 
@@ -32,7 +35,8 @@ class Pair:
 
     content: Pixels
     style: Pixels
-    _paintings: dict[tuple[int, float, int], Pixels] = field(default_factory=dict, repr=False)
+    _paintings: dict[tuple[Any, ...], Pixels] = field(default_factory=dict, repr=False)
+    _brushwork: dict[tuple[Any, ...], Brushwork] = field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[Pixels]:
         """Content and style."""
@@ -44,12 +48,27 @@ class Pair:
         # As large as crops are cut: of a narrow image never so small that none fits.
         zoom = max(zoom_range(width, config)[1], config.crop / min(height, width))
         width = min(math.ceil(width * zoom), width)
-        key = width, config.look, config.seed
+        settings: dict[str, Any] = {
+            "look": config.look,
+            "stroke": config.stroke,
+            "seed": config.seed,
+        }
+        key = width, *settings.values()
         if key not in self._paintings:
-            self._paintings[key] = painted(
-                self.content, self.style, width, look=config.look, seed=config.seed
-            )
+            self._paintings[key] = painted(self.content, self.style, width, **settings)
         return self._paintings[key]
+
+    def brushwork(self, config: PairConfig) -> Brushwork:
+        """What is laid on the results of a model that learned this pair, made once."""
+        painting, width = self.painting(config), self.content.shape[1]
+        key = id(painting), config.stroke
+        if key not in self._brushwork:
+            most = math.sqrt(_LARGEST_STYLE / (self.style.shape[0] * self.style.shape[1]))
+            width = min(width, int(self.style.shape[1] * most / config.stroke))
+            style = scaled(self.style, width, config.stroke)
+            half = resized(painting, max(self.content.shape[1] // 2, 1))
+            self._brushwork[key] = Brushwork.of(style, half)
+        return self._brushwork[key]
 
     def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> PairFeed:
         """Crops for the steps of a resolved configuration; ``warm``: also of its warm start.

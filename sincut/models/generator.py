@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sincut.kernels.position_noise import position_noise
+from sincut.models.brushwork import Brushwork
 
 
 class Reading(Protocol):
@@ -33,12 +34,17 @@ class Generator(nn.Module, ABC):
         kept_bytes: per pixel and channel, at the peak, for what the decoder's end reads of earlier
             layers.
         borders: of layers whose features reach over the image, by how many on each side.
+        brushwork: what a model that was read lays on the output; the network's own methods do not.
     """
 
     channels: int
     normalises: bool = False
     kept_bytes: int = 0
     borders: Mapping[int, int] = MappingProxyType({})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brushwork: Brushwork | None = None
 
     @property
     @abstractmethod

@@ -22,6 +22,7 @@ from sincut.config.training import training_config
 from sincut.errors import SincutError
 from sincut.files import write_atomically
 from sincut.models.architectures import described_generator, description
+from sincut.models.brushwork import Brushwork
 from sincut.models.generator import Generator
 from sincut.models.projector import PatchProjector
 from sincut.version import __version__
@@ -44,12 +45,19 @@ class Model:
 
 
 def save_model(
-    path: Path, generator: Generator, projector: PatchProjector | None, header: Mapping[str, Any]
+    path: Path,
+    generator: Generator,
+    projector: PatchProjector | None,
+    header: Mapping[str, Any],
+    brushwork: Brushwork | None = None,
 ) -> None:
     """Write a self-describing, movable model file."""
     tensors = {f"generator.{name}": value for name, value in generator.state_dict().items()}
+    assert generator.brushwork is None  # which is a part by itself
     if projector is not None:
         tensors |= {f"projector.{name}": value for name, value in projector.state_dict().items()}
+    if brushwork is not None:
+        tensors |= {f"brushwork.{name}": value for name, value in brushwork.state_dict().items()}
     save_tensors(path, "sincut-model", tensors, {**header, "generator": description(generator)})
 
 
@@ -80,6 +88,9 @@ def load_model(path: Path) -> Model:
         channels = [generator.layer_channels[layer] for layer in config.layers]
         projector = PatchProjector(channels, config.projection_width)
         projector.load_state_dict(heads)
+    painted = _part(tensors, "brushwork.")
+    if painted:
+        generator.brushwork = Brushwork(**painted)
     return Model(generator.eval().requires_grad_(False), projector, header)
 
 

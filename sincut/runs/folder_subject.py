@@ -107,6 +107,9 @@ class FolderSubject:
         """As :meth:`Subject.final`: the average."""
         return state.averaged_generator
 
+    def brushwork(self, config: TrainConfig) -> None:
+        """As :meth:`Subject.brushwork`: none."""
+
     def preview(self, generator: Generator, config: TrainConfig) -> Pixels:
         """As :meth:`Subject.preview`: a sheet of images, each above its translation."""
         columns = []

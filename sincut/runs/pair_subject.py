@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Pixels
+from sincut.models.brushwork import Brushwork
 from sincut.models.generator import Generator
 from sincut.runs.events import Listener, Noticed
 from sincut.runs.final_colours import final_generator, translated, translated_small
@@ -47,6 +48,11 @@ class PairSubject:
     def final(self, state: State) -> Generator:
         """As :meth:`Subject.final`: the average, its colours put right."""
         return final_generator(state, *self.data)
+
+    def brushwork(self, config: TrainConfig) -> Brushwork | None:
+        """As :meth:`Subject.brushwork`."""
+        assert isinstance(config, PairConfig)
+        return self.data.brushwork(config) if config.brushwork else None
 
     def preview(self, generator: Generator, config: TrainConfig) -> Pixels:
         """As :meth:`Subject.preview`: the content at most ``preview_width`` wide, translated."""

@@ -171,10 +171,8 @@ class Recorder:
             self.tell(Reporting(text, done, total))
 
         try:
-            step, generator = state.step, self.generator(state)
-            if self.best is not None:
-                step, generator = self.best[1], load_model(self.folder).generator
-                generator.to(self.config.device)
+            step = state.step if self.best is None else self.best[1]
+            generator = load_model(self.folder).generator.to(self.config.device)
             self.subject.write_report(read_run(self.folder), path, generator, step, on_progress)
         except KeyboardInterrupt:
             self.received.append(signal.SIGINT)
@@ -298,7 +296,11 @@ class Recorder:
         """The model as it is now."""
         header = {**self.header, "step": max(state.step, 0)}
         save_model(
-            self.folder / MODEL_FILE, self.generator(state), state.averaged_projector, header
+            self.folder / MODEL_FILE,
+            self.generator(state),
+            state.averaged_projector,
+            header,
+            self.subject.brushwork(self.config),
         )
 
     def is_best(self, figures: Mapping[str, float], step: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,9 +29,8 @@ from sincut.runs.commands import repeating_command
 from sincut.runs.final_colours import translated_small
 from sincut.runs.folder import REPORT_FILE, RunRecord
 from sincut.runs.report_page import Contents, Crop, Measured, page
-from sincut.translation.network import Network
-from sincut.translation.tiles import TileWorker, translate_pixels, window_of
-from sincut.translation.tiling import Tile, spans
+from sincut.translation.tiles import TileWorker, operator_of, translate_pixels, window_of
+from sincut.translation.tiling import Tile, span_at
 from sincut.units import duration
 from sincut.version import __version__
 
@@ -155,15 +155,17 @@ class _Result:
             return cls.of(whole, "The result is the content translated at its own size.")
         small = translated_small(content, _REDUCED_SIDE, generator)
         height, width = content.shape[:2]
-        engine = TileWorker(Network(generator, config), height, width, content.dtype)
+        operator = operator_of(generator, config, height, width, Path(tempfile.gettempdir()))
+        engine = TileWorker(operator, height, width, content.dtype)
 
         def square(top: int, bottom: int, left: int, right: int) -> Pixels:
-            halo, alignment = generator.halo, generator.alignment
-            (rows,) = spans(height, bottom - top, halo, alignment, "reflect", top, bottom)
-            (columns,) = spans(width, right - left, halo, alignment, "reflect", left, right)
-            tile = Tile(rows, columns)
-            pixels: Pixels = engine.start(window_of(content, tile, 0, height), tile).wait().copy()
-            return pixels
+            reach = operator.halo, operator.alignment, operator.border
+            above, before = top % operator.alignment, left % operator.alignment
+            rows = span_at(top - above, bottom, height, *reach)
+            columns = span_at(left - before, right, width, *reach)
+            window = window_of(content, Tile(rows, columns), 0, height)
+            pixels: Pixels = engine.start(window, Tile(rows, columns)).wait()[above:, before:]
+            return pixels.copy()
 
         note = (
             f"The content has {_count(content) / 1e6:.0f} megapixels: the result shown is that of "
@@ -247,7 +249,7 @@ def _page(
 def _telling_squares(content: Pixels) -> list[tuple[int, int, int, int]]:
     """Where to look closely: squares with most detail, apart from each other, and one with least.
 
-    Rows and columns, half open; top left corners are even, as windows of the network are.
+    Rows and columns, half open.
     """
     height, width = content.shape[:2]
     side = min(_CROP, height // 2 * 2, width // 2 * 2) or 1

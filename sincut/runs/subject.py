@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sincut.config.training import TrainConfig
 from sincut.data.training_data import TrainingData
 from sincut.images.reading.source import Pixels
+from sincut.models.brushwork import Brushwork
 from sincut.models.generator import Generator
 from sincut.runs.folder import RunRecord
 from sincut.training.state import State
@@ -31,6 +32,10 @@ class Subject(Protocol):
 
     def final(self, state: State) -> Generator:
         """The generator as it is written and shown. ``state`` is not changed."""
+        ...
+
+    def brushwork(self, config: TrainConfig) -> Brushwork | None:
+        """What the model lays on what its network makes, where it is to."""
         ...
 
     def preview(self, generator: Generator, config: TrainConfig) -> Pixels:

@@ -23,7 +23,7 @@ from sincut.images.writing.writer import Writer
 from sincut.translation.operators import Operator
 from sincut.translation.pixels import as_network
 from sincut.translation.tiles import Pending, TileWorker, window_of
-from sincut.translation.tiling import Band, Tile, reflected, spans
+from sincut.translation.tiling import Band, Tile, reflected, span_at
 
 Array = npt.NDArray[Any]
 
@@ -164,8 +164,8 @@ def tile_output(operator: Operator, source: Source, tile: Tile) -> Tensor:
     """
     height = source.height
     reach = operator.halo, operator.alignment, operator.border
-    (rows,) = spans(height, height, *reach, tile.rows.start, tile.rows.stop)
-    (columns,) = spans(source.width, source.width, *reach, tile.columns.start, tile.columns.stop)
+    rows = span_at(tile.rows.start, tile.rows.stop, height, *reach)
+    columns = span_at(tile.columns.start, tile.columns.stop, source.width, *reach)
     needed = reflected(rows.read_start, rows.read_stop, height)
     top = min(needed)
     rgb = in_srgb(source, source.rows(top, max(needed) + 1))

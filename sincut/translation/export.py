@@ -181,7 +181,9 @@ def export(
     if format == "onnx":
         _check_packages()
     trained = load_model(Path(model))
-    generator, translation = trained.generator, Translation(trained.generator, border).eval()
+    generator = trained.generator
+    painted, generator.brushwork = generator.brushwork is not None, None
+    translation = Translation(generator, border).eval()
     if generator.normalises:
         check_border(border)
     sizes = _noise_sizes(generator, border) if noise == "input" else {}
@@ -224,7 +226,7 @@ def export(
         alignment=generator.alignment,
         bytes=len(data),
         difference=difference,
-        notices=tuple(_notices(generator, noise, difference)),
+        notices=tuple(_notices(generator, noise, difference, painted=painted)),
     )
 
 
@@ -505,7 +507,11 @@ def _noise_weights(generator: Generator) -> Sequence[Tensor]:
     return [p for name, p in generator.named_parameters() if name.endswith("noise_weight")]
 
 
-def _notices(generator: Generator, noise: str, difference: float | None) -> Iterator[str]:
+def _notices(
+    generator: Generator, noise: str, difference: float | None, *, painted: bool
+) -> Iterator[str]:
+    if painted:
+        yield "it is the network alone: the brushwork that sincut translate adds is left out"
     if noise == "off" and any(float(weight) for weight in _noise_weights(generator)):
         yield "the noise that sincut translate adds is left out; --noise input makes it an input"
     if generator.normalises:

@@ -28,6 +28,7 @@ from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
 from sincut.models.generator import Generator
 from sincut.translation.bands import InputRows, tile_output, translate_bands
+from sincut.translation.brushwork import brushed
 from sincut.translation.deep_zoom_page import check_page, is_deep_zoom, write_page
 from sincut.translation.operators import ImageRows, Operator
 from sincut.translation.plan import Cut, Plan, check_disk, cut, cut_bands, seconds_left
@@ -234,7 +235,8 @@ class OneImage:
         size, folder = (layout.height, layout.width), self.target.parent
         working = working_at(generator, config, *size, folder)
         if working is not None:
-            return working, GuidedUpsampling(generator, config, *size, working)
+            carried = GuidedUpsampling(generator, config, *size, working)
+            return working, brushed(carried, generator, config, *size)
         return None, operator_of(generator, config, *size, folder, told)
 
     @contextmanager

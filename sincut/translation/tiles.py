@@ -23,6 +23,7 @@ from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.models.generator import Generator
 from sincut.models.resnet import ResnetGenerator
+from sincut.translation.brushwork import brushed
 from sincut.translation.network import Network
 from sincut.translation.operators import Operator, PixelRows
 from sincut.translation.pixels import as_network, as_pixels
@@ -137,7 +138,7 @@ class TileWorker:
             )
         parts = []
         for half in halves:
-            inside = _inside(half.rows, tile.rows), _inside(half.columns, tile.columns)
+            inside = half.rows.read_within(tile.rows), half.columns.read_within(tile.columns)
             rows, columns = _written(half.rows, tile.rows), _written(half.columns, tile.columns)
             part = None if weights is None else weights[rows, columns]
             parts.append(self._translated(window[inside], half, part))
@@ -185,7 +186,8 @@ def operator_of(
     """
     if isinstance(generator, ResnetGenerator):
         return WholeImageNorms(generator, config, height, width, folder)
-    return Network(generator, config, record=on_notice is not None, on_notice=on_notice)
+    network = Network(generator, config, record=on_notice is not None, on_notice=on_notice)
+    return brushed(network, generator, config, height, width)
 
 
 def memory_limit(config: TranslateConfig) -> int:
@@ -273,11 +275,6 @@ def translate_tile(generator: Generator, rgb: Array, tile: Tile, config: Transla
     network = Network(generator, config)
     window = torch.from_numpy(np.ascontiguousarray(window_of(rgb, tile, 0, rgb.shape[0])))
     return network(as_network(window.to(network.device)), tile)[0].permute(1, 2, 0)
-
-
-def _inside(span: Span, outer: Span) -> slice:
-    """What a span reads, in what the outer one reads."""
-    return slice(span.read_start - outer.read_start, span.read_stop - outer.read_start)
 
 
 def _written(span: Span, outer: Span) -> slice:

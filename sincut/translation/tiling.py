@@ -34,6 +34,10 @@ class Span:
         """The written pixels, as a slice of the network's output for this window."""
         return slice(self.start - self.read_start, self.stop - self.read_start)
 
+    def read_within(self, outer: Span) -> slice:
+        """What is read, as a slice of what a span around this one reads."""
+        return slice(self.read_start - outer.read_start, self.read_stop - outer.read_start)
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -104,6 +108,14 @@ def tiles(
     for row in spans(height, tile, halo, alignment, border):
         for column in columns:
             yield Tile(row, column)
+
+
+def span_at(start: int, stop: int, length: int, halo: int, alignment: int, border: str) -> Span:
+    """The span of an axis that writes ``start … stop``, in one piece; other arguments as for
+    :func:`spans`. ``start`` is a multiple of the alignment."""
+    whole = align_up(length, alignment)
+    (span,) = spans(length, whole, halo, alignment, border, start, stop)
+    return span
 
 
 def bands(

@@ -60,7 +60,8 @@ def working_at(
         return None
     pixels = height * width
     room = memory_limit(config) - memory_in_use() - _PREPARING_BYTES * pixels
-    operator = operator_of(generator, config, height, width, folder)
+    alone = config.replaced(brushwork=0.0)
+    operator = operator_of(generator, alone, height, width, folder)
     side, window = fitting_side(operator, height, width, SMALL_SIDES, room)
     if operator.device.type == "cuda":
         window = 0
@@ -86,7 +87,7 @@ class GuidedUpsampling:
         working: Working,
     ) -> None:
         self.generator, self.working = generator, working
-        self.config = config.replaced(tile=str(working.tile), working_width=0)
+        self.config = config.replaced(tile=str(working.tile), working_width=0, brushwork=0.0)
         self.height, self.width = height, width
         self.device = next(generator.parameters()).device
         self._look: SmallTranslation | None = None

@@ -96,7 +96,7 @@ def test_a_step_gets_what_lies_where_the_content_does(content: Pixels, style: Pi
     )
     pair = Pair(content, style)
     # A painting that is the content tells the places of its crops.
-    pair._paintings[192, config.look, config.seed] = content
+    pair._paintings[192, config.look, config.stroke, config.seed] = content
     crops = pair.feed(config, warm=True).draw(RandomNumbers(0, torch.tensor(5)))
     assert crops.painting is not None
     assert torch.equal(crops.painting, crops.content)
