@@ -59,8 +59,8 @@ PRESETS: Presets = {
         "a small network that learns a painting of the content: minutes on 2 CPU cores",
         {
             **_PAINTING,
-            "steps": 400,
-            "warm_steps": 4000,
+            "steps": 300,
+            "warm_steps": 2000,
             "batch": 1,
             "channels": 24,
             "discriminator_channels": 16,
