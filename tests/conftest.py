@@ -47,6 +47,7 @@ TINY: dict[str, Any] = {
     # What draft learns from takes seconds to make.
     "lambda_painting": 0.0,
     "lambda_strokes": 0.0,
+    "brushwork": False,
     "lambda_gan": 1.0,
     "correction": True,
     "noise": True,

@@ -48,7 +48,7 @@ from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.files import check_file, check_free, write_atomically
 from sincut.models.generator import Generator
-from sincut.models.model_file import load_model, model_file
+from sincut.models.model_file import Model, load_model, model_file
 from sincut.translation.tiles import translate_pixels
 from sincut.translation.tiling import align_up
 from sincut.translation.whole_image_norms import check_border
@@ -180,10 +180,8 @@ def export(
     check_free(output, force=force, inputs=[model_file(Path(model))])
     if format == "onnx":
         _check_packages()
-    trained = load_model(Path(model))
-    generator = trained.generator
-    painted, generator.brushwork = generator.brushwork is not None, None
-    translation = Translation(generator, border).eval()
+    trained, painted = _without_brushwork(Path(model))
+    generator, translation = trained.generator, Translation(trained.generator, border).eval()
     if generator.normalises:
         check_border(border)
     sizes = _noise_sizes(generator, border) if noise == "input" else {}
@@ -228,6 +226,13 @@ def export(
         difference=difference,
         notices=tuple(_notices(generator, noise, difference, painted=painted)),
     )
+
+
+def _without_brushwork(path: Path) -> tuple[Model, bool]:
+    """The model with its network alone, and whether it had brushwork."""
+    trained = load_model(path)
+    painted, trained.generator.brushwork = trained.generator.brushwork is not None, None
+    return trained, painted
 
 
 def _inputs(generator: Generator, smallest: int, border: str) -> dict[str, Tensor]:
