@@ -6,6 +6,7 @@ torch, numpy and Pillow wait until a command runs, so that ``sincut --help`` ans
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -21,7 +22,7 @@ from sincut.cli.inspect import inspect
 from sincut.cli.report import report
 from sincut.cli.train import train
 from sincut.cli.translate import translate
-from sincut.errors import SincutError, ToldByAnother
+from sincut.errors import SincutError, ToldByAnother, printable
 from sincut.version import __version__
 
 
@@ -29,17 +30,19 @@ class _Group(click.Group):
     """The one place where the library's error becomes a line on standard error and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every letter
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except SincutError as error:
             if not isinstance(error, ToldByAnother):
-                click.echo(f"Error: {error}", err=True)
+                click.echo(printable(f"Error: {error}"), err=True)
             sys.exit(2)
         except KeyboardInterrupt as interruption:
             # Click itself raises one without words; ours says what is kept.
-            click.echo(
-                f"Interrupted{'' if not interruption.args else f': {interruption}'}.", err=True
-            )
+            said = "" if not interruption.args else f": {interruption}"
+            click.echo(printable(f"Interrupted{said}."), err=True)
             sys.exit(130)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, given_changes, json_option, quiet_option
+from sincut.cli.options import PATH, field_option, given_changes, json_option, quiet_option
 from sincut.cli.train import held_out_option, resuming_words, skip_bad_option
 from sincut.cli.train import listener as run_listener
 from sincut.config.presets import FOLDER_PRESETS, PRESETS
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("content", type=click.Path(path_type=Path))
-@click.argument("style", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write."
-)
+@click.argument("content", type=PATH)
+@click.argument("style", required=False, type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="Folder to write.")
 @click.option(
     "--over",
     multiple=True,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
+
+from sincut.errors import printable
 
 
 class Console:
@@ -19,12 +23,12 @@ class Console:
     def line(self, text: str) -> None:
         """A line on standard output for a person."""
         if not (self.quiet or self.as_json):
-            click.echo(text)
+            _say(text)
 
     def record(self, record: dict[str, Any]) -> None:
         """A JSON object on a line of its own, where those were asked for."""
         if self.as_json:
-            click.echo(json.dumps(record))
+            _say(json.dumps(record))
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:
@@ -47,3 +51,15 @@ class Console:
                 bar.update(task, description=text, completed=done, total=total)
 
             yield update
+
+
+def _say(text: str) -> None:
+    """A line on standard output; where nobody reads it any more, the work goes on without words."""
+    try:
+        click.echo(printable(text))
+    except OSError:  # the reader of a pipe has left, or the disk that lines go to is full
+        with contextlib.suppress(OSError, ValueError):
+            # What is left in buffers would fail once more when Python ends.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, quiet_option
+from sincut.cli.options import PATH, field_option, quiet_option
 from sincut.cli.train import listener
 from sincut.config.training import PairConfig
 from sincut.units import duration
@@ -21,7 +21,7 @@ from sincut.units import duration
     "--output",
     default="sincut-demo",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write.",
 )
 @click.option(

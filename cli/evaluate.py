@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sincut.cli.console import Console
-from sincut.errors import SincutError
+from sincut.cli.options import PATH
+from sincut.errors import SincutError, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,30 +37,30 @@ _DISTANCES = {
 
 
 @click.command()
-@click.argument("content", type=click.Path(path_type=Path))
-@click.argument("style", type=click.Path(path_type=Path))
+@click.argument("content", type=PATH)
+@click.argument("style", type=PATH)
 # As text: the keys of the result are the paths as they were typed.
-@click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT...", type=click.Path())
+@click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT...", type=PATH)
 @click.option(
     "--anchors", is_flag=True, help="Measure simple colour transfers and style blocks as well."
 )
 @click.option(
     "--model",
     metavar="RUN_OR_MODEL",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Measure how well this run or model file leaves the style image as it is.",
 )
 @click.option(
     "--plot",
     metavar="FILE.png",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Draw the outputs among the anchors (implies --anchors).",
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing plot.")
 @click.option(
     "--features",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Measure folders by KID and FID of this network's features. A TorchScript file, and its "
     "code is run. It takes float32 (N, 3, 299, 299), RGB of 0 to 255, and returns (N, D).",
 )
@@ -67,7 +68,7 @@ _DISTANCES = {
 def evaluate(
     content: Path,
     style: Path,
-    outputs: tuple[str, ...],
+    outputs: tuple[Path, ...],
     anchors: bool,
     model: Path | None,
     plot: Path | None,
@@ -124,7 +125,7 @@ def _refuse(given: str, options: Mapping[str, object]) -> None:
 
 def _tell(found: _Found, show: Callable[[_Found], None], as_json: bool) -> None:
     for path, notice in found.notices:
-        click.echo(f"Note on {path}: {notice}.", err=True)
+        click.echo(printable(f"Note on {path}: {notice}."), err=True)
     if as_json:
         click.echo(json.dumps(found.to_dict(), allow_nan=False))
     else:

@@ -7,18 +7,19 @@ from pathlib import Path
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.cli.options import PATH, field_option, json_option, quiet_option
 from sincut.config.translating import TranslateConfig
+from sincut.errors import printable
 
 
 @click.command()
-@click.argument("model", metavar="RUN_OR_MODEL", type=click.Path(path_type=Path))
+@click.argument("model", metavar="RUN_OR_MODEL", type=PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File to write, .onnx or .pt2.",
 )
 @click.option(
@@ -61,7 +62,7 @@ def export(
     written = run(model, output, format=format, noise=noise, force=force, **options)
     for notice in written.notices:
         if not quiet:
-            click.echo(f"Note on {output}: {notice}.", err=True)
+            click.echo(printable(f"Note on {output}: {notice}."), err=True)
     console.record(written.to_dict())
     console.line(f"{output}: {written.format}, {byte_text(written.bytes)}")
     for kind, shapes in (("input", written.inputs), ("output", written.outputs)):

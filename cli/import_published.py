@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
+from sincut.cli.options import PATH
+
 
 @click.command("import")
-@click.argument("weights", metavar="LATEST_NET_G.pth", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Model file to write."
-)
+@click.argument("weights", metavar="LATEST_NET_G.pth", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="Model file to write.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def import_published(weights: Path, output: Path, force: bool) -> None:
     """Turn a generator of the authors' code into a model file: of SinCUT, CUT or FastCUT.

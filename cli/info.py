@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sincut.cli.options import PATH
 from sincut.config.presets import FOLDER_PRESETS, PRESETS, folder_config, train_config
 from sincut.config.training import (
     FOLDER_METHODS,
@@ -70,7 +71,7 @@ command line sets goes over both."""
 
 
 @click.command()
-@click.argument("model", metavar="[RUN_OR_MODEL]", required=False, type=click.Path(path_type=Path))
+@click.argument("model", metavar="[RUN_OR_MODEL]", required=False, type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--settings",

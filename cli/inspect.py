@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.cli.options import PATH, field_option, json_option, quiet_option
 from sincut.config.translating import InspectConfig, TranslateConfig
+from sincut.errors import printable
 
 if TYPE_CHECKING:
     from sincut.inspection.findings import Inspection
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
+@click.argument("image", type=PATH)
 @click.option(
     "--at",
     "points",
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder to write: index.html, sheet.png, inspect.json and all maps as PNG.",
 )
 @field_option(InspectConfig, "width")
@@ -77,7 +78,7 @@ def inspect(
         )
     if not quiet:
         for notice in found.notices:
-            click.echo(f"Note on {image}: {notice}.", err=True)
+            click.echo(printable(f"Note on {image}: {notice}."), err=True)
     console.record({"output": str(output), **found.to_dict()})
     for line in _lines(found, output):
         console.line(line)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from sincut.config.fields import Config, field_of
 from sincut.config.presets import parse_assignments
+from sincut.errors import SincutError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -48,6 +50,21 @@ def field_option(
         help=f"{_sentence(text)}  [default: {default or field.default}]",
         hidden=field.metadata["advanced"],
     )
+
+
+class _GivenPath(click.Path):
+    """A path as it was typed; an empty one, as of a variable that is not set, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As :meth:`click.ParamType.convert`."""
+        if value == "" and param is not None:
+            option = isinstance(param, click.Option)
+            name = param.opts[0] if option else param.human_readable_name
+            raise SincutError(f"{name} is an empty name; give a path, or . for the current folder")
+        return super().convert(value, param, ctx)
+
+
+PATH = _GivenPath(path_type=Path)
 
 
 def given_changes(assignments: tuple[str, ...], fields: Mapping[str, str | None]) -> dict[str, Any]:

@@ -8,29 +8,29 @@ from pathlib import Path
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, quiet_option
+from sincut.cli.options import PATH, field_option, quiet_option
 from sincut.config.translating import TranslateConfig
 from sincut.units import byte_text
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=PATH)
 @click.option(
     "-o",
     "--output",
     metavar="FILE.html",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File to write.  [default: report.html in the run folder]",
 )
 @click.option(
     "--content",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The run's content, image or folder, where it is neither here nor beside the run.",
 )
-@click.option("--style", type=click.Path(path_type=Path), help="The run's style, likewise.")
+@click.option("--style", type=PATH, help="The run's style, likewise.")
 @click.option(
     "--result",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A translation of the content to show, instead of one made for the report.",
 )
 @click.option(

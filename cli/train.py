@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, given_changes, json_option, quiet_option
+from sincut.cli.options import PATH, field_option, given_changes, json_option, quiet_option
 from sincut.config.presets import FOLDER_PRESETS, PRESETS
 from sincut.config.training import FolderConfig, PairConfig
 from sincut.units import byte_text, duration
@@ -27,7 +27,7 @@ held_out_option = click.option(
     "--held-out",
     nargs=2,
     metavar="FOLDER FOLDER",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Images of both kinds that are not trained on, for previews and figures of a training on "
     "folders.  [default: testA and testB beside trainA and trainB]",
 )
@@ -37,11 +37,9 @@ skip_bad_option = click.option(
 
 
 @click.command()
-@click.argument("content", type=click.Path(path_type=Path))
-@click.argument("style", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Run folder to write."
-)
+@click.argument("content", type=PATH)
+@click.argument("style", required=False, type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, help="Run folder to write.")
 @click.option(
     "--preset",
     metavar="|".join(_ABOUT),

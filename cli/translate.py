@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import field_option, json_option, quiet_option
+from sincut.cli.options import PATH, field_option, json_option, quiet_option
 from sincut.config.translating import TranslateConfig
 from sincut.units import byte_text, duration
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("model", type=PATH)
+@click.argument("inputs", nargs=-1, required=True, type=PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Image file for one input (.tif .png .jpg .webp .dzi); a folder for several.",
 )
 @field_option(TranslateConfig, "working_width", metavar="PIXELS")

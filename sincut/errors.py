@@ -8,6 +8,14 @@ def one_line(problem: object) -> str:
     return " ".join(str(problem).split())
 
 
+def printable(text: str) -> str:
+    """A line of text with what would move the cursor, as newlines in a file's name, escaped."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape", "backslashreplace").decode()
+        for each in text
+    )
+
+
 def first_line(problem: object) -> str:
     """What a long text of another program begins with."""
     return str(problem).strip().partition("\n")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -90,6 +91,47 @@ def check_folder(folder: Path) -> None:
         raise SincutError(f"{there} is a file, so {folder} cannot be made; give another -o")
     if not os.access(there, os.W_OK):
         raise SincutError(f"the folder {there} must not be written to; give another -o")
+
+
+class FolderLock:
+    """Holds a folder for one program at a time, until it is closed or the program ends.
+
+    Where the file system has no locks nothing is held.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+
+    def take(self, folder: Path) -> None:
+        """Hold the folder, if it is there and not held already.
+
+        Raises:
+            SincutError: another program holds it.
+        """
+        if self._descriptor is not None or not folder.is_dir():
+            return
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # whoever reads or writes there will say why
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise SincutError(
+                f"another training writes to {folder} at this moment; wait for its end, stop it, "
+                "or give another -o"
+            ) from None
+        except OSError:
+            os.close(descriptor)
+            return
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def make_folder(folder: Path) -> None:

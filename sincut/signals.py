@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as something to be asked for or as ``KeyboardInterrupt``.
+"""Ctrl-C, SIGTERM and SIGHUP, as something to be asked for or as ``KeyboardInterrupt``.
 
 The two may stand inside each other: what the inner one receives the outer one has received too, so
 that whoever started a piece of work learns of a signal whatever the piece came to.
@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+def _numbers() -> list[int]:
+    """Those that are caught; under ``nohup`` a terminal that closes ends nothing."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])]
 
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collect the first SIGINT or SIGTERM; the second is delivered as ever.
+    """Collect the first SIGINT, SIGTERM or SIGHUP; the second is delivered as ever.
 
     So a step in progress is finished. Outside the main thread Python cannot catch signals, and
     nothing is collected.
@@ -27,7 +31,7 @@ def signals() -> Iterator[list[int]]:
 
 @contextmanager
 def stoppable() -> Iterator[list[int]]:
-    """Collect every SIGINT and SIGTERM, each of which raises ``KeyboardInterrupt`` as well.
+    """Collect every SIGINT, SIGTERM and SIGHUP, each of which raises ``KeyboardInterrupt`` as well.
 
     Those that :func:`signals` received inside are collected, and raise nothing. Outside the main
     thread Python cannot catch signals, and nothing is collected.
@@ -42,7 +46,7 @@ class _Collector:
     def __init__(self, then: Callable[[_Collector], None]) -> None:
         self.then = then
         self.received: list[int] = []
-        self.before: dict[int, Any] = {number: signal.getsignal(number) for number in _NUMBERS}
+        self.before: dict[int, Any] = {number: signal.getsignal(number) for number in _numbers()}
 
     def __call__(self, number: int, frame: Any) -> None:
         self.note(number)
@@ -67,7 +71,7 @@ def _interrupt(_: _Collector) -> None:
 def _collecting(then: Callable[[_Collector], None]) -> Iterator[list[int]]:
     collector = _Collector(then)
     try:
-        for number in _NUMBERS:
+        for number in collector.before:
             signal.signal(number, collector)
     except ValueError:  # not the main thread
         yield collector.received

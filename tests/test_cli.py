@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -458,3 +460,59 @@ def test_progress_on_a_terminal(tiny_run: Path, pair: tuple[Path, Path], tmp_pat
     os.close(master)
     assert "content.png (1 of 1)" in shown
     assert "/20" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["train", "", "style.png", "-o", "run"], "CONTENT"),
+        (["train", "content.png", "", "-o", "run"], "STYLE"),
+        (["train", "content.png", "style.png", "-o", ""], "-o"),
+        (["translate", "run", "", "-o", "out.png"], "INPUTS..."),
+        (["evaluate", "content.png", "style.png", ""], "OUTPUT..."),
+        (["report", "run", "--content", ""], "--content"),
+        (["demo", "-o", ""], "-o"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(words: list[str], name: str) -> None:
+    """As of ``"$EMPTY"`` in a script."""
+    expected = f"{name} is an empty name; give a path, or . for the current folder"
+    assert refused(*words) == expected
+
+
+def test_a_name_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
+    name = "a\nError: b\x1b[2J.png"
+    said = refused("translate", tmp_path, tmp_path / name, "-o", tmp_path / "out.png")
+    assert "a\\nError: b\\x1b[2J.png" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1:strict", "utf-8:strict"])
+def test_a_terminal_that_knows_few_letters(
+    encoding: str, pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path
+) -> None:
+    name = os.fsencode(tmp_path) + b"/\xe2\x86\x92\xff.png"  # an arrow, and no letter of UTF-8
+    shutil.copy(pair[0], name)
+    done = subprocess.run(
+        [sys.executable, "-m", "sincut", "translate", tiny_run, name, "-o", tmp_path / "out.png"],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"out.png" in done.stdout
+    missing = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sincut",
+            "translate",
+            tiny_run,
+            b"\xff\xe2\x86\x92",
+            "-o",
+            "out.png",
+        ],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+    )
+    assert missing.returncode == 2
+    assert missing.stderr.startswith(b"Error: ")
+    assert missing.stderr.count(b"\n") == 1

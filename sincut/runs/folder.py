@@ -119,7 +119,7 @@ class RunRecord:
     ``losses`` by name) and of figures (``step``, ``seconds``, ``figures`` by name), both with the
     index of their ``session``. Steps of the warm start are negative. ``previews`` are pairs of a
     step and a file, in order. ``sessions`` is empty where the folder does not tell them. So many
-    ``processes`` shared its steps in the last one.
+    ``processes`` shared its steps in the last one. ``damaged`` lines of the log are left out.
     """
 
     folder: Path
@@ -131,6 +131,7 @@ class RunRecord:
     previews: tuple[tuple[int, Path], ...]
     sessions: tuple[Session, ...] = ()
     processes: int = 1
+    damaged: int = 0
 
     @property
     def step(self) -> int:
@@ -204,16 +205,18 @@ def read_run(folder: Path | str) -> RunRecord:
         raise SincutError(
             f"{path} is damaged or not of a run; give a folder that sincut train wrote"
         ) from None
+    lines, damaged = whole_lines(folder / LOG_FILE)
     return RunRecord(
         folder,
         version,
         config,
         images["content"],
         images["style"],
-        tuple(json.loads(line) for line in whole_lines(folder / LOG_FILE)),
+        tuple(map(json.loads, lines)),
         tuple(sorted((int(p.stem), p) for p in folder.glob(f"{PREVIEWS}/*.png") if _is_step(p))),
         sessions,
         processes,
+        damaged,
     )
 
 
@@ -228,18 +231,43 @@ def _is_step(path: Path) -> bool:
     return path.stem.isascii() and path.stem.isdigit()
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The log's lines with their ends; what a power cut left of a line is dropped."""
-    lines = []
+def whole_lines(path: Path) -> tuple[list[str], int]:
+    """The log's lines with their ends, and how many others are damaged.
+
+    What a power cut left of the last line is dropped and does not count.
+    """
+    lines, damaged = [], 0
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines(keepends=True):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if line.endswith("\n") and isinstance(record, dict) and "step" in record:
-            lines.append(line)
-    return lines
+    for line in text.split("\n")[:-1]:
+        if _is_record(line):
+            lines.append(f"{line}\n")
+        else:
+            damaged += 1
+    return lines, damaged
+
+
+def _is_record(line: str) -> bool:
+    """Whether a line of the log has what is read of it."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict):
+        return False
+    values = [record.get(kind, {}) for kind in ("losses", "figures")]
+    return (
+        type(record.get("step")) is int
+        and type(record.get("session", 0)) is int
+        and isinstance(record.get("seconds"), (int, float))
+        and all(isinstance(each, dict) for each in values)
+        and all(isinstance(value, (int, float)) for each in values for value in each.values())
+    )
+
+
+def damaged_text(count: int) -> str:
+    """What is said of so many damaged lines of a log."""
+    lines = "a damaged line was" if count == 1 else f"{count} damaged lines were"
+    return f"{lines} left out"
 
 
 def places_of(run: RunRecord) -> list[Path]:

@@ -43,6 +43,7 @@ from sincut.runs.folder import (
     LOG_FILE,
     PREVIEWS,
     REPORT_FILE,
+    damaged_text,
     read_run,
     whole_lines,
 )
@@ -50,6 +51,7 @@ from sincut.runs.live_page import LiveView
 from sincut.runs.model_card import is_own, write_card
 from sincut.runs.subject import Subject
 from sincut.runs.tensorboard import EventFiles
+from sincut.signals import stoppable
 from sincut.training.loop import Record
 from sincut.training.state import STATE_FILE, State, save_state
 from sincut.version import __version__
@@ -122,7 +124,9 @@ class Recorder:
             sessions.append({**length, "environment": made_with})
         record = {"sincut_version": __version__, **self.header, "sessions": sessions}
         write_text(self.folder / CONFIG_FILE, json.dumps(record, indent=2) + "\n")
-        lines = [] if fresh else _log_until(self.folder / LOG_FILE, state.step)
+        lines, damaged = ([], 0) if fresh else _log_until(self.folder / LOG_FILE, state.step)
+        if damaged:
+            self.tell(Noticed(LOG_FILE, damaged_text(damaged)))
         write_text(self.folder / LOG_FILE, "".join(lines))
         for line in map(json.loads, lines):
             self.is_best(line.get("figures", {}), line["step"])
@@ -167,15 +171,18 @@ class Recorder:
         self.live.close("reporting", state.step)
         path = self.folder / REPORT_FILE
 
+        received: list[int] = []
+
         def on_progress(text: str, done: int, total: int) -> None:
             self.tell(Reporting(text, done, total))
 
         try:
             step = state.step if self.best is None else self.best[1]
             generator = load_model(self.folder).generator.to(self.config.device)
-            self.subject.write_report(read_run(self.folder), path, generator, step, on_progress)
+            with stoppable() as received:
+                self.subject.write_report(read_run(self.folder), path, generator, step, on_progress)
         except KeyboardInterrupt:
-            self.received.append(signal.SIGINT)
+            self.received.append(received[0] if received else signal.SIGINT)
         except Exception as error:
             text = str(error) or type(error).__name__
             self.tell(Noticed("the report, which was not made", text))
@@ -352,6 +359,7 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _log_until(path: Path, step: int) -> list[str]:
-    """The log's lines up to a step; what a power cut left of a line is dropped."""
-    return [line for line in whole_lines(path) if json.loads(line)["step"] <= step]
+def _log_until(path: Path, step: int) -> tuple[list[str], int]:
+    """As :func:`whole_lines`, up to a step."""
+    lines, damaged = whole_lines(path)
+    return [line for line in lines if json.loads(line)["step"] <= step], damaged

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +27,11 @@ from sincut.config.presets import (
 )
 from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.errors import SincutError
-from sincut.files import check_folder
+from sincut.files import FolderLock, check_folder, make_folder
 from sincut.models.model_file import load_tensors
 from sincut.runs.estimate import fitted, measure
 from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped
-from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, described
+from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, PREVIEWS, described
 from sincut.runs.folder_subject import FolderSubject
 from sincut.runs.pair_subject import PairSubject
 from sincut.runs.recorder import Recorder
@@ -117,7 +118,8 @@ def train(
     processes = processes or Processes.from_environment()
     tell: Listener = listener if listener and processes.leads else lambda _: None
     of_folders = style is None or Path(content).is_dir()
-    with processes.joined(str(changes.get("device", "auto"))):
+    with processes.joined(str(changes.get("device", "auto"))), closing(FolderLock()) as lock:
+        processes.by_first(lambda: lock.take(folder))
         budget, saved = processes.by_all(
             lambda: _looked_up(folder, minutes, resume, force, tensorboard, changes)
         )
@@ -148,7 +150,8 @@ def train(
                 seconds += subject.report_seconds(estimate.preview, config)
             foreseen = seconds, estimate.step(config)
             tell(Estimated(*foreseen, estimate.peak_bytes))
-        state = _run(run, state, foreseen, resume=resume, tensorboard=tensorboard)
+        made = partial(_made, folder, lock, again=resume or force)
+        state = _run(run, state, foreseen, made, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     if processes.leads:
         run.close(state, report=report and finished and not run.received)
@@ -174,6 +177,14 @@ def _looked_up(
         return budget, _saved_state(folder)
     _check_folder(folder, force)
     return budget, None
+
+
+def _made(folder: Path, lock: FolderLock, *, again: bool) -> None:
+    """The run's folder, held. What another program has made of it since it was looked at counts."""
+    make_folder(folder)
+    lock.take(folder)
+    if not again:
+        _check_folder(folder, force=False)
 
 
 def _settled(
@@ -259,14 +270,19 @@ def _run(
     run: Recorder,
     state: State,
     foreseen: tuple[float, float] | None,
+    made: Callable[[], None],
     *,
     resume: bool,
     tensorboard: bool,
 ) -> State:
-    """Train to the end, or until a signal comes; the state after the last step."""
+    """Train to the end, or until a signal comes; the state after the last step.
+
+    ``made`` sees to the run's folder.
+    """
     config, processes = run.config, run.processes
 
     def begin() -> None:
+        made()
         run.open(state, foreseen, tensorboard=tensorboard)
         if resume:
             # A kill may have come between state and model, and the length may be a new one.
@@ -410,8 +426,15 @@ def _check_folder(folder: Path, force: bool) -> None:
         raise SincutError(
             f"{folder} holds a run already; try {resume}--force to start anew, or another -o"
         )
-    if not is_run and any(folder.iterdir()):
+    if not is_run and not all(map(_is_begun, folder.iterdir())):
         raise SincutError(f"{folder} is not empty and holds no run; give another -o")
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a run whose first files could not be written has left it."""
+    if path.name == PREVIEWS:
+        return path.is_dir() and not any(path.iterdir())
+    return path.name.startswith(".") and path.suffix == ".part"
 
 
 def _check_images(folder: Path, header: dict[str, Any], images: Mapping[str, Any]) -> None:

@@ -80,16 +80,15 @@ class LoadedModel:
 
 
 def learned_width(header: Mapping[str, Any]) -> int | None:
-    """The largest width in pixels at which training saw the content, from a model's header.
-
-    ``None`` where that is not known: of an imported generator.
+    """The largest width in pixels at which training saw the content, from a model's header; with
+    brushwork the content's own, whose strokes it has. ``None`` of an imported generator.
     """
     content = header.get("content") or {}
     if "width" not in content or "zoom" not in header.get("config", {}):
         return None
     config = PairConfig.from_dict(header["config"])
     width = int(content["width"])
-    return round(width * zoom_range(width, config)[1])
+    return width if config.brushwork else round(width * zoom_range(width, config)[1])
 
 
 @dataclass(frozen=True)

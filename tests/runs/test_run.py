@@ -30,6 +30,8 @@ from sincut.evaluation.figures import Comparison
 from sincut.images.bit_depth import as_depth
 from sincut.images.reading.pillow import decode_picture
 from sincut.models.model_file import load_model
+from sincut.runs.events import Event, Noticed, Started
+from sincut.runs.folder import read_run
 from sincut.runs.recorder import Recorder
 from sincut.runs.train import RunResult
 from tests.conftest import TINY, heard
@@ -181,8 +183,14 @@ def test_a_damaged_log_does_not_stop_resuming(
 ) -> None:
     shutil.copytree(tiny_run, tmp_path / "run")
     with open(tmp_path / "run/log.jsonl", "a") as file:
-        file.write('\0\0\0\n[]\n{"step": 3')
-    resume(pair, tmp_path / "run")
+        file.write('\0\0\0\n[]\n{"step": "x", "seconds": 1}\n{"step": 3, "losses": {"G": null}}\n')
+        file.write('{"step": 3, "seconds": 1, "losses": 3}\n{"step": 3')
+    assert read_run(tmp_path / "run").damaged == 5
+    told: list[Event] = []
+    resume(pair, tmp_path / "run", listener=told.append)
+    (notice,) = [each for each in told if isinstance(each, Noticed)]
+    assert (notice.about, notice.text) == ("log.jsonl", "5 damaged lines were left out")
+    assert read_run(tmp_path / "run").damaged == 0
     assert content_of(tmp_path / "run") == content_of(tiny_run)
 
 
@@ -439,7 +447,9 @@ def started(pair: tuple[Path, Path], run: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_says_how_to_go_on(
     pair: tuple[Path, Path], tmp_path: Path, number: int, code: int
 ) -> None:
@@ -518,6 +528,83 @@ def test_every_session_is_recorded_and_what_a_kill_undid_is_gone(
     assert [(each["start"], each["steps"]) for each in sessions] == [(-2, 9), (4, 9), (5, 10)]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [each["session"] for each in log] == [0] * 6 + [1] + [2] * 5
+
+
+def test_two_trainings_do_not_share_a_folder(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(pair, run)
+    before = (run / "config.json").read_bytes()
+    for options in ({"resume": True}, {"force": True, **TINY}):
+        with pytest.raises(SincutError) as refused:
+            sincut.train(*pair, run, **options)
+        assert str(refused.value) == (
+            f"another training writes to {run} at this moment; wait for its end, stop it, or give "
+            "another -o"
+        )
+    assert process.poll() is None
+    assert (run / "config.json").read_bytes() == before
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    resume(pair, run, steps=json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"])
+
+
+def test_a_folder_that_another_has_filled_meanwhile_is_refused(
+    pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def another(event: Event) -> None:
+        if isinstance(event, Started):
+            shutil.copytree(tiny_run, run)
+
+    with pytest.raises(SincutError, match="holds a run already; try --resume"):
+        sincut.train(*pair, run, **TINY, listener=another)
+    assert content_of(run) == content_of(tiny_run)
+
+
+def test_what_a_failed_start_leaves_is_no_obstacle(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "run/previews").mkdir(parents=True)
+    (tmp_path / "run/.config.json.123.part").touch()
+    train(pair, tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*"))
+    (tmp_path / "other/previews").mkdir(parents=True)
+    (tmp_path / "other/previews/holiday.png").touch()
+    with pytest.raises(SincutError, match="is not empty and holds no run"):
+        train(pair, tmp_path / "other")
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["the reader leaves", "a full disk"])
+def test_a_training_goes_on_where_nobody_listens(
+    full: bool, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    command = [*COMMAND, *map(str, pair), "-o", str(tmp_path / "run"), "--steps=3"]
+    if full:
+        output = open("/dev/full", "w")  # noqa: SIM115
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+        output = os.fdopen(writing, "w")
+    with output:
+        done = subprocess.run(
+            command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert load_model(tmp_path / "run").header["step"] == 3
+    assert (tmp_path / "run/report.html").exists()
+
+
+def test_a_signal_during_the_report_leaves_the_run_finished(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr("sincut.runs.pair_subject.write_report", stopped)
+    result = train(pair, tmp_path / "run")
+    assert (result.signal, result.step) == (signal.SIGTERM, TINY["steps"])
+    assert "finished" in (tmp_path / "run/live.js").read_text()
+    assert not (tmp_path / "run/report.html").exists()
 
 
 def test_a_second_signal_leaves_at_once(pair: tuple[Path, Path], tmp_path: Path) -> None:
