@@ -19,6 +19,7 @@ ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "stylegan2-correcting": ColourCorrectingGenerator,
     "resnet": ResnetGenerator,
 }
+_LARGEST = 1024  # number in a generator's arguments, as in the configuration
 
 
 def generator_of(config: TrainConfig) -> Generator:
@@ -62,6 +63,12 @@ def described_generator(values: Mapping[str, Any]) -> Generator:
             f"the model's architecture must be one of {', '.join(ARCHITECTURES)}, got "
             f"{values['architecture']}; try a newer version of sincut"
         )
+    for name, value in values["arguments"].items():
+        if type(value) not in (int, bool) or not 0 <= value <= _LARGEST:
+            raise SincutError(
+                f"the model's {values['architecture']} must have arguments from 0 to {_LARGEST}, "
+                f"got {name}={value}; try a newer version of sincut"
+            )
     try:
         return ARCHITECTURES[values["architecture"]](**values["arguments"])
     except TypeError:

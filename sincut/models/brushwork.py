@@ -18,6 +18,7 @@ continuous function of what G makes: tiles give the whole image's result.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,10 @@ class Brushwork(nn.Module):
 
     def __init__(self, style: Tensor, units: Tensor) -> None:
         super().__init__()
+        if style.dtype != torch.uint8 or style.ndim != 3 or min(style.shape) < 3:
+            raise ValueError(f"style must be (H, W, 3) uint8, got {style.dtype} {style.shape}")
+        if len(units) and units.shape != (_key_grid(style.shape)[1],):
+            raise ValueError(f"units must be one for every key, got {units.shape}")
         self.register_buffer("style", style)
         self.register_buffer("units", units)
         self._known: tuple[Tensor, Tensor, Tensor] | None = None
@@ -132,16 +137,25 @@ class Brushwork(nn.Module):
         if self._known is None or self._known[0].device != self.style.device:
             planes = self.style.permute(2, 0, 1)[None].float() / 127.5 - 1
             half = F.avg_pool2d(planes, 2)
-            room = [side - _SIDE for side in half.shape[2:]]
-            step = 2
-            while math.prod(side // step + 1 for side in room) > _KEYS:
-                step += 1
-            rows, columns = (torch.arange(0, side + 1, step, device=half.device) for side in room)
+            step, _ = _key_grid(self.style.shape)
+            rows, columns = (
+                torch.arange(0, side - _SIDE + 1, step, device=half.device)
+                for side in half.shape[2:]
+            )
             keys = torch.cat([cut(half, _SIDE, step), _phases(rows, columns)], dim=1)
             width = self.style.shape[1]
             places = (2 * rows[:, None] * width + 2 * columns).flatten()
             self._known = keys, places, keys.square().sum(dim=1)
         return self._known
+
+
+def _key_grid(shape: Sequence[int]) -> tuple[int, int]:
+    """How far apart the keys of a style of that shape are, at half its size, and how many."""
+    room = [side // 2 - _SIDE for side in shape[:2]]
+    step = 2
+    while math.prod(side // step + 1 for side in room) > _KEYS:
+        step += 1
+    return step, math.prod(side // step + 1 for side in room)
 
 
 def _phases(rows: Tensor, columns: Tensor) -> Tensor:

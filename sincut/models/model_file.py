@@ -6,9 +6,10 @@ of all of it stands beside; a file that was cut short or changed is refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from sincut.config.training import training_config
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically
 from sincut.models.architectures import described_generator, description
 from sincut.models.brushwork import Brushwork
@@ -77,21 +78,81 @@ def model_file(path: Path) -> Path:
 
 
 def load_model(path: Path) -> Model:
-    """Read a model file, or the one in a run folder. Errors as :func:`load_tensors`."""
-    tensors, header = load_tensors(model_file(Path(path)), "sincut-model")
-    generator = described_generator(header["generator"])
-    generator.load_state_dict(_part(tensors, "generator."))
-    projector = None
-    heads = _part(tensors, "projector.")
-    if heads:
-        config = training_config(header["config"])
-        channels = [generator.layer_channels[layer] for layer in config.layers]
-        projector = PatchProjector(channels, config.projection_width)
-        projector.load_state_dict(heads)
-    painted = _part(tensors, "brushwork.")
-    if painted:
-        generator.brushwork = Brushwork(**painted)
+    """Read a model file, or the one in a run folder.
+
+    Raises:
+        SincutError: as of :func:`load_tensors`; or its networks are not those of its header.
+    """
+    path = model_file(Path(path))
+    tensors, header = load_tensors(path, "sincut-model")
+    with fitting(path, header):
+        weights, heads, painted = (
+            part_of(tensors, f"{name}.") for name in ("generator", "projector", "brushwork")
+        )
+        with torch.device("meta"):  # which takes no memory, whatever a header asks for
+            planned = described_generator(header["generator"])
+        fill(planned, weights, "generator")
+        generator = described_generator(header["generator"])
+        fill(generator, weights, "generator")
+        projector = None
+        if heads:
+            config = training_config(header["config"])
+            channels = [generator.layer_channels[layer] for layer in config.layers]
+            with torch.device("meta"):
+                fill(PatchProjector(channels, config.projection_width), heads, "projector")
+            projector = PatchProjector(channels, config.projection_width)
+            fill(projector, heads, "projector")
+        if painted:
+            generator.brushwork = Brushwork(**painted)
     return Model(generator.eval().requires_grad_(False), projector, header)
+
+
+@contextlib.contextmanager
+def fitting(path: Path, header: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever does not fit together in a file becomes one line that names the file."""
+    try:
+        yield
+    except (SincutError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        problem = one_line(error) if isinstance(error, SincutError) else "it lacks what is needed"
+        written = str(header.get("sincut_version"))
+        if _numbers(written) > _numbers(__version__):
+            raise SincutError(
+                f"{path} was written by sincut {written}, and this is {__version__} ({problem}); "
+                f"try a newer version"
+            ) from None
+        if isinstance(error, SincutError):
+            raise SincutError(f"{path}: {problem}") from None
+        raise SincutError(
+            f"{path} does not hold what its header says: {problem}; take another copy of it, or "
+            "train anew"
+        ) from None
+
+
+def fill(network: nn.Module, values: Mapping[str, Tensor], name: str) -> None:
+    """Load the values that a file has for a network, whose shapes must be the network's own.
+
+    Raises:
+        SincutError: they are others.
+    """
+    own = network.state_dict()
+    for key in sorted({*own, *values}):
+        wanted, got = (_shape(each.get(key)) for each in (own, values))
+        if wanted != got:
+            raise SincutError(
+                f"its {name} has another {key} than its header says: must be {wanted}, got {got}; "
+                "take another copy of it, or train anew"
+            )
+    if not any(value.is_meta for value in own.values()):
+        network.load_state_dict(dict(values))
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else "×".join(map(str, tensor.shape)) or "a number"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``0.10.2`` as numbers, as far as it has such."""
+    return tuple(int(part) for part in version.split(".") if part.isascii() and part.isdigit())
 
 
 def save_tensors(
@@ -130,6 +191,12 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     text, digest = metadata.get("header", ""), metadata.get("sha256")
     if digest != _digest(tensors, text):
         raise SincutError(f"{path} was changed or damaged: its checksum does not match; {hint}")
+    for name, value in tensors.items():
+        if value.is_complex() or not value.isfinite().all():
+            raise SincutError(
+                f"{path} holds numbers that are not finite, or complex, in {name}; take an earlier "
+                "copy of it, or train anew"
+            )
     return tensors, {**json.loads(text), "sha256": digest}
 
 
@@ -143,7 +210,8 @@ def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
     return digest.hexdigest()
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin so, without that beginning."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 

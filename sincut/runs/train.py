@@ -28,7 +28,7 @@ from sincut.config.presets import (
 from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import FolderLock, check_folder, make_folder
-from sincut.models.model_file import load_tensors
+from sincut.models.model_file import fitting, load_tensors
 from sincut.runs.estimate import fitted, measure
 from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped
 from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, PREVIEWS, described
@@ -254,7 +254,8 @@ def _begun(
         return new_state(subject.data, config)
     tensors, header = saved
     _check_images(folder, header, subject.records)
-    state = restored_state(tensors, header["step"], config)
+    with fitting(folder / STATE_FILE, header):
+        state = restored_state(tensors, header["step"], config)
     if config.steps < state.step:
         raise SincutError(
             f"the run has done {state.step} steps already, got --steps {config.steps}; "

@@ -16,10 +16,11 @@ from sincut.compute.devices import convolutions
 from sincut.config.training import BANKED, FolderConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.data.training_data import TrainingData
+from sincut.errors import SincutError
 from sincut.models.architectures import discriminator_of, generator_of
 from sincut.models.discriminator import Discriminator
 from sincut.models.generator import Generator
-from sincut.models.model_file import _part, save_tensors
+from sincut.models.model_file import fill, part_of, save_tensors
 from sincut.models.projector import PatchProjector
 from sincut.models.stylegan2 import ColourCorrectingGenerator
 
@@ -128,7 +129,7 @@ def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig
     """The state whose tensors and step :func:`save_state` wrote under ``config``."""
     state = initial_state(config)
     for network, module in state.networks().items():
-        module.load_state_dict(_part(tensors, f"{network}."))
+        fill(module, part_of(tensors, f"{network}."), network.replace("_", " "))
     for network, optimizer in state.optimizers.items():
         for name, parameter in state.networks()[network].named_parameters():
             moments = {}
@@ -137,10 +138,15 @@ def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig
                 if value is not None:
                     # In the parameter's own memory layout: fused Adam walks both side by side.
                     empty = (
-                        torch.empty_like(parameter)
-                        if value.ndim
-                        else torch.empty((), device=parameter.device)
+                        torch.empty((), device=parameter.device)
+                        if moment == "step"
+                        else torch.empty_like(parameter)
                     )
+                    if empty.shape != value.shape:  # or it would be repeated along an axis
+                        raise SincutError(
+                            f"its moments of {name} have another shape than that; take another "
+                            "copy of it, or train anew"
+                        )
                     moments[moment] = empty.detach().copy_(value)
             if moments:
                 optimizer.state[parameter] = moments
