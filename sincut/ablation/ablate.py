@@ -56,6 +56,7 @@ from sincut.ablation.page import (
 from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import out_of_memory
 from sincut.compute.processes import ALONE, Processes
+from sincut.compute.public import public
 from sincut.errors import SincutError
 from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
@@ -98,6 +99,7 @@ class Ablation:
         return tuple(it for it in self.outcomes if it.status == "unfinished")
 
 
+@public
 def ablate(
     content: Path | str,
     style: Path | str | None,

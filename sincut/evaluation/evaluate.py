@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from sincut.compute.devices import chosen_device
+from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, PATCHES
@@ -74,6 +75,7 @@ class Evaluation:
         return result
 
 
+@public
 def evaluate(
     content: Path | str,
     style: Path | str,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sincut.compute.public import public
 from sincut.errors import SincutError
 from sincut.evaluation.evaluate import read_image
 from sincut.evaluation.figures import edge_correlation, layout_correlation
@@ -159,6 +160,7 @@ class FolderEvaluation:
         return result
 
 
+@public
 def evaluate_folders(
     content: Path | str,
     style: Path | str,

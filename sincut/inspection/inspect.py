@@ -20,6 +20,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from sincut.compute.public import public
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.files import check_folder, make_folder, write_text
@@ -36,6 +37,7 @@ _OURS = re.compile(
 )
 
 
+@public
 def inspect(
     run: Path | str,
     image: Path | str,

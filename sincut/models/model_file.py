@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from sincut.compute.public import public
 from sincut.config.training import training_config
 from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically
@@ -215,6 +216,7 @@ def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
+@public
 def load_generator(path: Path | str) -> Generator:
     """The generator of a model file or run folder, as a module on the CPU, in evaluation mode.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sincut.compute.devices import chosen_device
+from sincut.compute.public import public
 from sincut.config.training import FolderConfig
 from sincut.config.translating import TranslateConfig
 from sincut.data.folders import Folders
@@ -18,6 +19,7 @@ from sincut.runs.folder_subject import FolderSubject
 from sincut.runs.report import Progress, Report, check_output, write_report
 
 
+@public
 def report(
     run: Path | str,
     output: Path | str | None = None,

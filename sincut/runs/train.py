@@ -19,6 +19,7 @@ from torch import Tensor
 from sincut.compute.devices import chosen_device
 from sincut.compute.precision import Precision, resolved_with_reason
 from sincut.compute.processes import Processes
+from sincut.compute.public import public
 from sincut.config.presets import (
     default_folder_preset,
     default_preset,
@@ -65,6 +66,7 @@ class RunResult:
     processes: int = 1
 
 
+@public
 def train(
     content: Path | str,
     style: Path | str | None,

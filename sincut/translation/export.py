@@ -44,6 +44,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.files import check_file, check_free, write_atomically
@@ -149,6 +150,7 @@ class Translation(nn.Module):
         return torch.minimum(places, period - places)
 
 
+@public
 def export(
     model: Path | str,
     output: Path | str,

@@ -12,6 +12,7 @@ import torch
 from sincut.compute.cuda_graph import own_stream
 from sincut.compute.devices import chosen_device, limit_threads
 from sincut.compute.memory import keep_freed_memory
+from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.files import file_digest, make_folder
@@ -34,6 +35,7 @@ class Progress:
     total: int
 
 
+@public
 def translate(
     model: Path | str,
     inputs: Sequence[Path | str] | Path | str,
