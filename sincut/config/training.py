@@ -96,6 +96,13 @@ class PairConfig(NetworkSettings, PaintingSettings, TextureSettings, CropSetting
                 "a pair has no epochs, got schedule=epochs; try --set schedule=linear"
             )
         _check_negatives(self, self.batch)
+        shrunk = min(max(self.layers[-1] - 1, 0), self.downsamplings)  # halvings before that layer
+        alone = self.crop == 2**shrunk and self.negatives != "minibatch"
+        if alone and (self.lambda_x or self.lambda_y):
+            raise SincutError(
+                f"PatchNCE needs negatives, and layer {self.layers[-1]} has a single place in a "
+                f"crop of {self.crop} pixels; try --set crop={2 * self.crop}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
