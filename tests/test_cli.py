@@ -468,7 +468,7 @@ def test_progress_on_a_terminal(tiny_run: Path, pair: tuple[Path, Path], tmp_pat
         (["train", "", "style.png", "-o", "run"], "CONTENT"),
         (["train", "content.png", "", "-o", "run"], "STYLE"),
         (["train", "content.png", "style.png", "-o", ""], "-o"),
-        (["translate", "run", "", "-o", "out.png"], "INPUTS..."),
+        (["translate", "run", "", "-o", "out.png"], "INPUTS"),
         (["evaluate", "content.png", "style.png", ""], "OUTPUT..."),
         (["report", "run", "--content", ""], "--content"),
         (["demo", "-o", ""], "-o"),

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ import torch
 from sincut.ablation.folder import (
     FAILURE_FILE,
     FIGURES_FILE,
+    TRACEBACK_FILE,
     TRIALS,
     check_folder,
     check_images,
@@ -57,7 +59,7 @@ from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import out_of_memory
 from sincut.compute.processes import ALONE, Processes
 from sincut.compute.public import public
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Pixels
@@ -279,13 +281,18 @@ class _Work:
             write_png(run / RESULT_FILE, pixels)
             self.write_thumbnail(run, pixels)
             figures = self.images.figures(generator, pixels)
-        except (SincutError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, SincutError) and not out_of_memory(error):
-                raise
-            message = _MEMORY_ENDED
+        except Exception as error:
+            run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
             if isinstance(error, SincutError):
                 message = _with_names(str(error), run, *self.images.places)
-            run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
+            elif out_of_memory(error):
+                message = _MEMORY_ENDED
+            else:  # a mistake of ours; the other trials are worth as much as before
+                write_text(run / TRACEBACK_FILE, traceback.format_exc())
+                message = (
+                    f"{type(error).__name__}, a fault of sincut's own ({one_line(error)}); its "
+                    f"{TRACEBACK_FILE} says where"
+                )
             write_json(run / FAILURE_FILE, {"message": message})
             self.tell(TrialFailed(trial.folder, message))
             return

@@ -29,6 +29,7 @@ _IMAGES = ("content", "style", "held-out content", "held-out style")
 TRIALS = "trials"
 FIGURES_FILE = "figures.json"
 FAILURE_FILE = "failed.json"
+TRACEBACK_FILE = "traceback.txt"
 TABLES = ("table.csv", "table.md", SHEET_FILE, "index.html")
 # May differ from the plan when an ablation is resumed: they belong to the machine. What is given
 # then holds for the trials that are left; each trial's config.json has what it was made with.

@@ -21,9 +21,8 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     """A function that the caller's state of PyTorch does not change, and that refuses what is no
     path where its annotation names one."""
     signature = inspect.signature(function)
-    of_paths = [
-        name for name, each in signature.parameters.items() if "Path" in str(each.annotation)
-    ]
+    told = {name: str(each.annotation) for name, each in signature.parameters.items()}
+    of_paths = [name for name, text in told.items() if "Path" in text and "Callable" not in text]
 
     @functools.wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:

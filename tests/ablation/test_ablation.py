@@ -960,8 +960,12 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr(ablation, "train", broken)
-    with pytest.raises(RuntimeError, match="a mistake of ours"):
-        ablate(*images, place, resume=True)
+    found = ablate(*images, place, resume=True)
+    assert found.failures[0].failure == (
+        "RuntimeError, a fault of sincut's own (a mistake of ours); its traceback.txt says where"
+    )
+    (trace,) = place.glob("*/*/traceback.txt")
+    assert "a mistake of ours" in trace.read_text()
 
 
 def test_two_processes_share_the_trials(

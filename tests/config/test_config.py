@@ -131,8 +131,9 @@ def test_every_field_has_a_meaning(config: type) -> None:
          "try --set zoom_min=0.333 --set zoom_max=1"),
         ({"patches": 1, "negatives": "crop"}, "PatchNCE needs negatives, got patches=1 with "
          "negatives=crop and batch=16; try --set patches=256"),
-        ({"downsamplings": 4, "crop": 16, "tile": 16, "layers": "0,5", "negatives": "crop"}, "PatchNCE needs negatives, "
-         "and layer 5 has a single place in a crop of 16 pixels; try --set crop=32"),
+        ({"downsamplings": 4, "crop": 16, "tile": 16, "layers": "0,5", "negatives": "crop"},
+         "PatchNCE needs negatives, and layer 5 has a single place in a crop of 16 pixels; "
+         "try --set crop=32"),
         ({"channels": 100_000}, "channels must be from 1 to 1024, got 100000; "
          "try --set channels=40"),
         ({"lambda_gan": 0, "lambda_x": 0, "lambda_y": 0, "lambda_identity": 0},
