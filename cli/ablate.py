@@ -145,7 +145,8 @@ def _tell_end(console: Console, result: Ablation, again: str) -> None:
         return
     from sincut.ablation.page import settings_table
 
-    console.line(f"\n{settings_table(result.outcomes)}\n\nLook at {result.folder / 'index.html'}")
+    console.block(f"\n{settings_table(result.outcomes)}\n")
+    console.line(f"Look at {result.folder / 'index.html'}")
     if result.failures:
         told = "; ".join(f"{it.trial.name}: {it.failure}" for it in result.failures)
         raise SincutError(f"{len(result.failures)} of {count} trials failed: {told}")

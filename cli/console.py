@@ -25,6 +25,11 @@ class Console:
         if not (self.quiet or self.as_json):
             _say(text)
 
+    def block(self, text: str) -> None:
+        """Several lines, as :meth:`line`; no name of a file stands in them."""
+        for line in text.split("\n"):
+            self.line(line)
+
     def record(self, record: dict[str, Any]) -> None:
         """A JSON object on a line of its own, where those were asked for."""
         if self.as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import PATH
+from sincut.cli.options import NAME, PATH
 from sincut.errors import SincutError, printable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _DISTANCES = {
 @click.argument("content", type=PATH)
 @click.argument("style", type=PATH)
 # As text: the keys of the result are the paths as they were typed.
-@click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT...", type=PATH)
+@click.argument("outputs", nargs=-1, required=True, metavar="OUTPUT...", type=NAME)
 @click.option(
     "--anchors", is_flag=True, help="Measure simple colour transfers and style blocks as well."
 )
@@ -68,7 +68,7 @@ _DISTANCES = {
 def evaluate(
     content: Path,
     style: Path,
-    outputs: tuple[Path, ...],
+    outputs: tuple[str, ...],
     anchors: bool,
     model: Path | None,
     plot: Path | None,

@@ -65,6 +65,7 @@ class _GivenPath(click.Path):
 
 
 PATH = _GivenPath(path_type=Path)
+NAME = _GivenPath()  # the same as it was typed: ./a is not a
 
 
 def given_changes(assignments: tuple[str, ...], fields: Mapping[str, str | None]) -> dict[str, Any]:
