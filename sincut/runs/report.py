@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sincut.config.training import TrainConfig
+from sincut.config.training import PairConfig, TrainConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.evaluation.anchors import anchors as make_anchors
@@ -120,7 +120,8 @@ def expected_seconds(
     """About how long a report takes that nobody asked anything special of.
 
     Translating is foreseen from the ``preview_seconds`` that a preview took on this machine.
-    Figures and anchors took 11 seconds a megapixel of the pair on two CPU cores, all else three.
+    Figures and anchors took 11 seconds a megapixel of the pair on two CPU cores, brushwork three a
+    megapixel of the content, all else three.
     """
 
     def within(side: int) -> float:
@@ -131,6 +132,7 @@ def expected_seconds(
     whole = _count(content) <= WHOLE_PIXELS
     translated = _count(content) if whole else within(_REDUCED_SIDE)
     seconds = 3 + preview_seconds * translated / within(config.preview_width)
+    seconds += 3 * translated / 1e6 if isinstance(config, PairConfig) and config.brushwork else 0
     wanted, _ = _figures_wanted((content, style), None)
     return seconds + (11 * (_count(content) + _count(style)) / 1e6 if wanted else 0)
 
