@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @field_option(TranslateConfig, "working_width", metavar="PIXELS")
 @field_option(TranslateConfig, "strength")
+@field_option(TranslateConfig, "brushwork")
 @field_option(TranslateConfig, "mask", default="none", metavar="IMAGE")
 @field_option(TranslateConfig, "depth")
 @field_option(TranslateConfig, "compression")

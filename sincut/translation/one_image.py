@@ -310,6 +310,7 @@ class OneImage:
             "--precision": config.precision,
             "--strength": config.strength,
             "--working-width": config.working_width,
+            "--brushwork": config.brushwork,
             "device": self.model.device.type,
         }
         return Writer.open(

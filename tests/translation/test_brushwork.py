@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import sincut
+from sincut.cli import main
 from sincut.config.translating import TranslateConfig
 from sincut.demo import render_content, render_style
 from sincut.images.reading.open import read_picture
@@ -190,3 +192,9 @@ def test_strokes_are_refused_where_nothing_paints(
         f"{name} is that of a painting, and this preset makes none, got {name}=0.75; "
         "try --preset draft"
     )
+
+
+def test_every_setting_of_a_translation_has_an_option() -> None:
+    options = {parameter.name for parameter in main.commands["translate"].params}
+    fields = {field.name for field in dataclasses.fields(TranslateConfig)}
+    assert fields <= options

@@ -499,6 +499,7 @@ def test_going_on_with_something_else_is_refused(
         ({"seed": 1, "tile": "256"}, "--seed"),
         ({"tile": "128"}, "--tile"),
         ({"tile": "256", "strength": 0.5}, "--strength"),
+        ({"tile": "256", "brushwork": 0.5}, "--brushwork"),
     ):
         assert refusal(noisy_model, source, out, resume=True, **options) == (
             f"{out} was begun with another {what}; try the same as before, or --force to start anew"
