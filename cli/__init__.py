@@ -6,6 +6,7 @@ torch, numpy and Pillow wait until a command runs, so that ``sincut --help`` ans
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from typing import Any
@@ -22,8 +23,10 @@ from sincut.cli.inspect import inspect
 from sincut.cli.report import report
 from sincut.cli.train import train
 from sincut.cli.translate import translate
-from sincut.errors import SincutError, ToldByAnother, printable
+from sincut.errors import SincutError, ToldByAnother, one_line, printable
 from sincut.version import __version__
+
+_NEEDED = ("torch", "numpy", "PIL", "scipy", "tifffile", "safetensors", "rich")
 
 
 class _Group(click.Group):
@@ -38,6 +41,21 @@ class _Group(click.Group):
         except SincutError as error:
             if not isinstance(error, ToldByAnother):
                 click.echo(printable(f"Error: {error}"), err=True)
+            sys.exit(2)
+        except ModuleNotFoundError as error:
+            if error.name not in _NEEDED:
+                raise
+            click.echo(
+                f"Error: sincut needs {error.name}, which is not installed here; "
+                "try pip install -c constraints.txt .",
+                err=True,
+            )
+            sys.exit(2)
+        except OSError as error:  # of a place or a name that nobody foresaw
+            if error.errno == errno.EPIPE:  # whoever reads this has left; Click knows how to go
+                raise
+            about = "" if error.filename is None else f"{error.filename}: "
+            click.echo(printable(f"Error: {about}{error.strerror or one_line(error)}"), err=True)
             sys.exit(2)
         except KeyboardInterrupt as interruption:
             # Click itself raises one without words; ours says what is kept.

@@ -516,3 +516,33 @@ def test_a_terminal_that_knows_few_letters(
     assert missing.returncode == 2
     assert missing.stderr.startswith(b"Error: ")
     assert missing.stderr.count(b"\n") == 1
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['torch'] = None\nfrom sincut.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "info", tmp_path], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "Error: sincut needs torch, which is not installed here; "
+        "try pip install -c constraints.txt .\n"
+    )
+
+
+def test_a_name_that_is_too_long_is_a_line(tiny_run: Path, pair: tuple[Path, Path]) -> None:
+    name = "n" * 300 + ".png"
+    assert "File name too long" in refused("translate", tiny_run, pair[0], "-o", name)
+    assert "File name too long" in refused("train", *pair, "-o", name)
+
+
+def test_memory_that_ends_in_a_training_is_a_line(
+    pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sincut.runs.train.measure", ended)
+    assert refused("train", *pair, "-o", tmp_path / "run", *SETTINGS) == (
+        "memory ended; try smaller values of batch, crop, patches or channels"
+    )

@@ -56,7 +56,7 @@ from sincut.ablation.page import (
     thumbnail,
 )
 from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
-from sincut.compute.memory import out_of_memory
+from sincut.compute.memory import memory_in_words
 from sincut.compute.processes import ALONE, Processes
 from sincut.compute.public import public
 from sincut.errors import SincutError, one_line
@@ -273,20 +273,19 @@ class _Work:
         """Train, translate and measure, unless a signal comes; a failure is written down."""
         run = self.folder / TRIALS / trial.folder
         try:
-            self.train(trial, run)
-            if self.received:
-                return
-            generator = load_generator(run).to(torch.device(self.machine["device"]))
-            pixels = self.images.picture(generator, trial.config)
-            write_png(run / RESULT_FILE, pixels)
-            self.write_thumbnail(run, pixels)
-            figures = self.images.figures(generator, pixels)
+            with memory_in_words():
+                self.train(trial, run)
+                if self.received:
+                    return
+                generator = load_generator(run).to(torch.device(self.machine["device"]))
+                pixels = self.images.picture(generator, trial.config)
+                write_png(run / RESULT_FILE, pixels)
+                self.write_thumbnail(run, pixels)
+                figures = self.images.figures(generator, pixels)
         except Exception as error:
             run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
             if isinstance(error, SincutError):
                 message = _with_names(str(error), run, *self.images.places)
-            elif out_of_memory(error):
-                message = _MEMORY_ENDED
             else:  # a mistake of ours; the other trials are worth as much as before
                 write_text(run / TRACEBACK_FILE, traceback.format_exc())
                 message = (
@@ -342,9 +341,6 @@ class _Work:
             written, outcomes = outcomes, outcomes_of(self.folder, self.plan)
 
 
-_MEMORY_ENDED = (
-    "memory ended; try smaller values of batch, crop, patches or channels in this setting"
-)
 # Folders before a name, from the root or the home, as they may stand in a message.
 _FOLDERS = re.compile(r"(?<![\w.:/-])~?/(?:[^\s/]+/)+")
 

@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from sincut.errors import SincutError
 
 T = TypeVar("T")
 
@@ -86,6 +88,23 @@ def unless_memory_ends(work: Callable[[], T]) -> T | None:
         if not out_of_memory(error):
             raise
     return None
+
+
+@contextlib.contextmanager
+def memory_in_words() -> Iterator[None]:
+    """Memory that ends in a training becomes a line that says what to make smaller.
+
+    Raises:
+        SincutError: it has ended.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise SincutError(
+            "memory ended; try smaller values of batch, crop, patches or channels"
+        ) from None
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from sincut.compute.devices import chosen_device
+from sincut.compute.memory import memory_in_words
 from sincut.compute.precision import Precision, resolved_with_reason
 from sincut.compute.processes import Processes
 from sincut.compute.public import public
@@ -120,7 +121,8 @@ def train(
     processes = processes or Processes.from_environment()
     tell: Listener = listener if listener and processes.leads else lambda _: None
     of_folders = style is None or Path(content).is_dir()
-    with processes.joined(str(changes.get("device", "auto"))), closing(FolderLock()) as lock:
+    joined = processes.joined(str(changes.get("device", "auto")))
+    with memory_in_words(), joined, closing(FolderLock()) as lock:
         processes.by_first(lambda: lock.take(folder))
         budget, saved = processes.by_all(
             lambda: _looked_up(folder, minutes, resume, force, tensorboard, changes)

@@ -954,7 +954,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
     assert [record["event"] for record in records] == ["ablation", "trial", "failed"]
     assert records[0]["trials"][0]["status"] == "failed"
     assert found.failures[0].failure == (
-        "memory ended; try smaller values of batch, crop, patches or channels in this setting"
+        "memory ended; try smaller values of batch, crop, patches or channels"
     )
 
     def broken(*_: Any, **__: Any) -> None:
