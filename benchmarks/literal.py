@@ -195,7 +195,7 @@ def literal_step(
     G's inputs, and D with one of our additions, are refused.
     """
     weights = (config.lambda_gan, config.lambda_x, config.lambda_y, config.lambda_identity)
-    ours = config.whiten or config.lambda_texture or config.candidates > 1
+    ours = config.paints
     if not all(weights) or config.lambda_r1 == 0 or config.flip_equivariance or ours:
         raise ValueError(f"the literal step has all terms of SinCUT, got {config}")
     generator, discriminator, projector = state.generator, state.discriminator, state.projector

@@ -60,9 +60,8 @@ LATER = 5  # times as much in the steps that follow, in which differences grow
 ALL_TERMS: dict[str, Any] = {
     "r1_every": 1,
     "lambda_r1": 1.0,
-    "lambda_texture": 0.0,
-    "whiten": False,
-    "candidates": 1,
+    "lambda_painting": 0.0,
+    "lambda_strokes": 0.0,
     "lambda_x": 4.0,
     "lambda_y": 4.0,
     "lambda_identity": 1.0,

@@ -97,7 +97,6 @@ PAIR = Kind(
             "patches": 256,
         },
         plain={
-            **{"whiten": False, "lambda_texture": 0.0, "candidates": 1},
             **{"lambda_painting": 0.0, "lambda_strokes": 0.0, "brushwork": False},
             **{"lambda_gan": 1.0, "lambda_r1": 1.0},
         },

@@ -115,14 +115,6 @@ class CropSettings(Config):
         advanced=True,
     )
     mirror: float = option(0.5, "probability that a crop is mirrored (published)", low=0, high=1)
-    candidates: int = option(
-        1,
-        "style crops looked at for every content crop, at random among up to 2048 known ones; D "
-        "gets one beside that most like it in colour and layout, so that G need not turn one "
-        "kind of thing into another (ours; 1: any crop of the style)",
-        low=1,
-        high=2048,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -209,29 +201,9 @@ class ObjectiveSettings(Config):
     def weights() -> tuple[str, ...]:
         """The fields that are weights of G's terms."""
         return (
-            *("lambda_gan", "lambda_texture", "lambda_x", "lambda_y", "lambda_identity"),
+            *("lambda_gan", "lambda_x", "lambda_y", "lambda_identity"),
             *("lambda_painting", "lambda_strokes"),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextureSettings(Config):
-    """How D sees textures, and a second discriminator that sees nothing else (ours)."""
-
-    whiten: bool = option(
-        False,
-        "D's input is whitened by the style's statistics, so that fine texture and colour count as "
-        "much as coarse light and dark (ours)",
-    )
-    lambda_texture: float = option(
-        0.0,
-        "weight of a second adversarial term, of a discriminator that sees only the energies of "
-        "textures, cell by cell of 16 pixels (ours)",
-        low=0,
-    )
-    lambda_texture_r1: float = option(
-        0.1, "weight of the R1 penalty of the texture discriminator (ours)", low=0, advanced=True
-    )
 
 
 LOOK = 0.5  # that of a painting where nothing else is asked for

@@ -18,7 +18,6 @@ from sincut.config.parts import (
     PaintingSettings,
     ResnetSettings,
     RunSettings,
-    TextureSettings,
     another,
 )
 from sincut.errors import SincutError
@@ -63,14 +62,8 @@ class TrainConfig(LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig(NetworkSettings, PaintingSettings, TextureSettings, CropSettings, TrainConfig):
+class PairConfig(NetworkSettings, PaintingSettings, CropSettings, TrainConfig):
     """How to train on one pair. The defaults are the preset ``paper``."""
-
-    @property
-    def penalised(self) -> bool:
-        """As :attr:`ObjectiveSettings.penalised`."""
-        of_texture = self.lambda_texture > 0 and self.lambda_texture_r1 > 0
-        return self.lambda_r1 > 0 or of_texture
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,8 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config.parts import CropSettings, zoom_range
-from sincut.config.training import PairConfig
-from sincut.data.random_numbers import BOXES, SAMPLES, RandomNumbers, below, chance
+from sincut.data.random_numbers import BOXES, RandomNumbers, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
 
@@ -114,16 +113,6 @@ def draw_crops(
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
     boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
     return image.crops(boxes, config.crop)
-
-
-def sample_boxes(image: ResidentImage, config: PairConfig, count: int) -> Tensor:
-    """(count, 5) boxes of crops like those of training, each with a zoom of its own.
-
-    They are the same in every run of a seed, and an image is got to know by them.
-    """
-    config = config.replaced(batch=count, zoom_per="crop")
-    draws = RandomNumbers(config.seed, torch.tensor(SAMPLES, device=image.planes.device))
-    return draw_boxes(image.height, image.width, config, draws, stream=1)
 
 
 def halvings(shrink: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ from sincut.compute.processes import ALONE, Processes
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.image_folder import FolderImage, ImageFolder, Pixels, decoded
-from sincut.data.matching import recoloured
 from sincut.data.random_numbers import RandomNumbers
+from sincut.data.recolouring import recoloured
 from sincut.data.samples import Sample, check_sizes, level_of, step_samples
 from sincut.data.training_data import Crops
 from sincut.kernels.crops import resized_crops

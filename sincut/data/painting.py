@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from sincut.data.colour_transfer import transfer_table
-from sincut.data.matching import recoloured
+from sincut.data.recolouring import recoloured
 from sincut.models.patches import averaged, cut, squared_distances
 
 Pixels = npt.NDArray[np.uint8]

@@ -16,17 +16,16 @@ from sincut.compute.processes import ALONE, Processes
 from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
-from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, sample_boxes
-from sincut.data.matching import Matcher, recoloured
+from sincut.data.crops import ResidentImage, draw_boxes, draw_crops
 from sincut.data.painting import painted, resized, scaled
 from sincut.data.random_numbers import RandomNumbers
+from sincut.data.recolouring import recoloured
 from sincut.data.training_data import Crops
 from sincut.models.brushwork import Brushwork
 
 Pixels = npt.NDArray[np.uint8]
 
 _LARGEST_STYLE = 2**22  # pixels of the style that a model keeps
-_SAMPLED = 2**20  # pixels of the style that tell what its textures are like
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +82,6 @@ class Pair:
         matrix, offset = affine_transfer(self.content, self.style)
         return torch.from_numpy(matrix).float(), torch.from_numpy(offset).float()
 
-    def style_crops(self, config: TrainConfig) -> Tensor:
-        """(N, 3, crop, crop) crops that tell what the style's textures are like."""
-        assert isinstance(config, PairConfig)
-        image = ResidentImage(self.style, config, config.device)
-        boxes = sample_boxes(image, config, max(_SAMPLED // config.crop**2, 16))
-        return image.crops(boxes, config.crop)
-
 
 class PairFeed:
     """Both images on the device, and what finds like crops in them; a kind of ``Feed``."""
@@ -103,12 +95,9 @@ class PairFeed:
         if config.paints:
             self.painting = ResidentImage(pair.painting(config), config, config.device)
         self.table: Tensor | None = None
-        self.matcher: Matcher | None = None
-        if warm or config.candidates > 1:
+        if warm:
             table = torch.from_numpy(transfer_table(*pair, seed=config.seed))
             self.table = table.to(config.device)
-            if config.candidates > 1:
-                self.matcher = Matcher(self.images[1], self.table, config)
 
     def prepare(self, step: int) -> None:
         """Nothing: the images are where crops are cut."""
@@ -119,9 +108,7 @@ class PairFeed:
         boxes = draw_boxes(content.height, content.width, self.config, draws)
         x = content.crops(boxes, crop)
         painting = None if self.painting is None else self.painting.crops(boxes, crop)
-        if self.matcher is None:
-            return Crops(x, draw_crops(style, self.config, draws, stream=1), painting)
-        return Crops(x, style.crops(self.matcher.boxes(x, draws), crop), painting)
+        return Crops(x, draw_crops(style, self.config, draws, stream=1), painting)
 
     def recoloured(self, x: Tensor) -> Tensor:
         """Crops of the content in the style's colours: what the warm start aims at."""

@@ -24,13 +24,8 @@ BOXES = 0  # two for each of the two images
 NOISE = 8  # one for each noise image of G
 POSITIONS = 16  # one for each layer of PatchNCE
 MIRROR = 4
-MATCHES = 5
-SHIFTS = 6
 SHOWN = 7
 STROKES = 64  # one for each scale
-
-# Steps count modulo 2^32; this one is not of training.
-SAMPLES = -(2**31)
 
 _SALT = 0xC0DE  # the last word of the counter; the noise of a translation has 0
 

@@ -12,7 +12,7 @@ from sincut.models.generator import Generator
 from sincut.models.patchgan import PatchDiscriminator
 from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import ColourCorrectingGenerator, StyleGAN2Generator
-from sincut.models.stylegan2_discriminator import TextureDiscriminator, TileDiscriminator
+from sincut.models.stylegan2_discriminator import TileDiscriminator
 
 ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "stylegan2": StyleGAN2Generator,
@@ -36,12 +36,8 @@ def discriminator_of(config: TrainConfig) -> Discriminator:
     if isinstance(config, FolderConfig):
         return PatchDiscriminator(config.discriminator_channels)
     assert isinstance(config, PairConfig)
-    kind = TextureDiscriminator if config.lambda_texture > 0 else TileDiscriminator
-    return kind(
-        config.discriminator_channels,
-        config.tile,
-        config.discriminator_max_channels,
-        whiten=config.whiten,
+    return TileDiscriminator(
+        config.discriminator_channels, config.tile, config.discriminator_max_channels
     )
 
 

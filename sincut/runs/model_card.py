@@ -82,9 +82,6 @@ _LOSSES = {
     "D": "all of D's loss",
     "D_gan": "adversarial term of D",
     "R1": "penalty of D's gradient at real images",
-    "G_texture": "adversarial term of G against the discriminator of textures",
-    "D_texture": "adversarial term of the discriminator of textures",
-    "R1_texture": "penalty of its gradient at real textures",
     "painting": "difference of G(x) and the painting that G learns from",
     "strokes": "sliced distance of the patches of G(x) and of that painting",
 }

@@ -31,7 +31,7 @@ from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import FolderLock, check_folder, make_folder
 from sincut.models.model_file import fitting, load_tensors
-from sincut.runs.estimate import fitted, measure
+from sincut.runs.estimate import Estimate, fitted, measure
 from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped
 from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, PREVIEWS, described
 from sincut.runs.folder_subject import FolderSubject
@@ -149,10 +149,7 @@ def train(
         foreseen = None
         if state.step < config.steps:
             estimate = estimate or measure(subject, config, processes)
-            seconds = estimate.seconds(config, state.step)
-            if report:
-                seconds += subject.report_seconds(estimate.preview, config)
-            foreseen = seconds, estimate.step(config)
+            foreseen = _foreseen(subject, config, estimate, state.step, report=report)
             tell(Estimated(*foreseen, estimate.peak_bytes))
         made = partial(_made, folder, lock, again=resume or force)
         state = _run(run, state, foreseen, made, resume=resume, tensorboard=tensorboard)
@@ -269,6 +266,16 @@ def _begun(
         text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
         tell(Noticed("the learning rate", text))
     return state
+
+
+def _foreseen(
+    subject: Subject, config: TrainConfig, estimate: Estimate, done: int, *, report: bool
+) -> tuple[float, float]:
+    """Seconds to the end of the run, and of a step."""
+    seconds = estimate.seconds(config, done)
+    if report:
+        seconds += subject.report_seconds(estimate.preview, config)
+    return seconds, estimate.step(config)
 
 
 def _run(

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sincut.compute.devices import convolutions
 from sincut.config.training import BANKED, FolderConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.data.training_data import TrainingData
@@ -159,8 +158,7 @@ def restored_state(tensors: Mapping[str, Tensor], step: int, config: TrainConfig
 def new_state(data: TrainingData, config: TrainConfig) -> State:
     """New networks for a training, with what they know of its data before the first step.
 
-    A generator that corrects colours starts from an affine transfer of them; a discriminator with
-    fixed filters takes them from the style.
+    A generator that corrects colours starts from an affine transfer of them.
     """
     state = initial_state(config)
     generators = state.generator, state.averaged_generator
@@ -170,8 +168,4 @@ def new_state(data: TrainingData, config: TrainConfig) -> State:
         matrix, offset = data.colours()
         for generator in correcting:
             generator.set_colours(matrix, offset)
-    if state.discriminator.fitted:
-        assert isinstance(data, Pair)
-        with convolutions(config.precision):
-            state.discriminator.fit(data.style_crops(config))
     return state

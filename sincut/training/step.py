@@ -25,7 +25,6 @@ from sincut.data.random_numbers import (
 from sincut.data.training_data import Crops
 from sincut.kernels.patch_nce import normalised
 from sincut.models.discriminator import Discriminator
-from sincut.models.stylegan2_discriminator import TextureDiscriminator
 from sincut.training import losses
 from sincut.training.state import State
 
@@ -126,45 +125,27 @@ def translated(
     return Made(inputs, outputs, features, len(x))
 
 
-class Seen(NamedTuple):
-    """What D is given of crops: tiles, or all of them, and for the second discriminator energies of
-    textures."""
-
-    tiles: Tensor
-    energies: Tensor | None
-
-
-def seen_by_d(discriminator: Discriminator, crops: Tensor) -> Seen:
-    """Tiles of the crops, whitened where the configuration says so, and their energies."""
-    seen = discriminator.view(crops)
-    tiles = seen if discriminator.tile is None else cut_tiles(seen, discriminator.tile)
-    return Seen(tiles, discriminator.energies(crops))
+def seen_by_d(discriminator: Discriminator, crops: Tensor) -> Tensor:
+    """Tiles of the crops, or the crops themselves where D judges those."""
+    return crops if discriminator.tile is None else cut_tiles(crops, discriminator.tile)
 
 
 def discriminator_terms(
-    discriminator: Discriminator, real: Seen, fake: Seen, config: TrainConfig, kind: Kind
+    discriminator: Discriminator, real: Tensor, fake: Tensor, config: TrainConfig, kind: Kind
 ) -> tuple[dict[str, Tensor], Tensor]:
     """D's terms on real tiles of the style against fake ones, and their weighted sum."""
-    real.tiles.requires_grad_(kind.with_r1)
+    real.requires_grad_(kind.with_r1)
     # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
     with mixed_precision(config.device, "fp32" if kind.with_r1 else config.precision):
-        real_logits = discriminator(real.tiles)
+        real_logits = discriminator(real)
     with mixed_precision(config.device, config.precision):
-        fake_logits = discriminator(fake.tiles.detach())
+        fake_logits = discriminator(fake.detach())
     terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits, config.gan)}
     loss = terms["D_gan"]
     if kind.with_r1 and config.lambda_r1 > 0:
-        terms["R1"] = losses.r1_penalty(real_logits, real.tiles)
+        terms["R1"] = losses.r1_penalty(real_logits, real)
         # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
         loss = loss + config.lambda_r1 * config.r1_every * terms["R1"]
-    if isinstance(discriminator, TextureDiscriminator):
-        assert real.energies is not None
-        assert fake.energies is not None
-        assert isinstance(config, PairConfig)
-        more = _texture_terms(discriminator, real.energies, fake.energies, config, kind)
-        terms |= more.terms
-        for term in more.weighted:
-            loss = loss + term
     return terms, loss
 
 
@@ -175,39 +156,15 @@ class Terms(NamedTuple):
     weighted: list[Tensor]
 
 
-def _texture_terms(
-    discriminator: TextureDiscriminator,
-    real: Tensor,
-    fake: Tensor,
-    config: PairConfig,
-    kind: Kind,
-) -> Terms:
-    """Those of the second discriminator, which sees only how strong textures are (ours)."""
-    real.requires_grad_(kind.with_r1)
-    real_logits = discriminator.judge_energies(real)
-    fake_logits = discriminator.judge_energies(fake.detach())
-    terms = {"D_texture": losses.adversarial_discriminator(real_logits, fake_logits, config.gan)}
-    weighted = [terms["D_texture"]]
-    if kind.with_r1 and config.lambda_texture_r1 > 0:
-        terms["R1_texture"] = losses.r1_penalty(real_logits, real)
-        weighted.append(config.lambda_texture_r1 * config.r1_every * terms["R1_texture"])
-    return Terms(terms, weighted)
-
-
-def fooling_terms(discriminator: Discriminator, fake: Seen, config: TrainConfig) -> Terms:
+def fooling_terms(discriminator: Discriminator, fake: Tensor, config: TrainConfig) -> Terms:
     """G's adversarial terms; D's weights get no gradient."""
     found = Terms({}, [])
     with _constant(discriminator):
         if config.lambda_gan > 0:
             with mixed_precision(config.device, config.precision):
-                logits = discriminator(fake.tiles)
+                logits = discriminator(fake)
                 found.terms["G_gan"] = losses.adversarial_generator(logits, config.gan)
             found.weighted.append(config.lambda_gan * found.terms["G_gan"])
-        if isinstance(discriminator, TextureDiscriminator) and fake.energies is not None:
-            assert isinstance(config, PairConfig)
-            logits = discriminator.judge_energies(fake.energies)
-            found.terms["G_texture"] = losses.adversarial_generator(logits, config.gan)
-            found.weighted.append(config.lambda_texture * found.terms["G_texture"])
     return found
 
 

@@ -192,9 +192,8 @@ def test_the_papers_trials(images: tuple[Path, Path], tmp_path: Path, preset: st
     )
     base = train_config(
         preset, "cut", lambda_x=1.0, lambda_y=1.0, lambda_identity=0.0, patches=256,
-        negatives="crop", steps=300, evaluate_every=30, whiten=False, lambda_texture=0.0,
-        candidates=1, lambda_painting=0.0, lambda_strokes=0.0, brushwork=False, lambda_gan=1.0,
-        lambda_r1=1.0,
+        negatives="crop", steps=300, evaluate_every=30, lambda_painting=0.0, lambda_strokes=0.0,
+        brushwork=False, lambda_gan=1.0, lambda_r1=1.0,
     )  # fmt: skip
     assert [(it.trial.setting, it.trial.config) for it in found.outcomes] == [
         (setting, base.replaced(**change, seed=seed))

@@ -52,7 +52,7 @@ def test_each_kind_is_recorded_after_its_first_calls_and_does_the_same() -> None
     [
         ("sincut", {}),
         ("fastcut", {}),
-        ("sincut", {"whiten": True, "lambda_texture": 1.5, "candidates": 4}),
+        ("sincut", {"lambda_painting": 1.0, "lambda_strokes": 1.0}),
     ],
 )
 def test_recorded_training_follows_eager_training(method: str, added: dict[str, Any]) -> None:

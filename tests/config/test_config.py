@@ -137,7 +137,7 @@ def test_every_field_has_a_meaning(config: type) -> None:
         ({"channels": 100_000}, "channels must be from 1 to 1024, got 100000; "
          "try --set channels=40"),
         ({"lambda_gan": 0, "lambda_x": 0, "lambda_y": 0, "lambda_identity": 0},
-         "at least one of lambda_gan, lambda_texture, lambda_x, lambda_y, lambda_identity, "
+         "at least one of lambda_gan, lambda_x, lambda_y, lambda_identity, "
          "lambda_painting, lambda_strokes must be above 0, got 0 for all; try --set lambda_x=4"),
     ],
 )  # fmt: skip
@@ -197,4 +197,4 @@ def test_translate_config() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ("TRUE", True)])
 def test_true_and_false_in_any_case(text: str, value: bool) -> None:
-    assert train_config("paper", whiten=text).whiten is value
+    assert train_config("paper", correction=text).correction is value

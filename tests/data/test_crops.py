@@ -12,7 +12,7 @@ from PIL import Image
 
 from sincut.config.presets import train_config
 from sincut.config.training import PairConfig
-from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, halvings, sample_boxes
+from sincut.data.crops import ResidentImage, draw_boxes, draw_crops, halvings
 from sincut.data.random_numbers import RandomNumbers
 from sincut.errors import SincutError
 
@@ -188,12 +188,3 @@ def test_the_same_crops_on_cuda(noise_image: np.ndarray) -> None:
         expected = draw_crops(on_cpu, settings, draws(settings.seed, step), stream=1)
         got = draw_crops(on_cuda, settings, draws(settings.seed, step, "cuda"), stream=1)
         assert torch.allclose(got.cpu(), expected, atol=1e-4)
-
-
-def test_samples_have_a_zoom_each_and_are_the_same_in_every_run() -> None:
-    config = train_config("paper", device="cpu", batch=2, seed=3)
-    image = ResidentImage(np.zeros((900, 1100, 3), np.uint8), config)
-    boxes = sample_boxes(image, config, 50)
-    assert boxes.shape == (50, 5)
-    assert len(boxes[:, 1].unique()) > 40
-    assert torch.equal(boxes, sample_boxes(image, config, 50))

@@ -8,10 +8,10 @@ import torch
 
 from sincut.config.presets import train_config
 from sincut.data.colour_transfer import transfer_table
-from sincut.data.matching import recoloured
 from sincut.data.painting import Pixels, _nearest, painted, pixels, planes
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
+from sincut.data.recolouring import recoloured
 from sincut.demo import render_content, render_style
 from sincut.evaluation.figures import edge_correlation
 

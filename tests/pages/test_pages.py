@@ -237,14 +237,12 @@ def test_values_keep_six_digits() -> None:
 
 def test_every_term_of_a_step_is_drawn_and_explained() -> None:
     """Also those of what draft adds, which tiny_run has not."""
-    settings = test_training.config(
-        whiten=True, lambda_texture=1.0, lambda_painting=1.0, lambda_strokes=1.0
-    )
+    settings = test_training.config(lambda_painting=1.0, lambda_strokes=1.0)
     state = initial_state(settings)
     x, y = test_training.batch(settings)
     crops = Crops(x, y, painting=y)
     step = sincut_step(state, crops, settings, test_training.draws(0), Kind(with_r1=True))
-    assert {"D_texture", "G_texture", "R1_texture"} < set(step)
+    assert {"painting", "strokes"} < set(step)
     drawn = charts(run_of(*losses([1], **{name: [1.0] for name in step})))
     assert {each["name"] for chart in drawn for each in chart["series"]} == set(step)
     assert set(step) < set(card._LOSSES)

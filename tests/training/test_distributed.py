@@ -40,7 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "crop negatives": ("sincut", {"negatives": "crop", "zoom_per": "crop", "warm_steps": 0}),
     "what draft adds": (
         "sincut",
-        {"whiten": True, "lambda_texture": 1.5, "candidates": 3, "correction": True},
+        {"lambda_painting": 2.0, "lambda_strokes": 1.5, "correction": True},
     ),
     "mirrored, in a grid": (
         "fastcut",
@@ -124,13 +124,6 @@ class InDouble:
 
 def trained(case: str, folder: Path, processes: Processes, batch: int) -> dict[str, Any]:
     """Weights of all networks after a training in float64, and the losses on the way."""
-    with pytest.MonkeyPatch.context() as patched:  # a few crops tell enough of the style here
-        patched.setattr("sincut.data.pair._SAMPLED", 2**14)
-        patched.setattr("sincut.data.matching._KNOWN", 64)
-        return _trained(case, folder, processes, batch)
-
-
-def _trained(case: str, folder: Path, processes: Processes, batch: int) -> dict[str, Any]:
     config, data = config_of(case, batch), data_of(case, folder)
     state = new_state(data, config)
     for network in state.networks().values():
