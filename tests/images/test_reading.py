@@ -331,6 +331,29 @@ def test_segments_that_are_left_out_are_empty(tmp_path: Path, nodata: int | None
         np.testing.assert_array_equal(rows[16:], array[16:])
 
 
+@pytest.mark.parametrize("lost", ["ByteCounts", "Offsets"])
+@pytest.mark.parametrize("kind", ["rgb", "palette"])
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_a_place_without_bytes_is_damage_and_not_black(
+    tmp_path: Path, lost: str, kind: str, tiled: bool, compression: str | None
+) -> None:
+    path = tmp_path / "in.tif"
+    options: dict[str, Any] = {"tile": (16, 16)} if tiled else {"rowsperstrip": 8}
+    if kind == "palette":
+        options["colormap"] = np.zeros((3, 256), np.uint16)
+    array = pixels(32, 32) if kind == "rgb" else pixels(32, 32)[..., 0]
+    tifffile.imwrite(path, array, photometric=kind, compression=compression, **options)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        tag = file.pages.first.tags[f"{'Tile' if tiled else 'Strip'}{lost}"]
+        tag.overwrite([*tag.value[:2], 0, *tag.value[3:]])
+    for stream in (True, False):
+        assert refusal(everything, path, stream=stream) == (
+            f"{path} is broken or cut short (of 1 {'tiles' if tiled else 'strips'} only the place "
+            "or only the byte count is there); try another copy of the file"
+        )
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "float16", "float32", "float64"])
 @pytest.mark.parametrize("kind", ["minisblack", "miniswhite"])
 def test_deep_grey_becomes_rgb(tmp_path: Path, dtype: str, kind: str) -> None:

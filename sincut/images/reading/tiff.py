@@ -79,6 +79,8 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         if min(size) < 1:
             return None
         check_size(path, tiff.width, tiff.height, limits.max_pixels)
+        with reading(path):
+            tiff.check_counts()
         missing = tiff.missing_codec if tiff.supported else None
         if not tiff.supported or (missing and not tiff.deep):
             if not tiff.deep and math.prod(size) * tiff.samples <= limits.stream_above:
@@ -173,7 +175,7 @@ Array = npt.NDArray[Any]
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SAMPLES = ("uint8", "uint16", "float16", "float32", "float64")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
-_JPEG = 7
+_OLD_JPEG, _JPEG = 6, 7
 _DECODED_BY_LINES = (5, 8, 32946, 32773)  # LZW, Deflate under two numbers, PackBits
 # Text, EXIF and GPS: what tiff_exif would look for.
 _PROFILE = 34675
@@ -365,6 +367,20 @@ class TiffReader:
             self._rows = self._opened()
         return self._rows.read(start, stop)
 
+    def check_counts(self) -> None:
+        """Raise ValueError where a strip or tile has a place and no bytes, or bytes and no place.
+
+        Sparse files leave out what is empty: neither place nor bytes. Other decoders fill in black
+        where only one of the two is missing.
+        """
+        page = self._page
+        if int(page.compression) == _OLD_JPEG:  # which lies elsewhere
+            return
+        pairs = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if wrong := sum((offset > 0) != (count > 0) for offset, count in pairs):
+            kind = "tiles" if page.is_tiled else "strips"
+            raise ValueError(f"of {wrong} {kind} only the place or only the byte count is there")
+
     def check(self) -> None:
         """Raise what damage raises if the file ends before its pixels do."""
         if self._rows is None:
@@ -388,7 +404,6 @@ class TiffReader:
         if offsets.size != count or lengths.size != count:
             kind = "tiles" if page.is_tiled else "strips"
             raise ValueError(f"{min(offsets.size, lengths.size)} {kind} instead of {count}")
-        offsets = np.where(lengths > 0, offsets, 0)  # sparse files leave out what is empty
         if self._plain:
             return PlainRows(
                 self._file,
