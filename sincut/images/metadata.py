@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
+import re
 import struct
 import warnings
 import zlib
@@ -34,6 +36,17 @@ _DROPPED_TAGS = {700: "XMP", 33723: "IPTC"}
 # rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
 TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
 SUBDIRECTORIES = (34665, 34853)
+_DESCRIPTION = 270
+# Descriptions that a program reads pages, sizes or channels from: tifffile, ImageJ, OME, and the
+# makers of slide scanners and microscopes.
+_PROGRAM = re.compile(
+    r"""^\s*\{.*"(shape|axes|width|height|channels)"\s*: | ^shape=\( | ^ImageJ= | ^Aperio\b.*\d+x\d+
+    | <(\w+:)?OME\b | openmicroscopy\.org | ^\s*(<\?xml[^>]*>\s*)?<(MetaData|DataObject|scn|iScan
+    | EncodeInfo|PerkinElmer-QPI-ImageDescription)\b | ^SI\. | ^state\. | ^level=\d""",
+    re.DOTALL | re.VERBOSE,
+)
+# tifffile's usual one says nothing that the directory does not.
+_SHAPE_ALONE = re.compile(r'\s*\{"shape":\s*\[[\d,\s]+\]\}$')
 BITS, ORIENTATION, EXTRA_SAMPLES, XMP, _INTEROP = 258, 274, 338, 700, 40965
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 INCH, CENTIMETRE = 2, 3
@@ -127,7 +140,10 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
     first = Directory(header)
     file.seek(first.next)
     first.load(file)
-    root = copied_tags(first, (tag for tag in TEXT_TAGS if first.tagtype.get(tag) == _ASCII))
+    texts = [tag for tag in TEXT_TAGS if first.tagtype.get(tag) == _ASCII]
+    root = copied_tags(
+        first, (tag for tag in texts if tag != _DESCRIPTION or not _for_a_program(first))
+    )
     directories = {}
     for tag in SUBDIRECTORIES:
         if tag in first:
@@ -143,9 +159,36 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
     return root, directories
 
 
-def dropped_tags(directory: Directory) -> list[str]:
-    """What a TIFF says that no output gets, by name."""
-    return [name for tag, name in _DROPPED_TAGS.items() if tag in directory]
+def tiff_losses(directory: Directory) -> list[str]:
+    """Notices of what a TIFF says that no output gets."""
+    lost = [f"its {name} is not kept" for tag, name in _DROPPED_TAGS.items() if tag in directory]
+    if _for_a_program(directory) and not _SHAPE_ALONE.match(description_of(directory)):
+        lost.append(
+            "its ImageDescription is not kept: it tells a program about pages, sizes or channels"
+        )
+    return lost
+
+
+def _for_a_program(directory: Directory) -> bool:
+    """Whether the description is not for people, so that the output would be read by it."""
+    return bool(_PROGRAM.search(description_of(directory)))
+
+
+def description_of(directory: Directory) -> str:
+    """A TIFF's ImageDescription, or nothing."""
+    return _text(directory.get(_DESCRIPTION, ""))
+
+
+def pages_within(directory: Directory, page_values: int) -> int:
+    """How many images of ``page_values`` values lie behind the first without directories of their
+    own, the first counted: ImageJ's stacks above 4 GB, and tifffile's."""
+    text = description_of(directory)
+    if images := re.search(r"^images=(\d{1,9})\s", text, re.MULTILINE):
+        return int(images[1])
+    if shape := re.search(r'^\s*\{.*"shape"\s*:\s*\[([\d,\s]+)\]', text, re.DOTALL):
+        sides = [int(side) for side in shape[1].split(",") if side.strip()]
+        return max(1, math.prod(sides) // max(1, page_values))
+    return 1
 
 
 def copied_tags(source: Directory, tags: Iterable[int]) -> Directory:

@@ -38,6 +38,7 @@ from tests.images.test_pillow import (
     table_profile,
     tiff,
     tiff_tags,
+    written,
 )
 
 SHORT = 3
@@ -989,6 +990,58 @@ def test_a_thumbnail_as_the_first_page_is_told(tmp_path: Path) -> None:
         file.write(np.zeros((5, 6, 3), np.uint8), photometric="rgb", subfiletype=1, subifds=1)
         file.write(np.zeros((10, 12, 3), np.uint8), photometric="rgb")
     assert everything(path)[1].notices == ("it has 2 images; the first is used",)
+
+
+UNTRUE = {
+    "tifffile": '{"shape": [3, 8, 9], "axes": "ZYX"}',
+    "old tifffile": "shape=(3, 8, 9)",
+    "ImageJ": "ImageJ=1.54f\nimages=3\nslices=3\n",
+    "OME": '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/2016"></OME>',
+    "Aperio": "Aperio Image Library v11\r\n46000x32914 [0,100 46000x32914] (256x256) Q=30|MPP=0.5",
+    "Leica": '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"/>',
+    "Philips": '<?xml version="1.0" encoding="UTF-8" ?><DataObject ObjectType="DPUfsImport"/>',
+    "MetaMorph": '<MetaData><prop id="Description" type="string" value=""/></MetaData>',
+}
+LEFT_OUT = "its ImageDescription is not kept: it tells a program about pages, sizes or channels"
+
+
+@pytest.mark.parametrize("ending", [".tif", ".jpg"])
+@pytest.mark.parametrize("name", UNTRUE)
+def test_a_description_for_a_program_is_left_out(tmp_path: Path, name: str, ending: str) -> None:
+    path, out = tmp_path / "in.tif", tmp_path / f"out{ending}"
+    more = {"description": UNTRUE[name], "metadata": None, "software": "by me"}
+    tifffile.imwrite(path, pixels(8, 9), photometric="rgb", **more)
+    for stream in (True, False):
+        assert everything(path, stream=stream)[1].notices.count(LEFT_OUT) == 1
+    read = decode_picture(path)
+    assert read.notices.count(LEFT_OUT) == 1
+    with Image.open(written(out, read)) as image:
+        assert image.getexif().get(270) is None
+        assert image.getexif()[305] == "by me"
+    if ending == ".tif":
+        assert tifffile.imread(out).shape == (8, 9, 3)
+
+
+@pytest.mark.parametrize(
+    "words", ["A tree {in shape}", "Images=3 of ImageJ", "shape (8, 9)", '{"title": "a tree"}']
+)
+def test_a_description_for_people_is_kept(tmp_path: Path, words: str) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, pixels(8, 9), photometric="rgb", description=words, metadata=None)
+    read = decode_picture(path)
+    assert read.notices == everything(path)[1].notices == ()
+    with Image.open(written(tmp_path / "out.tif", read)) as image:
+        assert image.getexif()[270] == words
+
+
+@pytest.mark.parametrize("name", ["tifffile", "ImageJ"])
+def test_a_stack_in_one_directory_is_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, pixels(8, 9)[..., 0], description=UNTRUE[name], metadata=None)
+    told = ("it has 3 images; the first is used", LEFT_OUT)
+    for stream in (True, False):
+        assert everything(path, stream=stream)[1].notices == told
+    assert decode_picture(path).notices == told
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif"])

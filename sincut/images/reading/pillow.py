@@ -8,6 +8,7 @@ with one clear line, or told in a notice; nothing is degraded in silence.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,9 +28,10 @@ from sincut.images.metadata import (
     KeptMetadata,
     copied_tags,
     damage_told,
-    dropped_tags,
+    pages_within,
     resolution,
     tiff_exif,
+    tiff_losses,
     upright_exif,
 )
 from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
@@ -119,6 +121,7 @@ _UPRIGHT = {
 }
 _REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of another page
 _BELOW = 330  # SubIFDs
+_WIDTH, _HEIGHT, _SAMPLES = 256, 257, 277
 _IPTC = 0x0404  # among Photoshop's blocks in a JPEG
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
@@ -206,18 +209,21 @@ def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
     if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
     info = opened.info
-    dropped = dropped_tags(tiff.tag_v2) if tiff else []
-    if not tiff and ("xmp" in info or "XML:com.adobe.xmp" in info):
+    if tiff:
+        return notices + tiff_losses(tiff.tag_v2)
+    dropped = []
+    if "xmp" in info or "XML:com.adobe.xmp" in info:
         dropped.append("XMP")
-    if not tiff and _IPTC in info.get("photoshop", {}):
+    if _IPTC in info.get("photoshop", {}):
         dropped.append("IPTC")
     return notices + [f"its {name} is not kept" for name in dropped]
 
 
 def tiff_pages(file: IO[bytes]) -> int:
-    """How many pages a TIFF has: the first, and those that are not smaller copies of another."""
+    """How many pages a TIFF has: the first, those behind it without directories, and those that
+    are not smaller copies of another."""
     position = file.tell()
-    directory, pages, seen = tiff_directory(file), 0, set[int]()
+    directory, pages, seen, within = tiff_directory(file), 0, set[int](), 1
     while directory.next and directory.next not in seen:
         seen.add(directory.next)
         file.seek(directory.next)
@@ -225,11 +231,15 @@ def tiff_pages(file: IO[bytes]) -> int:
             directory.load(file)
         except DAMAGE:  # of a page that is not used
             break
+        if not pages:
+            values = [directory.get(tag, 1) for tag in (_WIDTH, _HEIGHT, _SAMPLES)]
+            within = pages_within(directory, math.prod(map(int, values)))
         smaller = bool(int(directory.get(_REDUCED, 0)) & 1)
         # Where the first is the smaller copy, the page itself may hang below it.
         pages += (1 + (smaller and _BELOW in directory)) if not pages else not smaller
     file.seek(position)
-    return pages
+    # Where there are more directories, the description tells of those.
+    return within if pages == 1 else pages
 
 
 def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:

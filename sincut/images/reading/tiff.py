@@ -37,8 +37,8 @@ from sincut.images.metadata import (
     Y_RESOLUTION,
     copied_tags,
     damage_told,
-    dropped_tags,
     tiff_exif,
+    tiff_losses,
 )
 from sincut.images.profiles import has_imagecodecs
 from sincut.images.reading.pillow import _decoded_source, decoding_bytes, opened_picture, tiff_pages
@@ -125,7 +125,7 @@ def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
         notices.append(f"it has {pages} images; the first is used")
     if 0 in tiff.extra:
         notices.append("its channels beyond colour and alpha are not kept")
-    notices += [f"its {name} is not kept" for name in tiff.dropped]
+    notices += tiff.losses
     if tiff.no_exif:
         notices.append("its EXIF is not kept: it is a BigTIFF in big-endian order")
     try:
@@ -275,9 +275,9 @@ class TiffReader:
         return copied_tags(self._directory, GEO_TAGS) or None
 
     @property
-    def dropped(self) -> list[str]:
-        """What it says that no output gets."""
-        return dropped_tags(self._directory)
+    def losses(self) -> list[str]:
+        """Notices of what it says that no output gets."""
+        return tiff_losses(self._directory)
 
     @property
     def no_exif(self) -> bool:
