@@ -27,6 +27,7 @@ _STREAMED_BY_VIPS = ("JPEG", "MPO", "PNG", "WEBP")
 
 # Rows that libvips keeps of a sequential image, as measured.
 _VIPS_ROWS = 3000
+_TOO_MANY = "extraneous bytes"  # the one warning after which nothing is missing
 _VIPS_KINDS = {"uchar": np.uint8, "ushort": np.uint16, "float": np.float32}
 
 
@@ -35,14 +36,11 @@ class VipsRows:
 
     any_order = False
 
-    def __init__(self, vips: Any, path: Path, kept: int = 0) -> None:
-        """``kept`` are bytes that the decoder of this file holds besides."""
-        self._vips = vips
-        try:
-            image = vips.Image.new_from_file(str(path), access="sequential", fail_on="error")
-            self._region = vips.Region.new(image)
-        except vips.Error as error:
-            raise ValueError(one_line(error.detail or error)) from None
+    def __init__(self, vips: Any, path: Path, kept: int = 0, *, warned: bool = False) -> None:
+        """``kept`` are bytes that the decoder of this file holds besides. With ``warned`` its
+        warnings are damage: a JPEG's, of which rows are missing that the decoder fills in."""
+        self._vips, self._path, self._warned = vips, path, warned
+        image = self._opened()
         self.dtype = np.dtype(_VIPS_KINDS[image.format])
         self._width, self._samples = image.width, image.bands
         self.mode = "CMYK" if image.interpretation == "cmyk" else "RGB"
@@ -59,8 +57,23 @@ class VipsRows:
         try:
             data = self._region.fetch(0, start, self._width, stop - start)
         except self._vips.Error as error:
-            raise ValueError(one_line(error.detail or error)) from None
+            if not (self._warned and _TOO_MANY in str(error.detail)):
+                raise ValueError(one_line(error.detail or error)) from None
+            self._warned = False
+            self._opened()
+            return self.read(start, stop)
         return np.frombuffer(data, self.dtype).reshape(stop - start, self._width, self._samples)
+
+    def _opened(self) -> Any:
+        level = "warning" if self._warned else "error"
+        try:
+            image = self._vips.Image.new_from_file(
+                str(self._path), access="sequential", fail_on=level
+            )
+            self._region = self._vips.Region.new(image)
+        except self._vips.Error as error:
+            raise ValueError(one_line(error.detail or error)) from None
+        return image
 
     def close(self) -> None:
         """Let go of the file."""

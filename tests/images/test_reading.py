@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -1130,3 +1131,88 @@ def test_the_value_for_nothing_known(
     path = with_nodata(tmp_path / "in.tif", np.zeros((8, 8, 3), dtype), value)
     with opened(path) as source:
         assert source.nodata == found
+
+
+# ------------------------------------------------------------------ JPEG with rows missing
+
+
+def jpeg_of_height(data: bytes, height: int) -> bytes:
+    """A JPEG whose header claims another height."""
+    place = 2
+    while not 0xC0 <= data[place + 1] <= 0xC2:
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return data[: place + 5] + struct.pack(">H", height) + data[place + 7 :]
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {"subsampling": "4:4:4"},
+    "subsampled": {"subsampling": "4:2:0", "optimize": True},
+    "restarts": {"restart_marker_rows": 1},
+    "progressive": {"progressive": True},
+    "progressive restarts": {"progressive": True, "restart_marker_blocks": 3},
+}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_with_fewer_rows_than_it_claims_is_broken(
+    tmp_path: Path, name: str, mode: str
+) -> None:
+    """However many, and whether the rows that are there are flat or not."""
+    path = tmp_path / "in.jpg"
+    for height, width in ((1, 1), (7, 3), (100, 33), (64, 300)):
+        for flat in (False, True):
+            array = pixels(height, width, 1 if mode == "L" else len(mode))
+            array[flat * 1 :] = 77 if flat else array[:1]
+            image = Image.fromarray(array[..., 0] if mode == "L" else array, mode)
+            saved(path, image, **JPEGS[name])
+            data = path.read_bytes()
+            whole, source = everything(path, stream=False)
+            assert whole.shape == (height, width, 3)
+            assert not [each for each in source.notices if "damage" in each]
+            for more in (height + 16, 2 * height + 40) if height > 1 else ():
+                path.write_bytes(jpeg_of_height(data, more))
+                assert refusal(everything, path, stream=False) == (
+                    f"{path} is broken or cut short (the data end before its last row); "
+                    "try another copy of the file"
+                )
+
+
+@pytest.mark.parametrize("name", ["baseline", "subsampled", "restarts"])
+def test_a_jpeg_cut_and_ended_is_broken(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / "in.jpg", pixels(200, 130), **JPEGS[name])
+    data = path.read_bytes()
+    for part in (0.5, 0.9):
+        path.write_bytes(data[: int(part * len(data))] + b"\xff\xd9")
+        assert "the data end before its last row" in refusal(decode_picture, path)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_streamed_jpeg_with_missing_rows_is_broken(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("pyvips")
+    path = saved(tmp_path / "in.jpg", pixels(64, 48), **JPEGS[name])
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes(4) + data[-2:])  # too much is not too little
+    assert everything(path, 3)[0].shape == (64, 48, 3)
+    path.write_bytes(jpeg_of_height(data, 200))
+    assert refusal(everything, path).startswith(f"{path} is broken or cut short (")
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\x55"])
+def test_what_libtiff_prints_is_damage(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: bytes
+) -> None:
+    """Its lines on standard error are told in ours; what others print there meanwhile stays."""
+    path, array = tmp_path / "in.tif", pixels(60, 90, 1)[..., 0] > 128
+    Image.fromarray(array).save(path, compression="group4")
+    assert everything(path)[0].shape == (60, 90, 3)
+    data = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        start = image.tag_v2[273][0]
+    data[start + 100 : start + 140] = damage * 40
+    path.write_bytes(data)
+    assert refusal(everything, path).startswith(f"{path} is broken or cut short (Fax")
+    assert capfd.readouterr().err == ""
+    with pillow._libtiff_heard():
+        os.write(2, b"not of libtiff\n")
+    assert capfd.readouterr().err == "not of libtiff\n"

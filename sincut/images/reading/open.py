@@ -155,7 +155,8 @@ def _rows_of(path: Path, image: ImageFile.ImageFile) -> tuple[Rows, Samples] | N
     if image.format == "PPM":
         return _ppm_rows(path, image)
     if image.format in _STREAMED_BY_VIPS and (vips := libvips()):
-        rows = VipsRows(vips, path, _kept_by_vips(image))
+        jpeg = image.format in ("JPEG", "MPO")
+        rows = VipsRows(vips, path, _kept_by_vips(image), warned=jpeg)
         return rows, Samples(rows.mode, rows.alpha, rows.dtype)
     return None
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import re
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, one_line
 from sincut.images.metadata import (
     BITS,
     DAMAGE,
@@ -35,6 +39,7 @@ from sincut.images.metadata import (
     upright_exif,
 )
 from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
+from sincut.images.reading.jpeg import load_whole
 from sincut.images.reading.rows import tiff_directory
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.source import (
@@ -123,6 +128,7 @@ _REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of anoth
 _BELOW = 330  # SubIFDs
 _WIDTH, _HEIGHT, _SAMPLES = 256, 257, 277
 _IPTC = 0x0404  # among Photoshop's blocks in a JPEG
+_LIBTIFF = re.compile(r"[\w.-]+: .*\.$")  # a line of its
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
 
@@ -163,6 +169,30 @@ def opened_picture(
         Image.open(file, formats=INPUT_FORMATS) as image,
     ):
         yield image, file, damage
+
+
+@contextlib.contextmanager
+def _libtiff_heard() -> Iterator[None]:
+    """What libtiff prints on standard error, instead of failing, as a ``ValueError``."""
+    with tempfile.TemporaryFile() as lines:
+        try:
+            saved = os.dup(2)
+        except OSError:  # it is closed
+            yield
+            return
+        sys.stderr.flush()
+        os.dup2(lines.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            lines.seek(0)
+            heard = lines.read().decode(errors="replace").splitlines(keepends=True)
+            own = [line for line in heard if _LIBTIFF.match(line)]
+            sys.stderr.write("".join(line for line in heard if line not in own))
+    if own:
+        raise ValueError(one_line(own[0].rstrip(".\n")))
 
 
 @contextlib.contextmanager
@@ -269,7 +299,13 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
     if opened.format == "PNG" and opened.mode == "L" and "transparency" in opened.info:
         # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
         opened.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(str(opened.tile[0][3]), 1)
-    opened.load()  # this turns a TIFF upright, and only a TIFF
+    if opened.format in ("JPEG", "MPO"):
+        load_whole(opened, file)
+    elif opened.format == "TIFF":
+        with _libtiff_heard():
+            opened.load()  # which turns it upright
+    else:
+        opened.load()
     header = header_of(opened, file)
     notices += header.notices
     image: Image.Image = opened
