@@ -63,7 +63,9 @@ class TranslateConfig(Config):
         "deflate", "of TIFF files", choices=("deflate", "none"), advanced=True
     )
     pyramid: bool = option(False, "add smaller copies of the image to a TIFF, for viewers")
-    strip_metadata: bool = option(False, "write no EXIF, DPI or geo tags (EXIF may hold a place)")
+    strip_metadata: bool = option(
+        False, "write no EXIF, DPI, geo tags, XMP, IPTC or texts (EXIF may hold a place)"
+    )
     force: bool = option(False, "overwrite existing outputs")
     resume: bool = option(False, "go on with interrupted outputs; finished ones stay as they are")
     skip_existing: bool = option(False, "leave out inputs whose output is there")

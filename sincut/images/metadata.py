@@ -23,6 +23,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import one_line
+from sincut.images.records import NO_RECORDS, Records, not_kept, record_options, tiff_records
 
 LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
 
@@ -31,10 +32,11 @@ _NODATA = 42113
 # the coefficients of a camera's rational polynomials.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50844)
 # What is not carried, by the tag that a TIFF has it in.
-_DROPPED_TAGS = {700: "XMP", 33723: "IPTC"}
+_DROPPED_TAGS = {297: "PageNumber", 34377: "Photoshop resources", 37724: "Photoshop layers"}
 # Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
 # rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
-TEXT_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
+TEXT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
+WINDOWS_TAGS = (40091, 40092, 40093, 40094, 40095)  # title, comment, author, keywords, subject
 SUBDIRECTORIES = (34665, 34853)
 _DESCRIPTION = 270
 # Descriptions that a program reads pages, sizes or channels from: tifffile, ImageJ, OME, and the
@@ -47,10 +49,10 @@ _PROGRAM = re.compile(
 )
 # tifffile's usual one says nothing that the directory does not.
 _SHAPE_ALONE = re.compile(r'\s*\{"shape":\s*\[[\d,\s]+\]\}$')
-BITS, ORIENTATION, EXTRA_SAMPLES, XMP, _INTEROP = 258, 274, 338, 700, 40965
+BITS, ORIENTATION, EXTRA_SAMPLES, _INTEROP = 258, 274, 338, 40965
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-INCH, CENTIMETRE = 2, 3
-_ASCII, _SHORT, _LONG = 2, 3, 4
+_NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
+_BYTE, _ASCII, _SHORT, _LONG = 1, 2, 3, 4
 
 # What Pillow raises on damage, found on files with some bytes changed at random.
 DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, LookupError)
@@ -62,13 +64,15 @@ class KeptMetadata:
     """What a translation carries from the input's file to the output's, beside the pixels.
 
     ``profile`` holds the bytes of the file's RGB profile; ``exif`` is a block as JPEG has it, its
-    orientation reset; ``dpi`` counts across and down; ``geo`` holds the GeoTIFF tags.
+    orientation reset; ``dpi`` counts across and down; ``geo`` holds the GeoTIFF tags; ``records``
+    XMP, IPTC, comments and texts.
     """
 
     profile: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     geo: Directory | None = None
+    records: Records = NO_RECORDS
 
 
 @contextlib.contextmanager
@@ -93,6 +97,15 @@ def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | N
     except DAMAGE:
         return None
     return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
+
+
+def aspect_name(wide: float, high: float) -> list[str]:
+    """The name of pixels that are not square, by what they are wide and high, or nothing."""
+    try:
+        ratio = float(wide) / float(high)
+    except DAMAGE:
+        return []
+    return [] if ratio <= 0 or abs(ratio - 1) < 0.001 else [f"pixel aspect of {ratio:.4g} to 1"]
 
 
 def upright_exif(info: dict[Any, Any]) -> bytes | None:
@@ -141,6 +154,7 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
     file.seek(first.next)
     first.load(file)
     texts = [tag for tag in TEXT_TAGS if first.tagtype.get(tag) == _ASCII]
+    texts += [tag for tag in WINDOWS_TAGS if first.tagtype.get(tag) == _BYTE]
     root = copied_tags(
         first, (tag for tag in texts if tag != _DESCRIPTION or not _for_a_program(first))
     )
@@ -161,7 +175,12 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
 
 def tiff_losses(directory: Directory) -> list[str]:
     """Notices of what a TIFF says that no output gets."""
-    lost = [f"its {name} is not kept" for tag, name in _DROPPED_TAGS.items() if tag in directory]
+    names = tiff_records(directory)[1]
+    names += [name for tag, name in _DROPPED_TAGS.items() if tag in directory]
+    if directory.get(RESOLUTION_UNIT) == _NO_UNIT:
+        across, down = (directory.get(tag, 1) for tag in (X_RESOLUTION, Y_RESOLUTION))
+        names += aspect_name(down, across)
+    lost = not_kept(names)
     if _for_a_program(directory) and not _SHAPE_ALONE.match(description_of(directory)):
         lost.append(
             "its ImageDescription is not kept: it tells a program about pages, sizes or channels"
@@ -226,19 +245,19 @@ def without_nodata(geo: Directory | None) -> Directory | None:
 
 
 def save_options(
-    kind: str,
-    exif: bytes | None,
-    dpi: tuple[float, float] | None,
-    geo: Directory | None,
+    kind: str, carried: KeptMetadata
 ) -> tuple[dict[str, Any], dict[int, Directory], list[str]]:
     """Options of ``Image.save``, directories to append to a TIFF, and notices of what is lost."""
-    lost = []
+    exif, dpi, geo = carried.exif, carried.dpi, carried.geo
+    options, record_tags, names = record_options(kind, carried.records)
     if geo and kind != "TIFF":
-        lost.append(f"its GeoTIFF tags are not kept: {kind} cannot hold them")
+        names.insert(0, "GeoTIFF tags")
+    lost = not_kept(names, f": {kind} cannot hold {{}}")
     if kind == "JPEG" and len(exif or b"") > LONGEST_JPEG_EXIF:
         lost.append(f"its EXIF is not kept: JPEG can hold {LONGEST_JPEG_EXIF} bytes of it")
         exif = None
-    options: dict[str, Any] = {"exif": exif} if exif else {}
+    if exif:
+        options["exif"] = exif
     directories: dict[int, Directory] = {}
     with damage_told() as damage:
         if dpi and kind != "WEBP":
@@ -255,8 +274,9 @@ def save_options(
                     root, directories = _directories(io.BytesIO(options.pop("exif")[6:]))
             except DAMAGE:
                 lost.append("its EXIF is damaged and not kept")
-            if geo:
-                root.tagtype |= geo.tagtype
-                root.update(geo)
+            for more in (geo, record_tags):
+                if more:
+                    root.tagtype |= more.tagtype
+                    root.update(more)
             options["tiffinfo"] = root
     return options, directories, lost + damage

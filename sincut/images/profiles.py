@@ -97,7 +97,7 @@ def interpreted(
             if deep:
                 _require_imagecodecs(path, dtype)
             return Colours(), profile, notices
-        if _is_srgb(profile):
+        if is_like_srgb(profile):
             return Colours(profile), None, notices
         _transform(None, profile, "RGB")
     except ImageCms.PyCMSError as error:
@@ -118,7 +118,7 @@ def require_depth(path: Path, colours: Colours, dtype: npt.DTypeLike) -> None:
     """
     if colours.converted and np.dtype(dtype) != np.uint8 and not has_imagecodecs():
         raise SincutError(
-            f"{path} gets more than 8 bits per channel in an ICC profile other than sRGB, which "
+            f"{path} gets more than 8 bits per channel in colours other than sRGB, which "
             "takes an extra package; try pip install 'sincut[big]' or --depth 8"
         )
 
@@ -159,7 +159,7 @@ def _require_imagecodecs(path: Path, dtype: npt.DTypeLike) -> None:
     if not has_imagecodecs():
         depth = "16 bits" if np.dtype(dtype).kind == "u" else "float values"
         raise SincutError(
-            f"{path} has {depth} per channel and an ICC profile other than sRGB, which takes an "
+            f"{path} has {depth} per channel and colours other than sRGB, which takes an "
             "extra package; try pip install 'sincut[big]' or a copy converted to sRGB"
         )
 
@@ -171,7 +171,7 @@ def _transform(source: bytes | None, target: bytes | None, mode: str) -> Any:
     return ImageCms.buildTransform(ends[0], ends[1], mode, "RGB", _INTENT)
 
 
-def _is_srgb(profile: bytes) -> bool:
+def is_like_srgb(profile: bytes) -> bool:
     """Whether converting to sRGB would change no colour of a lattice by more than 2 of 255."""
     axis = np.arange(0, 256, 15, dtype=np.uint8)
     lattice = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)

@@ -288,7 +288,7 @@ class OneImage:
             )
         carried, colours = source.carried, source.colours
         if is_deep_zoom(self.target):  # web pages take every tile for sRGB
-            carried, colours = KeptMetadata(), Colours()
+            carried, colours = replace(carried, profile=None), Colours()
         require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
         notices = [notice] if notice else []

@@ -19,7 +19,7 @@ from sincut.images.writing.formats import OUTPUT_FORMATS
 
 def lost_metadata(path: Path, source: Picture) -> tuple[str, ...]:
     """Notices of what the format of ``path`` cannot keep of ``source``'s metadata."""
-    lost = save_options(OUTPUT_FORMATS[path.suffix.lower()], source.exif, source.dpi, source.geo)[2]
+    lost = save_options(OUTPUT_FORMATS[path.suffix.lower()], source.carried)[2]
     return tuple(notice for notice in lost if notice not in source.notices)
 
 
@@ -40,7 +40,7 @@ def write_picture(path: Path, rgb: Pixels, source: Picture, *, strip_metadata: b
         options["icc_profile"] = source.profile
     directories: dict[int, Directory] = {}
     if not strip_metadata:
-        metadata, directories, _ = save_options(kind, source.exif, source.dpi, source.geo)
+        metadata, directories, _ = save_options(kind, source.carried)
         options |= metadata
     with write_atomically(path) as file:
         image.save(file, format=kind, **options)

@@ -172,7 +172,7 @@ def test_deep_zoom_tells_what_it_cannot_hold(tmp_path: Path) -> None:
             tmp_path / "a.dzi", pixels, carried, strip_metadata=strip, force=True
         ) as writer:
             add(writer, pixels)
-            told = ("not kept are its EXIF, resolution: DZI cannot hold them",)
+            told = ("its EXIF and resolution are not kept: DZI cannot hold them",)
             assert writer.finish() == (() if strip else told)
 
 

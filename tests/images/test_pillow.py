@@ -18,7 +18,6 @@ from PIL import ExifTags, Image, ImageCms
 
 from sincut.errors import SincutError
 from sincut.files import file_digest, write_atomically
-from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours
 from sincut.images.reading import pillow as images
 from sincut.images.reading.pillow import decode_picture
@@ -289,7 +288,7 @@ def written(path: Path, source: Picture, strip_metadata: bool = False) -> Path:
     pixels = Colours(source.profile, source.converted).from_srgb(source.rgb)
     if source.alpha is not None:
         pixels = np.dstack([pixels, source.alpha])
-    carried = KeptMetadata(source.profile, source.exif, source.dpi, source.geo)
+    carried = source.carried
     layout, how = Layout(*pixels.shape, dtype=pixels.dtype), {"strip_metadata": strip_metadata}
     with Writer.open(path, layout, carried, band_rows=256, identity={}, **how) as writer:
         for index in range(writer.bands):
@@ -426,9 +425,15 @@ def test_a_camera_s_previews_are_not_told(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jpg", first, format="MPO", save_all=True, append_images=[second])
     with Image.open(path) as image:
         assert image.format == "MPO"
+        place = path.read_bytes().index(image.info["mp"]) + 50 + 16  # of the second's attribute
     picture = decode_picture(path)
     assert picture.rgb[0, 0, 0] > 250
-    assert picture.notices == ()
+    told = "its further image (such as a gain map or a depth map) is not kept"
+    assert picture.notices == (told,)
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = struct.pack("<I", 0x010001)
+    path.write_bytes(data)
+    assert decode_picture(path).notices == ()
 
 
 def test_channels_that_are_neither_colour_nor_alpha_are_told(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_deep_profiles_take_the_extra(
     with pytest.raises(SincutError) as caught:
         interpreted(Path("in.tif"), data, mode, dtype)
     assert str(caught.value) == (
-        f"in.tif has {words} per channel and an ICC profile other than sRGB, which takes an "
+        f"in.tif has {words} per channel and colours other than sRGB, which takes an "
         "extra package; try pip install 'sincut[big]' or a copy converted to sRGB"
     )
 

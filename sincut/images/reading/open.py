@@ -146,6 +146,7 @@ def read_picture(
             exif=source.carried.exif,
             dpi=source.carried.dpi,
             geo=source.carried.geo,
+            records=source.carried.records,
             notices=source.told_of_integers(),
         )
 

@@ -29,7 +29,7 @@ from sincut.images.metadata import (
     EXTRA_SAMPLES,
     GEO_TAGS,
     ORIENTATION,
-    KeptMetadata,
+    aspect_name,
     copied_tags,
     damage_told,
     pages_within,
@@ -54,6 +54,22 @@ from sincut.images.reading.source import (
     reading,
     turned_dpi,
 )
+from sincut.images.reading.stated import (
+    Stated,
+    bmp_colours,
+    exif_colours,
+    png_colours,
+    refuse_hdr,
+    tiff_colours,
+)
+from sincut.images.records import (
+    Chunks,
+    not_kept,
+    png_chunks,
+    records_of,
+    tiff_records,
+    without_impostors,
+)
 from sincut.images.vips import _STREAMED_BY_VIPS, libvips
 
 
@@ -72,7 +88,7 @@ def _decoded_source(
         _PictureRows(picture),
         Samples("RGB", picture.alpha is not None),
         (picture.height, picture.width),
-        KeptMetadata(picture.profile, picture.exif, picture.dpi, picture.geo),
+        picture.carried,
         Colours(picture.profile, picture.converted),
         picture.notices,
         picture,
@@ -127,7 +143,6 @@ _UPRIGHT = {
 _REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of another page
 _BELOW = 330  # SubIFDs
 _WIDTH, _HEIGHT, _SAMPLES = 256, 257, 277
-_IPTC = 0x0404  # among Photoshop's blocks in a JPEG
 _LIBTIFF = re.compile(r"[\w.-]+: .*\.$")  # a line of its
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
@@ -168,6 +183,9 @@ def opened_picture(
         open(path, "rb") as file,
         Image.open(file, formats=INPUT_FORMATS) as image,
     ):
+        if image.format == "PNG":
+            refuse_hdr(path, png_chunks(file))
+            without_impostors(image)
         yield image, file, damage
 
 
@@ -238,15 +256,9 @@ def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
         notices.append(f"it has {frames} images; the first is used")
     if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
-    info = opened.info
     if tiff:
-        return notices + tiff_losses(tiff.tag_v2)
-    dropped = []
-    if "xmp" in info or "XML:com.adobe.xmp" in info:
-        dropped.append("XMP")
-    if _IPTC in info.get("photoshop", {}):
-        dropped.append("IPTC")
-    return notices + [f"its {name} is not kept" for name in dropped]
+        notices += tiff_losses(tiff.tag_v2)
+    return notices
 
 
 def tiff_pages(file: IO[bytes]) -> int:
@@ -277,21 +289,67 @@ def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
     stand behind the pixels."""
     tiff = opened if isinstance(opened, TiffImageFile) else None
     tags, orientation, exif, notices = Image.Exif(), 1, None, []
+    if opened.format == "PNG":
+        without_impostors(opened)  # those behind the pixels
     try:
         tags = opened.getexif()
         orientation = tags.get(ORIENTATION, 1)
         exif = tiff_exif(file) if tiff else upright_exif(opened.info)
     except DAMAGE:
         notices.append("its EXIF is damaged and not kept")
+    chunks = png_chunks(file) if opened.format == "PNG" else ()
+    profile, told = _profile_of(opened, file, tags, chunks)
+    if tiff:
+        records = tiff_records(tiff.tag_v2)[0]
+    else:
+        records, lost = records_of(opened, chunks)
+        told += not_kept(lost + _aspect_of(opened, file))
     return Header(
         orientation=orientation,
-        # Pillow has None for a profile that it could not unpack.
-        profile=(opened.info["icc_profile"] or b"") if "icc_profile" in opened.info else None,
+        profile=profile,
         exif=exif,
         dpi=resolution(opened, tags),
         geo=(copied_tags(tiff.tag_v2, GEO_TAGS) or None) if tiff else None,
-        notices=tuple(notices),
+        notices=(*notices, *told),
+        records=records,
     )
+
+
+def _profile_of(
+    opened: ImageFile.ImageFile, file: IO[bytes], tags: Image.Exif, chunks: Chunks
+) -> Stated:
+    """The file's ICC profile, or one of what it states of its colours otherwise; notices."""
+    grey = opened.mode[0] in "1LIF"
+    # Pillow has None for a profile that it could not unpack.
+    own = (opened.info["icc_profile"] or b"") if "icc_profile" in opened.info else None
+    if opened.format == "PNG" and (stated := png_colours(chunks, grey)):
+        return stated
+    if own is not None or opened.mode == "CMYK":
+        return own, []
+    if opened.format == "BMP":
+        return bmp_colours(file)
+    if isinstance(opened, TiffImageFile):
+        stated = tiff_colours(opened.tag_v2, grey)
+        if stated[0] or stated[1]:
+            return stated
+    try:
+        return (None, []) if grey else exif_colours(tags.get_ifd(34665), tags.get_ifd(40965))
+    except DAMAGE:
+        return None, []
+
+
+def _aspect_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
+    """The name of pixels that are not square, where the file says so."""
+    info = opened.info
+    if opened.format == "PNG" and "aspect" in info:
+        return aspect_name(info["aspect"][1], info["aspect"][0])
+    if opened.format in ("JPEG", "MPO") and info.get("jfif_unit") == 0:
+        return aspect_name(info["jfif_density"][1], info["jfif_density"][0])
+    if opened.format == "GIF":
+        file.seek(12)
+        (factor,) = file.read(1) or b"\0"
+        return aspect_name(factor + 15, 64) if factor else []
+    return []
 
 
 def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored: bool) -> Picture:
@@ -339,6 +397,7 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
         dpi=turned_dpi(header.dpi, header.orientation),
         geo=header.geo,
         notices=tuple(notices),
+        records=header.records,
     )
 
 

@@ -23,6 +23,7 @@ from sincut.images.metadata import DAMAGE, KeptMetadata, nodata_of
 from sincut.images.profiles import Colours, interpreted
 from sincut.images.reading.rows import Rows, Turned, upright
 from sincut.images.reading.samples import Samples, Seen
+from sincut.images.records import NO_RECORDS, Records
 
 # --------------------------------------------------------------------------------- the kinds
 
@@ -57,7 +58,11 @@ def _source(
         replace(layout, device=device),
         upright_size,
         KeptMetadata(
-            colours.profile, header.exif, turned_dpi(header.dpi, header.orientation), header.geo
+            colours.profile,
+            header.exif,
+            turned_dpi(header.dpi, header.orientation),
+            header.geo,
+            header.records,
         ),
         colours,
         (*notices, *more, *damage),
@@ -74,7 +79,8 @@ class Picture:
     ``rgb`` is (H, W, 3) uint8 sRGB; ``alpha`` (H, W) uint8 or absent. ``profile`` holds the bytes
     of the file's RGB profile, ``converted`` says whether it differs from sRGB. ``exif`` is a block
     as JPEG has it, its orientation reset; ``dpi`` counts across and down; ``geo`` holds the
-    GeoTIFF tags. ``notices`` are lines for the person who gave the file.
+    GeoTIFF tags, ``records`` what stands beside EXIF. ``notices`` are lines for the person who
+    gave the file.
     """
 
     rgb: Pixels
@@ -85,6 +91,12 @@ class Picture:
     dpi: tuple[float, float] | None = None
     geo: Directory | None = None
     notices: tuple[str, ...] = ()
+    records: Records = NO_RECORDS
+
+    @property
+    def carried(self) -> KeptMetadata:
+        """What its translation carries."""
+        return KeptMetadata(self.profile, self.exif, self.dpi, self.geo, self.records)
 
     @property
     def height(self) -> int:
@@ -108,6 +120,7 @@ class Header:
     dpi: tuple[float, float] | None
     geo: Directory | None
     notices: tuple[str, ...]
+    records: Records
 
 
 @contextlib.contextmanager

@@ -33,7 +33,6 @@ from sincut.images.metadata import (
     SUBDIRECTORIES,
     TEXT_TAGS,
     X_RESOLUTION,
-    XMP,
     Y_RESOLUTION,
     copied_tags,
     damage_told,
@@ -60,6 +59,8 @@ from sincut.images.reading.source import (
     check_size,
     reading,
 )
+from sincut.images.reading.stated import tiff_colours
+from sincut.images.records import XMP, tiff_records
 from sincut.images.vips import VipsRows, libvips
 
 _LARGEST_PIECE = 64_000_000  # bytes of a strip that tifffile decodes as one
@@ -125,14 +126,17 @@ def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
         notices.append(f"it has {pages} images; the first is used")
     if 0 in tiff.extra:
         notices.append("its channels beyond colour and alpha are not kept")
-    notices += tiff.losses
+    notices += tiff_losses(tiff.tags)
     if tiff.no_exif:
         notices.append("its EXIF is not kept: it is a BigTIFF in big-endian order")
     try:
         exif = tiff.exif()
     except DAMAGE:
         notices.append("its EXIF is damaged and not kept")
-    header = Header(tiff.orientation, tiff.profile, exif, tiff.dpi, tiff.geo, ())
+    profile, told = tiff.colours
+    records = tiff_records(tiff.tags)[0]
+    header = Header(tiff.orientation, profile, exif, tiff.dpi, tiff.geo, (), records)
+    notices += told
     return header, notices
 
 
@@ -205,14 +209,14 @@ class TiffReader:
         self._page = page = self._tiff.pages.first.keyframe
         file.seek(0)
         self._foreign = file.read(4) == BIG_ENDIAN_BIGTIFF
-        self._directory = tiff_directory(file)
-        file.seek(self._directory.next)
-        self._directory.load(file)
+        self.tags = tiff_directory(file)
+        file.seek(self.tags.next)
+        self.tags.load(file)
         self.height, self.width = page.imagelength, page.imagewidth
         self.samples = page.samplesperpixel
         self.photometric = int(page.photometric)
         self.compression = getattr(page.compression, "name", str(page.compression))
-        extra = self._directory.get(EXTRA_SAMPLES, ())
+        extra = self.tags.get(EXTRA_SAMPLES, ())
         self.extra: tuple[int, ...] = extra if isinstance(extra, tuple) else (extra,)
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
         kind = f"{_FORMATS.get(page.sampleformat, 'void')}{page.bitspersample}"
@@ -241,29 +245,33 @@ class TiffReader:
     @property
     def orientation(self) -> int:
         """The page's, or what its XMP says, as Pillow has it."""
-        if ORIENTATION in self._directory:
-            return int(self._directory[ORIENTATION])
-        xmp = self._directory.get(XMP, b"")
+        if ORIENTATION in self.tags:
+            return int(self.tags[ORIENTATION])
+        xmp = self.tags.get(XMP, b"")
         found = (
             re.search(rb'tiff:Orientation(="|>)([0-9])', xmp) if isinstance(xmp, bytes) else None
         )
         return int(found[2]) if found else 1
 
     @property
-    def profile(self) -> object:
-        """Its ICC profile as it stands in the file, or None."""
-        return self._directory.get(_PROFILE)
+    def colours(self) -> tuple[object, list[str]]:
+        """Its ICC profile as it stands in the file, or one of what it states otherwise, or None;
+        and notices."""
+        if _PROFILE in self.tags:
+            return self.tags[_PROFILE], []
+        grey = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+        return tiff_colours(self.tags, grey)
 
     @property
     def dpi(self) -> tuple[float, float] | None:
         """Dots per inch across and down, where every format can hold it."""
-        unit = self._directory.get(RESOLUTION_UNIT, INCH)
-        if X_RESOLUTION not in self._directory or unit not in (INCH, CENTIMETRE):
+        unit = self.tags.get(RESOLUTION_UNIT, INCH)
+        if X_RESOLUTION not in self.tags or unit not in (INCH, CENTIMETRE):
             return None
         scale = 2.54 if unit == CENTIMETRE else 1
         try:
             across, down = (
-                float(self._directory.get(tag, 1) * scale) for tag in (X_RESOLUTION, Y_RESOLUTION)
+                float(self.tags.get(tag, 1) * scale) for tag in (X_RESOLUTION, Y_RESOLUTION)
             )
         except DAMAGE:
             return None
@@ -272,19 +280,12 @@ class TiffReader:
     @property
     def geo(self) -> Directory | None:
         """Its GeoTIFF tags."""
-        return copied_tags(self._directory, GEO_TAGS) or None
-
-    @property
-    def losses(self) -> list[str]:
-        """Notices of what it says that no output gets."""
-        return tiff_losses(self._directory)
+        return copied_tags(self.tags, GEO_TAGS) or None
 
     @property
     def no_exif(self) -> bool:
         """Whether what it says about the picture stands in a form that Pillow cannot read."""
-        return self._foreign and any(
-            tag in self._directory for tag in (*TEXT_TAGS, *SUBDIRECTORIES)
-        )
+        return self._foreign and any(tag in self.tags for tag in (*TEXT_TAGS, *SUBDIRECTORIES))
 
     def exif(self) -> bytes | None:
         """What it says about the picture, as an EXIF block. Raises what damage raises."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sincut.errors import one_line
 from sincut.images.metadata import KeptMetadata
+from sincut.images.records import not_kept, record_options
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.encoder import Encoder, _removed_on_failure
 from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress
@@ -23,8 +24,10 @@ class DeepZoom(Encoder):
         super().__init__(layout)
         self.profile = carried.profile
         kept = {"EXIF": carried.exif, "resolution": carried.dpi, "GeoTIFF tags": carried.geo}
-        if not strip_metadata and (names := [name for name, value in kept.items() if value]):
-            self.lost = [f"not kept are its {', '.join(names)}: DZI cannot hold them"]
+        if not strip_metadata:
+            names = [name for name, value in kept.items() if value]
+            names += record_options("DZI", carried.records)[2]
+            self.lost = not_kept(names, ": DZI cannot hold {}")
 
     def start(self) -> bytes:
         """Nothing: the part file holds only pixels."""

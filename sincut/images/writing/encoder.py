@@ -51,7 +51,7 @@ class _WithOptions(Encoder):
         if carried.profile is not None:
             self.options["icc_profile"] = carried.profile
         if not strip_metadata:
-            more, _, self.lost = save_options(self.kind, carried.exif, carried.dpi, carried.geo)
+            more, _, self.lost = save_options(self.kind, carried)
             self.options |= more
 
 

@@ -65,9 +65,7 @@ class Tiff(Encoder):
         self.directories: dict[int, Directory] = {}
         self.dpi: tuple[float, float] | None = None
         if not strip_metadata:
-            options, self.directories, self.lost = save_options(
-                "TIFF", carried.exif, carried.dpi, carried.geo
-            )
+            options, self.directories, self.lost = save_options("TIFF", carried)
             self.root, self.dpi = options["tiffinfo"], options.get("dpi")
 
     def start(self) -> bytes:

@@ -184,5 +184,8 @@ class Writer:
 
 def _digest(carried: KeptMetadata, strip_metadata: bool) -> str:
     geo = sorted(dict(carried.geo or {}).items())
-    kept = (carried.profile, *([] if strip_metadata else [carried.exif, carried.dpi, geo]))
+    kept = (
+        carried.profile,
+        *([] if strip_metadata else [carried.exif, carried.dpi, geo, carried.records]),
+    )
     return hashlib.sha256(repr(kept).encode()).hexdigest()[:16]
