@@ -20,6 +20,7 @@ from PIL import Image
 from sincut.errors import SincutError
 from sincut.images.reading import pillow
 from sincut.images.reading import source as sources
+from sincut.images.reading import tiff as tiffs
 from sincut.images.reading.open import open_source, read_picture
 from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Picture, Source
@@ -1186,3 +1187,113 @@ def test_what_libtiff_prints_is_damage(
     with pillow._libtiff_heard():
         os.write(2, b"not of libtiff\n")
     assert capfd.readouterr().err == "not of libtiff\n"
+
+
+# --------------------------------------------------- kinds that need more, or that no one reads
+
+ALLOWED = (
+    "; allowed: grey, RGB, palette and CMYK of 8 bits, grey and RGB of 16 bits or floats; "
+    "try a copy of 8 bits per channel"
+)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("number", [50001, 34934, 34712, 33003, 50002])
+def test_a_compression_that_pillow_lacks_takes_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, streamed: bool
+) -> None:
+    """WebP, JPEG XR, JPEG 2000 under two numbers, JPEG XL."""
+    tags = tiff_tags(10, 6, 8, 8, 8, t259=(SHORT, number))
+    path = tiff(tmp_path / "in.tif", tags, bytes(100))
+    name = tifffile.COMPRESSION(number).name
+    monkeypatch.setattr(tiffs.TiffReader, "missing_codec", name)
+    monkeypatch.setattr(tiffs, "has_imagecodecs", lambda: False)
+    assert refusal(opened, path, stream=streamed) == (
+        f"{path} has the compression {name}, which takes an extra package; "
+        "try pip install 'sincut[big]' or a copy with Deflate compression"
+    )
+
+
+def test_a_codec_that_wants_a_newer_python_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tifffile has one for ZSTD, and it imports what is not there. Pillow reads it."""
+
+    def decode(data: bytes, *_: Any, **__: Any) -> bytes:
+        raise ModuleNotFoundError("No module named 'compression'")
+
+    array = pixels()
+    path = tmp_path / "in.tif"
+    Image.fromarray(array).save(path, compression="zstd")
+    monkeypatch.setattr(tiffs, "_installed", lambda: False)
+    monkeypatch.setitem(tifffile.TIFF.DECOMPRESSORS._codecs, 50000, decode)
+    for stream in (True, False):
+        np.testing.assert_array_equal(everything(path, stream=stream)[0], array)
+    deep = tiff(tmp_path / "deep.tif", tiff_tags(2, 2, 16, 16, 16, t259=(SHORT, 50000)), bytes(9))
+    monkeypatch.setattr(tiffs, "has_imagecodecs", lambda: False)
+    assert refusal(opened, deep).startswith(
+        f"{deep} has the compression ZSTD, which takes an extra package"
+    )
+
+
+@pytest.mark.parametrize("factors", [(2, 1), (2, 2)])
+def test_raw_subsampled_colour_is_refused_by_name(tmp_path: Path, factors: tuple[int, int]) -> None:
+    tags = tiff_tags(4, 4, 8, 8, 8, photometric=6, t530=(SHORT, factors))
+    path = tiff(tmp_path / "in.tif", tags, bytes(48))
+    for stream in (True, False):
+        assert refusal(opened, path, stream=stream) == (
+            f"{path} is a TIFF of 3 channels of 8 bits with colour subsampled {factors[0]}×"
+            f"{factors[1]} (photometric YCBCR, compression NONE), which is not supported{ALLOWED}"
+        )
+
+
+@pytest.mark.parametrize("bits", [3, 5, 7])
+def test_unusual_bits_are_refused_by_name(tmp_path: Path, bits: int) -> None:
+    path = tiff(tmp_path / "in.tif", tiff_tags(8, 4, *(bits,) * 3), bytes(12 * bits))
+    assert refusal(opened, path) == (
+        f"{path} is a TIFF of 3 channels of {bits} bits (photometric RGB, compression NONE), which "
+        f"is not supported{ALLOWED}"
+    )
+
+
+@pytest.mark.parametrize("alpha", [2, 0])
+@pytest.mark.parametrize("stream", [True, False])
+def test_cmyk_with_another_channel(tmp_path: Path, alpha: int, stream: bool) -> None:
+    array = pixels(channels=5)
+    tags = tiff_tags(10, 6, *(8,) * 5, photometric=5, t338=(SHORT, alpha))
+    path = tiff(tmp_path / "in.tif", tags, array.tobytes())
+    rows, source = everything(path, 3, stream=stream)
+    plain = np.asarray(Image.fromarray(array[..., :4].copy(), "CMYK").convert("RGB"))
+    np.testing.assert_array_equal(rows[..., :3], plain)
+    assert "CMYK is converted to sRGB" in source.notices
+    if alpha:
+        np.testing.assert_array_equal(rows[..., 3], array[..., 4])
+    else:
+        assert "its channels beyond colour and alpha are not kept" in source.notices
+
+
+@pytest.mark.parametrize("kind", ["iCCP", "zTXt", "iTXt", "tEXt"])
+def test_a_png_with_a_large_profile_or_text_is_not_broken(tmp_path: Path, kind: str) -> None:
+    long = bytes(3 << 20) if kind == "iCCP" else b"a" * (3 << 20)
+    head = {"iCCP": b"p\0\0", "zTXt": b"k\0\0", "iTXt": b"k\0\1\0\0\0", "tEXt": b"k\0"}[kind]
+    body = long if kind == "tEXt" else zlib.compress(long)
+    path = png(tmp_path / "in.png", 1, 1, 8, 2, [bytes(3)], **{kind: head + body})
+    picture = decode_picture(path)
+    if kind == "iCCP":
+        told = "its ICC profile cannot be used and is not kept; sRGB is assumed"
+        assert picture.notices == (told,)
+    else:
+        assert picture.records.texts == ((kind.encode(), head + body),)
+        assert decode_picture(written(tmp_path / "out.png", picture)).records == picture.records
+
+
+def test_a_png_with_too_long_a_text_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pillow, "_TEXT", 2 << 20)
+    text = b"k\0\0" + zlib.compress(bytes(3 << 20))
+    path = png(tmp_path / "in.png", 1, 1, 8, 2, [bytes(3)], zTXt=text)
+    assert refusal(decode_picture, path) == (
+        f"{path} has a profile or texts of more than 2 MiB, which are not read; "
+        "try a copy without them"
+    )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError, one_line
@@ -143,6 +143,7 @@ _UPRIGHT = {
 _REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of another page
 _BELOW = 330  # SubIFDs
 _WIDTH, _HEIGHT, _SAMPLES = 256, 257, 277
+_TEXT = 64 << 20  # bytes that a PNG's profile or text may have when it is inflated
 _LIBTIFF = re.compile(r"[\w.-]+: .*\.$")  # a line of its
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
 
@@ -178,6 +179,7 @@ def opened_picture(
     of damage afterwards. Whatever is wrong with the file becomes a ``SincutError``."""
     with (
         reading(path),
+        _texts_bounded(path),
         without_bomb_limit(),
         damage_told() as damage,
         open(path, "rb") as file,
@@ -187,6 +189,20 @@ def opened_picture(
             refuse_hdr(path, png_chunks(file))
             without_impostors(image)
         yield image, file, damage
+
+
+@contextlib.contextmanager
+def _texts_bounded(path: Path) -> Iterator[None]:
+    """A PNG with more text than is read is not broken."""
+    try:
+        yield
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error) and "text chunks" not in str(error):
+            raise
+        raise SincutError(
+            f"{path} has a profile or texts of more than {_TEXT >> 20} MiB, which are not read; "
+            "try a copy without them"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -200,8 +216,11 @@ def _libtiff_heard() -> Iterator[None]:
             return
         sys.stderr.flush()
         os.dup2(lines.fileno(), 2)
+        failed: OSError | None = None
         try:
             yield
+        except OSError as error:  # of which the line says more
+            failed = error
         finally:
             os.dup2(saved, 2)
             os.close(saved)
@@ -211,16 +230,22 @@ def _libtiff_heard() -> Iterator[None]:
             sys.stderr.write("".join(line for line in heard if line not in own))
     if own:
         raise ValueError(one_line(own[0].rstrip(".\n")))
+    if failed:
+        raise failed
 
 
 @contextlib.contextmanager
 def without_bomb_limit() -> Iterator[None]:
-    """Pillow's own pixel limit off: ours is compared first, and says what to do."""
+    """Pillow's own pixel limit off: ours is compared first, and says what to do. Its limits of a
+    PNG's profile and texts, 1 MiB each, raised."""
     saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = _TEXT, 4 * _TEXT
     try:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = saved
+        PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
 def is_deep(opened: ImageFile.ImageFile) -> bool:

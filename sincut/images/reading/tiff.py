@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL.TiffImagePlugin import COMPRESSION_INFO
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
@@ -82,13 +83,9 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         check_size(path, tiff.width, tiff.height, limits.max_pixels)
         with reading(path):
             tiff.check_counts()
-        missing = tiff.missing_codec if tiff.supported else None
+        missing = tiff.missing_codec
         if not tiff.supported or (missing and not tiff.deep):
-            if not tiff.deep and math.prod(size) * tiff.samples <= limits.stream_above:
-                return _decoded_source(path, limits)
-            with opened_picture(path) as (image, _, _):
-                if not missing or decoding_bytes(image) <= limits.max_memory:
-                    return _decoded_source(path, limits, image)
+            return _whole(path, tiff, missing, limits)
         if missing:
             raise _no_codec(path, missing)
         with reading(path), damage_told() as damage:
@@ -99,6 +96,38 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         stack.pop_all()
     damage = list(dict.fromkeys((*early, *damage)))
     return _source(path, rows, layout, size, header, [*notices, *more], damage, limits)
+
+
+def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -> Source:
+    """A TIFF decoded by Pillow, for lack of ``missing`` or because tifffile does not know its kind.
+
+    Raises:
+        SincutError: Pillow does not know it either, with the true reason.
+    """
+    if missing and tiff.compression_number not in COMPRESSION_INFO:
+        raise _no_codec(path, missing)
+    if tiff.subsampled:
+        raise _no_kind(path, tiff)
+    try:
+        if not tiff.deep and tiff.height * tiff.width * tiff.samples <= limits.stream_above:
+            return _decoded_source(path, limits)
+        with opened_picture(path) as (image, _, _):
+            if missing and tiff.supported and decoding_bytes(image) > limits.max_memory:
+                raise _no_codec(path, missing)
+            return _decoded_source(path, limits, image)
+    except SincutError as error:
+        if missing and _NOT_CONFIGURED in str(error):  # Pillow's libtiff has not all codecs
+            raise _no_codec(path, missing) from None
+        if _NO_IMAGE in str(error):  # it is one, but not of Pillow's
+            raise _no_kind(path, tiff) from None
+        raise
+
+
+def _no_kind(path: Path, tiff: TiffReader) -> SincutError:
+    return SincutError(
+        f"{path} is a TIFF of {tiff.kind}, which is not supported; allowed: grey, RGB, palette and "
+        "CMYK of 8 bits, grey and RGB of 16 bits or floats; try a copy of 8 bits per channel"
+    )
 
 
 def _tiff_rows(path: Path, tiff: TiffReader, limits: _Limits) -> Rows:
@@ -141,7 +170,7 @@ def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
 
 
 def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
-    mode = "RGB" if tiff.photometric in (RGB, YCBCR) else "L"
+    mode = {RGB: "RGB", YCBCR: "RGB", CMYK: "CMYK"}.get(tiff.photometric, "L")
     beyond = tiff.samples - BANDS[mode]
     # Without the tag a single one is alpha, as Pillow has it; of several nobody knows.
     first = tiff.extra[0] if tiff.extra else (2 if beyond == 1 else 0)
@@ -178,7 +207,9 @@ Array = npt.NDArray[Any]
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 SAMPLES = ("uint8", "uint16", "float16", "float32", "float64")
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, YCBCR = 0, 1, 2, 5, 6
+_SUBSAMPLING = 530
+_NOT_CONFIGURED, _NO_IMAGE = "support is not configured", "is not an image that can be read"
 _OLD_JPEG, _JPEG = 6, 7
 _DECODED_BY_LINES = (5, 8, 32946, 32773)  # LZW, Deflate under two numbers, PackBits
 # Text, EXIF and GPS: what tiff_exif would look for.
@@ -220,6 +251,7 @@ class TiffReader:
         self.extra: tuple[int, ...] = extra if isinstance(extra, tuple) else (extra,)
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
         kind = f"{_FORMATS.get(page.sampleformat, 'void')}{page.bitspersample}"
+        self.compression_number = int(page.compression)
         streamed = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
         odd = page.sampleformat != 1 or bits > 8
         if self.photometric in streamed and kind not in SAMPLES and odd:
@@ -233,6 +265,8 @@ class TiffReader:
                 self.photometric in streamed
                 # tifffile brings these to RGB where it can decode them.
                 or (self.photometric == YCBCR and int(page.compression) == _JPEG)
+                # Pillow has no CMYK with more channels.
+                or (self.photometric == CMYK and bits == 8 and self.samples > 4)
             )
             and kind in SAMPLES
             and page.imagedepth == 1
@@ -241,6 +275,24 @@ class TiffReader:
         self.dtype = np.dtype(kind if self.supported else np.uint8)
         self.row_bytes = self.width * self.samples * self.dtype.itemsize
         self._rows: PlainRows | _Bands | None = None
+
+    @property
+    def subsampled(self) -> bool:
+        """Whether its colour has fewer samples than its light in a form that no one unpacks."""
+        factors = self.tags.get(_SUBSAMPLING, (1, 1))
+        plain = self.compression_number == 1 and self.photometric == YCBCR
+        return plain and tuple(factors) != (1, 1)
+
+    @property
+    def kind(self) -> str:
+        """What its samples are, for a message."""
+        page = self._page
+        photometric = getattr(page.photometric, "name", str(page.photometric))
+        bits = page.bitspersample
+        words = f"{self.samples} channels of {bits} bits"
+        if self.subsampled:
+            words += f" with colour subsampled {'×'.join(map(str, self.tags[_SUBSAMPLING]))}"
+        return f"{words} (photometric {photometric}, compression {self.compression})"
 
     @property
     def orientation(self) -> int:
@@ -312,10 +364,13 @@ class TiffReader:
 
         page = self._page
         try:
-            TIFF.DECOMPRESSORS[page.compression]
+            decode = TIFF.DECOMPRESSORS[page.compression]
+            if not _installed():
+                with contextlib.suppress(*_UNREADABLE):
+                    decode(b"")  # one of tifffile's own wants a newer Python
             if int(page.predictor) != 1 and page.compression not in TIFF.IMAGE_COMPRESSIONS:
                 TIFF.UNPREDICTORS[page.predictor]
-        except KeyError:
+        except (KeyError, ImportError):
             predictor = getattr(page.predictor, "name", str(page.predictor))
             plain = int(page.predictor) == 1
             return self.compression if plain else f"{self.compression} with predictor {predictor}"
