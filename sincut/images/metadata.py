@@ -18,19 +18,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import one_line
-from sincut.images.records import NO_RECORDS, Records, not_kept, record_options, tiff_records
+from sincut.images.records import NO_RECORDS, XMP, Records, not_kept, record_options, tiff_records
 
 LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
 
-_NODATA = 42113
-# GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; GDAL's two;
-# the coefficients of a camera's rational polynomials.
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, _NODATA, 50844)
 # What is not carried, by the tag that a TIFF has it in.
 _DROPPED_TAGS = {297: "PageNumber", 34377: "Photoshop resources", 37724: "Photoshop layers"}
 # Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
@@ -131,9 +126,10 @@ def upright_exif(info: dict[Any, Any]) -> bytes | None:
     return b"Exif\0\0" + bytes(body)
 
 
-def tiff_exif(file: IO[bytes]) -> bytes | None:
-    """What a TIFF file says about its picture, as an EXIF block."""
-    root, directories = _directories(file)
+def tiff_exif(file: IO[bytes], offset: int | None = None) -> bytes | None:
+    """What a TIFF file says about its picture, as an EXIF block; ``offset`` is that of the page's
+    directory, if it is not the first."""
+    root, directories = _directories(file, offset)
     if not root:
         return None
     end = 8 + len(root.tobytes(8))
@@ -144,14 +140,16 @@ def tiff_exif(file: IO[bytes]) -> bytes | None:
     return b"Exif\0\0II*\0\x08\0\0\0" + root.tobytes(8) + bodies
 
 
-def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
+def _directories(
+    file: IO[bytes], offset: int | None = None
+) -> tuple[Directory, dict[int, Directory]]:
     """The EXIF and GPS directories of a TIFF file or of a block's body, and before them its text
     tags with places for the offsets of the two."""
     file.seek(0)
     header = file.read(8)
     header += file.read(8) if header[2:3] == b"+" else b""  # BigTIFF
     first = Directory(header)
-    file.seek(first.next)
+    file.seek(first.next if offset is None else offset)
     first.load(file)
     texts = [tag for tag in TEXT_TAGS if first.tagtype.get(tag) == _ASCII]
     texts += [tag for tag in WINDOWS_TAGS if first.tagtype.get(tag) == _BYTE]
@@ -173,9 +171,18 @@ def _directories(file: IO[bytes]) -> tuple[Directory, dict[int, Directory]]:
     return root, directories
 
 
-def tiff_losses(directory: Directory) -> list[str]:
-    """Notices of what a TIFF says that no output gets."""
-    names = tiff_records(directory)[1]
+def orientation_of(directory: Directory) -> int:
+    """A page's orientation, or what its XMP says, as Pillow has it."""
+    if ORIENTATION in directory:
+        return int(directory[ORIENTATION])
+    xmp = directory.get(XMP, b"")
+    found = re.search(rb'tiff:Orientation(="|>)([0-9])', xmp) if isinstance(xmp, bytes) else None
+    return int(found[2]) if found else 1
+
+
+def tiff_losses(directory: Directory, more: list[str]) -> list[str]:
+    """Notices of what a TIFF says that no output gets; ``more`` are other names of such."""
+    names = more + tiff_records(directory)[1]
     names += [name for tag, name in _DROPPED_TAGS.items() if tag in directory]
     if directory.get(RESOLUTION_UNIT) == _NO_UNIT:
         across, down = (directory.get(tag, 1) for tag in (X_RESOLUTION, Y_RESOLUTION))
@@ -195,7 +202,7 @@ def _for_a_program(directory: Directory) -> bool:
 
 def description_of(directory: Directory) -> str:
     """A TIFF's ImageDescription, or nothing."""
-    return _text(directory.get(_DESCRIPTION, ""))
+    return text_of(directory.get(_DESCRIPTION, ""))
 
 
 def pages_within(directory: Directory, page_values: int) -> int:
@@ -221,27 +228,10 @@ def copied_tags(source: Directory, tags: Iterable[int]) -> Directory:
     return copy
 
 
-def nodata_of(geo: Directory | None, dtype: np.dtype[Any]) -> float | None:
-    """The value of ``dtype`` that stands where a GeoTIFF knows nothing; not NaN, which says so."""
-    if not geo or _NODATA not in geo:
-        return None
-    try:
-        value = float(_text(geo[_NODATA]))
-    except ValueError:
-        return None
-    if dtype.kind == "f":
-        return value if abs(value) <= float(np.finfo(dtype).max) else None
-    return value if 0 <= value <= np.iinfo(dtype).max and value.is_integer() else None
-
-
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A tag's text, which Pillow gives as bytes or not."""
     text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
     return text.strip("\0 ")
-
-
-def without_nodata(geo: Directory | None) -> Directory | None:
-    """The tags but for that value."""
-    return copied_tags(geo, set(geo) - {_NODATA}) or None if geo else None
 
 
 def save_options(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sincut.images.bit_depth import WHITE, as_depth
+from sincut.images.geo import beside_nodata
 from sincut.images.profiles import Colours
 from sincut.images.reading.samples import unknown
 from sincut.images.reading.source import Source, in_srgb
@@ -66,6 +67,7 @@ class InputRows:
     def __init__(self, source: Source, mask: Source | None = None) -> None:
         self.source, self.mask = source, mask
         self.last: Loaded | None = None
+        self.moved: list[int] = []  # pixels of each band that would have become nodata
 
     def load(self, band: Band) -> Loaded:
         """The rows of the next band; bands come in their order, from any first one on."""
@@ -147,7 +149,9 @@ def translate_bands(
             if own is not None and colours != rows.source.colours:  # the output is sRGB
                 own = np.concatenate([loaded.own_srgb, own[..., 3:]], axis=-1)
             strength, nodata = engine.strength, rows.source.nodata
-            finish = partial(final_pixels, output, own, loaded.mask, strength, colours, nodata)
+            finish = partial(
+                final_pixels, output, own, loaded.mask, strength, colours, nodata, rows.moved
+            )
             encoded = encoder.submit(_encoded, writer, index, finish)
             behind.append(appender.submit(append, encoded))
             # Or a band more would be held while the next one is read.
@@ -194,6 +198,7 @@ def final_pixels(
     strength: float,
     colours: Colours,
     nodata: float | None = None,
+    moved: list[int] | None = None,
 ) -> Array:
     """The band as it is written: the file's colours, what stays untouched, alpha.
 
@@ -202,6 +207,8 @@ def final_pixels(
         own: (rows, columns, 3 or 4) as they were read. Where the translation has no weight they
             are copied, and where they are not numbers, or ``nodata``, they stay so. Absent where
             none of it can be.
+        moved: gets the count of translated pixels that came out as ``nodata`` and were moved
+            beside it.
     """
     rgb = colours.from_srgb(output)
     if own is None:
@@ -213,6 +220,10 @@ def final_pixels(
         untouched |= np.isnan(own[..., :3]).any(axis=-1)
     if nodata is not None and own.dtype == output.dtype:
         untouched |= unknown(own[..., :3], nodata)
+        rgb = rgb.copy()
+        count = beside_nodata(rgb, ~untouched, nodata)
+        if moved is not None:
+            moved.append(count)
     if untouched.any():
         rgb = np.where(untouched[..., None], as_depth(own[..., :3], output.dtype), rgb)
     if own.shape[-1] == 3:

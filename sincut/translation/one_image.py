@@ -18,7 +18,8 @@ from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
-from sincut.images.metadata import KeptMetadata, without_nodata
+from sincut.images.geo import nodata_of, without_nodata
+from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours, require_depth
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Source
@@ -201,6 +202,11 @@ class OneImage:
                 rows = InputRows(reading, opened.mask)
                 translate_bands(rows, planned.engine, writer, todo, opened.colours, counted)
                 reading.close()
+                if moved := sum(rows.moved):
+                    self.notices.append(
+                        f"{moved} of its pixels came out as the nodata value {reading.nodata:g} "
+                        "and were moved by the smallest step"
+                    )
             if is_deep_zoom(self.target):  # first: the result's name says that all is there
                 write_page(self.target, opened.layout, lambda: self._opened(self.source))
             deep = opened.layout.dtype == np.float32
@@ -292,9 +298,12 @@ class OneImage:
         require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
         notices = [notice] if notice else []
-        if source.nodata is not None and dtype != source.dtype and carried.geo:
+        other = "the depth is another" if dtype != source.dtype else ""
+        if source.nodata is None and nodata_of(carried.geo, source.dtype) is not None:
+            other = "its values come as other numbers"  # of a profile, inverted or premultiplied
+        if other and nodata_of(carried.geo, source.dtype) is not None:
             carried = replace(carried, geo=without_nodata(carried.geo))
-            notices.append("its GDAL_NODATA is not kept: the depth is another")
+            notices.append(f"its GDAL_NODATA is not kept: {other}")
         return layout, carried, colours, notices
 
     def _writer(self, opened: Opened, chosen: Cut) -> Writer:

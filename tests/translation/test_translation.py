@@ -931,14 +931,44 @@ def test_where_nothing_is_known_nothing_is_made_up(
     tags = [(42113, "s", 0, str(value), True)]
     source = tiff(tmp_path / "in.tif", array, iccprofile=None, extratags=tags)
     (result,) = translate(noisy_model, source, tmp_path / "out.tif")
-    assert result.notices == ()
+    assert [each for each in result.notices if "nodata value" not in each] == []
     output = read(tmp_path / "out.tif")
     assert (output[:12] == value).all()
+    known = ~(array[12:] == value).all(axis=-1)
+    assert (output[12:][known] != value).all()  # which would say that they are unknown
     assert (output[12:] != array[12:]).mean() > 0.9
     with tifffile.TiffFile(tmp_path / "out.tif") as file:
         assert file.pages.first.tags[42113].value == str(value)
-    if dtype != np.uint8:
+    if dtype == np.uint8:  # in a profile it is converted with the rest
+        source = tiff(tmp_path / "wide.tif", array, extratags=tags)
+        (result,) = translate(noisy_model, source, tmp_path / "wide-out.tif")
+        assert "its GDAL_NODATA is not kept: its values come as other numbers" in result.notices
+    else:
         (result,) = translate(noisy_model, source, tmp_path / "small.tif", depth="8")
         assert "its GDAL_NODATA is not kept: the depth is another" in result.notices
         with tifffile.TiffFile(tmp_path / "small.tif") as file:
             assert 42113 not in file.pages.first.tags
+
+
+def test_what_is_known_does_not_become_unknown(noisy_model: Path, tmp_path: Path) -> None:
+    """Values that come out as nodata are moved beside it, and counted; copied ones stay."""
+    array = np.full((40, 53, 3), 255, np.uint8)
+    array[20:, :, 1] = 3
+    array[:4] = 0
+    plain = tiff(tmp_path / "plain.tif", array, iccprofile=None)
+    translate(noisy_model, plain, tmp_path / "without.tif")
+    value = int(read(tmp_path / "without.tif")[10, 10, 0])
+    tags = [(42113, "s", 0, str(value), True)]
+    source = tiff(tmp_path / "in.tif", array, iccprofile=None, extratags=tags)
+    (result,) = translate(noisy_model, source, tmp_path / "out.tif")
+    before, after = read(tmp_path / "without.tif"), read(tmp_path / "out.tif")
+    moved = before == value
+    expected = np.where(moved, value + 1 if value < 255 else 254, before)
+    np.testing.assert_array_equal(after, expected)
+    count = moved.any(axis=-1).sum()
+    assert result.notices == (
+        f"{count} of its pixels came out as the nodata value {value} and were moved by the "
+        "smallest step",
+    )
+    translate(noisy_model, source, tmp_path / "same.tif", strength=0)
+    np.testing.assert_array_equal(read(tmp_path / "same.tif"), array)

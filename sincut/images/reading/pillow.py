@@ -8,7 +8,6 @@ with one clear line, or told in a notice; nothing is degraded in silence.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import sys
@@ -23,16 +22,15 @@ from PIL import Image, ImageFile, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError, one_line
+from sincut.images.geo import kept_geo
 from sincut.images.metadata import (
     BITS,
     DAMAGE,
     EXTRA_SAMPLES,
-    GEO_TAGS,
     ORIENTATION,
     aspect_name,
-    copied_tags,
     damage_told,
-    pages_within,
+    orientation_of,
     resolution,
     tiff_exif,
     tiff_losses,
@@ -40,7 +38,7 @@ from sincut.images.metadata import (
 )
 from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
 from sincut.images.reading.jpeg import load_whole
-from sincut.images.reading.rows import tiff_directory
+from sincut.images.reading.pages import main_page, tiff_pages
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.source import (
     Array,
@@ -140,9 +138,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_REDUCED = 254  # NewSubfileType, whose lowest bit marks a smaller copy of another page
-_BELOW = 330  # SubIFDs
-_WIDTH, _HEIGHT, _SAMPLES = 256, 257, 277
 _TEXT = 64 << 20  # bytes that a PNG's profile or text may have when it is inflated
 _LIBTIFF = re.compile(r"[\w.-]+: .*\.$")  # a line of its
 _STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
@@ -188,6 +183,8 @@ def opened_picture(
         if image.format == "PNG":
             refuse_hdr(path, png_chunks(file))
             without_impostors(image)
+        if image.format == "TIFF" and (number := main_page(file)[0]):
+            image.seek(number)
         yield image, file, damage
 
 
@@ -276,37 +273,16 @@ def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
     """Notices of what is left out of a file. To be asked before it is decoded."""
     notices = []
     tiff = opened if isinstance(opened, TiffImageFile) else None
-    frames = tiff_pages(file) if tiff else getattr(opened, "n_frames", 1)
+    frames, masked = tiff_pages(file) if tiff else (getattr(opened, "n_frames", 1), False)
     if frames > 1 and opened.format != "MPO":  # an MPO's further frames are a camera's previews
         notices.append(f"it has {frames} images; the first is used")
     if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
         notices.append("its channels beyond colour and alpha are not kept")
     if tiff:
-        notices += tiff_losses(tiff.tag_v2)
+        directory = main_page(file)[2]
+        more = kept_geo(directory, orientation_of(directory))[1]
+        notices += tiff_losses(directory, [*more, *["transparency mask"] * masked])
     return notices
-
-
-def tiff_pages(file: IO[bytes]) -> int:
-    """How many pages a TIFF has: the first, those behind it without directories, and those that
-    are not smaller copies of another."""
-    position = file.tell()
-    directory, pages, seen, within = tiff_directory(file), 0, set[int](), 1
-    while directory.next and directory.next not in seen:
-        seen.add(directory.next)
-        file.seek(directory.next)
-        try:
-            directory.load(file)
-        except DAMAGE:  # of a page that is not used
-            break
-        if not pages:
-            values = [directory.get(tag, 1) for tag in (_WIDTH, _HEIGHT, _SAMPLES)]
-            within = pages_within(directory, math.prod(map(int, values)))
-        smaller = bool(int(directory.get(_REDUCED, 0)) & 1)
-        # Where the first is the smaller copy, the page itself may hang below it.
-        pages += (1 + (smaller and _BELOW in directory)) if not pages else not smaller
-    file.seek(position)
-    # Where there are more directories, the description tells of those.
-    return within if pages == 1 else pages
 
 
 def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
@@ -319,13 +295,16 @@ def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
     try:
         tags = opened.getexif()
         orientation = tags.get(ORIENTATION, 1)
-        exif = tiff_exif(file) if tiff else upright_exif(opened.info)
+        exif = tiff_exif(file, main_page(file)[1]) if tiff else upright_exif(opened.info)
     except DAMAGE:
         notices.append("its EXIF is damaged and not kept")
     chunks = png_chunks(file) if opened.format == "PNG" else ()
     profile, told = _profile_of(opened, file, tags, chunks)
+    geo = None
     if tiff:
-        records = tiff_records(tiff.tag_v2)[0]
+        directory = main_page(file)[2]  # as it was before Pillow turned the image
+        records = tiff_records(directory)[0]
+        geo = kept_geo(directory, orientation_of(directory))[0]
     else:
         records, lost = records_of(opened, chunks)
         told += not_kept(lost + _aspect_of(opened, file))
@@ -334,7 +313,7 @@ def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
         profile=profile,
         exif=exif,
         dpi=resolution(opened, tags),
-        geo=(copied_tags(tiff.tag_v2, GEO_TAGS) or None) if tiff else None,
+        geo=geo,
         notices=(*notices, *told),
         records=records,
     )

@@ -22,7 +22,8 @@ class Samples:
     """How rows as they are stored become RGB, or RGB and straight alpha, of ``dtype``.
 
     ``mode`` is L, RGB or CMYK; samples beyond it and ``alpha`` are dropped. ``highest`` is the
-    value of white in ``uint16`` samples, ``device`` the profile of a grey or CMYK image.
+    value of white in ``uint16`` samples, ``device`` the profile of a grey or CMYK image, ``order``
+    where red, green and blue stand if not in this order.
     """
 
     mode: str
@@ -32,13 +33,14 @@ class Samples:
     inverted: bool = False
     highest: int | None = None
     device: bytes | None = None
+    order: tuple[int, int, int] | None = None
 
     def __call__(self, stored: Array) -> Array:
         """(n, W, samples) to (n, W, 3 or 4)."""
         bands = BANDS[self.mode]
         with np.errstate(over="ignore"):  # of 64 bits; it becomes infinite, and is told
             stored = stored.astype(self.dtype, copy=False)
-        colour = stored[..., :bands]
+        colour = stored[..., :bands] if self.order is None else stored[..., list(self.order)]
         top = np.iinfo(colour.dtype).max if colour.dtype.kind == "u" else 1
         if self.highest is not None and self.highest != top:
             wide = colour.astype(np.uint32).clip(0, self.highest)

@@ -19,7 +19,8 @@ from PIL import UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
-from sincut.images.metadata import DAMAGE, KeptMetadata, nodata_of
+from sincut.images.geo import nodata_of
+from sincut.images.metadata import DAMAGE, KeptMetadata
 from sincut.images.profiles import Colours, interpreted
 from sincut.images.reading.rows import Rows, Turned, upright
 from sincut.images.reading.samples import Samples, Seen

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,35 +19,33 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 from PIL.TiffImagePlugin import COMPRESSION_INFO
-from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
+from sincut.images.geo import colour_order, kept_geo
 from sincut.images.metadata import (
     CENTIMETRE,
     DAMAGE,
     EXTRA_SAMPLES,
-    GEO_TAGS,
     INCH,
-    ORIENTATION,
     RESOLUTION_UNIT,
     SUBDIRECTORIES,
     TEXT_TAGS,
     X_RESOLUTION,
     Y_RESOLUTION,
-    copied_tags,
     damage_told,
+    orientation_of,
     tiff_exif,
     tiff_losses,
 )
 from sincut.images.profiles import has_imagecodecs
-from sincut.images.reading.pillow import _decoded_source, decoding_bytes, opened_picture, tiff_pages
+from sincut.images.reading.pages import main_page, tiff_pages
+from sincut.images.reading.pillow import _decoded_source, decoding_bytes, opened_picture
 from sincut.images.reading.rows import (
     BIG_ENDIAN_BIGTIFF,
     PlainRows,
     Rows,
     check_end,
     read_bytes,
-    tiff_directory,
 )
 from sincut.images.reading.samples import BANDS, Samples
 from sincut.images.reading.source import (
@@ -61,7 +58,7 @@ from sincut.images.reading.source import (
     reading,
 )
 from sincut.images.reading.stated import tiff_colours
-from sincut.images.records import XMP, tiff_records
+from sincut.images.records import tiff_records
 from sincut.images.vips import VipsRows, libvips
 
 _LARGEST_PIECE = 64_000_000  # bytes of a strip that tifffile decodes as one
@@ -150,12 +147,13 @@ def _tiff_rows(path: Path, tiff: TiffReader, limits: _Limits) -> Rows:
 
 def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
     notices, exif = [], None
-    pages = tiff_pages(file)
+    pages, masked = tiff_pages(file)
     if pages > 1:
         notices.append(f"it has {pages} images; the first is used")
-    if 0 in tiff.extra:
+    if 0 in tiff.beyond:
         notices.append("its channels beyond colour and alpha are not kept")
-    notices += tiff_losses(tiff.tags)
+    geo, more = kept_geo(tiff.tags, tiff.orientation)
+    notices += tiff_losses(tiff.tags, [*more, *["transparency mask"] * masked])
     if tiff.no_exif:
         notices.append("its EXIF is not kept: it is a BigTIFF in big-endian order")
     try:
@@ -164,7 +162,7 @@ def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
         notices.append("its EXIF is damaged and not kept")
     profile, told = tiff.colours
     records = tiff_records(tiff.tags)[0]
-    header = Header(tiff.orientation, profile, exif, tiff.dpi, tiff.geo, (), records)
+    header = Header(tiff.orientation, profile, exif, tiff.dpi, geo, (), records)
     notices += told
     return header, notices
 
@@ -173,12 +171,17 @@ def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
     mode = {RGB: "RGB", YCBCR: "RGB", CMYK: "CMYK"}.get(tiff.photometric, "L")
     beyond = tiff.samples - BANDS[mode]
     # Without the tag a single one is alpha, as Pillow has it; of several nobody knows.
-    first = tiff.extra[0] if tiff.extra else (2 if beyond == 1 else 0)
+    first = tiff.beyond[0] if tiff.beyond else (2 if beyond == 1 and not tiff.extra else 0)
     alpha = beyond > 0 and first in (1, 2, 999)  # 999: CorelDRAW
     notices = []
     if tiff.dtype == np.float64:
         notices.append("its values of 64 bits are read as 32 bits")
-    if beyond > alpha and 0 not in tiff.extra:
+    if tiff.untold:
+        notices.append(
+            f"it does not say what its {tiff.samples} bands are: the first three are taken for "
+            "red, green and blue"
+        )
+    if beyond > alpha and 0 not in tiff.beyond:
         notices.append("its channels beyond colour and alpha are not kept")
     dtype = tiff.dtype if tiff.dtype.kind == "u" else np.dtype(np.float32)
     layout = Samples(
@@ -187,6 +190,7 @@ def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
         dtype,
         premultiplied=alpha and first == 1,
         inverted=tiff.photometric == WHITE_IS_ZERO,
+        order=tiff.order,
     )
     return layout, notices
 
@@ -237,12 +241,10 @@ class TiffReader:
         self._file, self._lock = file, threading.Lock()
         file.seek(0)
         self._tiff = tifffile.TiffFile(file)
-        self._page = page = self._tiff.pages.first.keyframe
         file.seek(0)
         self._foreign = file.read(4) == BIG_ENDIAN_BIGTIFF
-        self.tags = tiff_directory(file)
-        file.seek(self.tags.next)
-        self.tags.load(file)
+        self._number, self._offset, self.tags = main_page(file)
+        self._page = page = self._tiff.pages[self._number].aspage()
         self.height, self.width = page.imagelength, page.imagewidth
         self.samples = page.samplesperpixel
         self.photometric = int(page.photometric)
@@ -251,6 +253,7 @@ class TiffReader:
         self.extra: tuple[int, ...] = extra if isinstance(extra, tuple) else (extra,)
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
         kind = f"{_FORMATS.get(page.sampleformat, 'void')}{page.bitspersample}"
+        self.order, self.untold = self._bands(bits)
         self.compression_number = int(page.compression)
         streamed = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
         odd = page.sampleformat != 1 or bits > 8
@@ -276,6 +279,23 @@ class TiffReader:
         self.row_bytes = self.width * self.samples * self.dtype.itemsize
         self._rows: PlainRows | _Bands | None = None
 
+    def _bands(self, bits: int) -> tuple[tuple[int, int, int] | None, bool]:
+        """The order of red, green and blue where GDAL says it, and whether nobody says what the
+        bands are. Such deep files are colour, as GDAL writes three bands of more than 8 bits."""
+        if self.photometric != BLACK_IS_ZERO or self.samples not in (3, 4):
+            return None, False
+        order = colour_order(self.tags)
+        untold = order is None and bits > 8 and not any(self.extra[:2])
+        if order or untold:
+            self.photometric = RGB
+        return (None if order == (0, 1, 2) else order), untold
+
+    @property
+    def beyond(self) -> tuple[int, ...]:
+        """What the file says of its samples beyond colour."""
+        count = self.samples - {RGB: 3, YCBCR: 3, CMYK: 4}.get(self.photometric, 1)
+        return self.extra[-count:] if count > 0 else ()
+
     @property
     def subsampled(self) -> bool:
         """Whether its colour has fewer samples than its light in a form that no one unpacks."""
@@ -297,13 +317,7 @@ class TiffReader:
     @property
     def orientation(self) -> int:
         """The page's, or what its XMP says, as Pillow has it."""
-        if ORIENTATION in self.tags:
-            return int(self.tags[ORIENTATION])
-        xmp = self.tags.get(XMP, b"")
-        found = (
-            re.search(rb'tiff:Orientation(="|>)([0-9])', xmp) if isinstance(xmp, bytes) else None
-        )
-        return int(found[2]) if found else 1
+        return orientation_of(self.tags)
 
     @property
     def colours(self) -> tuple[object, list[str]]:
@@ -330,18 +344,13 @@ class TiffReader:
         return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
 
     @property
-    def geo(self) -> Directory | None:
-        """Its GeoTIFF tags."""
-        return copied_tags(self.tags, GEO_TAGS) or None
-
-    @property
     def no_exif(self) -> bool:
         """Whether what it says about the picture stands in a form that Pillow cannot read."""
         return self._foreign and any(tag in self.tags for tag in (*TEXT_TAGS, *SUBDIRECTORIES))
 
     def exif(self) -> bytes | None:
         """What it says about the picture, as an EXIF block. Raises what damage raises."""
-        return None if self._foreign else tiff_exif(self._file)
+        return None if self._foreign else tiff_exif(self._file, self._offset)
 
     @property
     def read_by_lines(self) -> bool:
@@ -349,6 +358,7 @@ class TiffReader:
         page = self._page
         return (
             not page.is_tiled
+            and self._number == 0
             and int(page.planarconfig) == 1
             and int(page.compression) in _DECODED_BY_LINES
             # It inverts and divides some kinds itself, and does not know float16 and float64.

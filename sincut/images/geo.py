@@ -1,0 +1,127 @@
+"""What GeoTIFF and GDAL say of a raster: where it lies, what is unknown, what its bands are.
+No torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
+
+from sincut.images.metadata import copied_tags, text_of
+
+_GDAL_METADATA, _NODATA = 42112, 42113
+# GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; the
+# coefficients of a camera's rational polynomials.
+_PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
+GEO_TAGS = (*_PLACE, _GDAL_METADATA, _NODATA)
+_PHOTOMETRIC, _SAMPLES, _COLOUR_TABLE, _PALETTE = 262, 277, 320, 3
+
+_ITEM = re.compile(r"\s*<Item\b([^>]*?)(?:/>|>(.*?)</Item>)", re.DOTALL)
+_ATTRIBUTE = re.compile(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']")
+# By the role of an item of GDAL's: what a translation makes untrue.
+_ROLES = {
+    "scale": "scale",
+    "offset": "offset",
+    "unittype": "unit",
+    "colorinterp": "colour interpretation",
+}
+
+
+def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, list[str]]:
+    """The tags that are true of the output, and the names of what is left out.
+
+    Args:
+        orientation: by which the pixels are put upright; the tags are those of the pixels as they
+            stand in the file.
+    """
+    geo, names = copied_tags(directory, GEO_TAGS), []
+    if 2 <= orientation <= 8 and any(tag in geo for tag in _PLACE):
+        geo = copied_tags(geo, (tag for tag in geo if tag not in _PLACE))
+        names.append("place on the map (its orientation turns the pixels, not the map)")
+    if _GDAL_METADATA in geo:
+        text, names_of_items = _true_items(text_of(geo[_GDAL_METADATA]), _one_band(directory))
+        names += names_of_items
+        if names_of_items:
+            kept = copied_tags(geo, (tag for tag in geo if tag != _GDAL_METADATA))
+            if text:
+                kept.tagtype[_GDAL_METADATA] = geo.tagtype[_GDAL_METADATA]
+                kept[_GDAL_METADATA] = text.encode("latin-1")
+            geo = kept
+    if _COLOUR_TABLE in directory and directory.get(_PHOTOMETRIC) != _PALETTE:
+        names.append("colour table")
+    return geo or None, names
+
+
+def _one_band(directory: Directory) -> bool:
+    """Whether the output, which has three, has other bands."""
+    return int(directory.get(_SAMPLES, 1)) < 3
+
+
+def _true_items(text: str, one_band: bool) -> tuple[str, list[str]]:
+    """GDAL's metadata without what is true of the input's values only, and its names. The text is
+    empty where no item is left."""
+    names: dict[str, None] = {}
+
+    def kept(item: re.Match[str]) -> str:
+        said = dict(_ATTRIBUTE.findall(item[1]))
+        name = _ROLES.get(said.get("role", ""))
+        if name is None and said.get("name", "").startswith("STATISTICS_"):
+            name = "statistics"
+        if name is None and one_band and "sample" in said:
+            name = "words on its bands"
+        if name is None:
+            return item[0]
+        names[name] = None
+        return ""
+
+    rest = _ITEM.sub(kept, text)
+    return rest if _ITEM.search(rest) else "", list(names)
+
+
+def colour_order(directory: Directory) -> tuple[int, int, int] | None:
+    """Which of the first three bands GDAL has for red, green and blue, where it says so."""
+    if _GDAL_METADATA not in directory:
+        return None
+    places = {}
+    for attributes, value in _ITEM.findall(text_of(directory[_GDAL_METADATA])):
+        said = dict(_ATTRIBUTE.findall(attributes))
+        if said.get("role") == "colorinterp" and said.get("sample", "") in ("0", "1", "2"):
+            places[value.strip().lower()] = int(said["sample"])
+    if set(places) < {"red", "green", "blue"} or len(places) != 3:
+        return None
+    return places["red"], places["green"], places["blue"]
+
+
+def nodata_of(geo: Mapping[int, Any] | None, dtype: np.dtype[Any]) -> float | None:
+    """The value of ``dtype`` that stands where a GeoTIFF knows nothing; not NaN, which says so."""
+    if not geo or _NODATA not in geo:
+        return None
+    try:
+        value = float(text_of(geo[_NODATA]))
+    except ValueError:
+        return None
+    if dtype.kind == "f":
+        return value if abs(value) <= float(np.finfo(dtype).max) else None
+    return value if 0 <= value <= np.iinfo(dtype).max and value.is_integer() else None
+
+
+def without_nodata(geo: Directory | None) -> Directory | None:
+    """The tags but for that value."""
+    return copied_tags(geo, set(geo) - {_NODATA}) or None if geo else None
+
+
+def beside_nodata(pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], nodata: float) -> int:
+    """Move the values of ``valid`` pixels of (…, 3) that are ``nodata`` by the smallest step, in
+    place, and count those pixels. GDAL takes every band by itself, and its warper does the same."""
+    there = (pixels == pixels.dtype.type(nodata)) & valid[..., None]
+    if pixels.dtype.kind == "f":
+        step = np.nextafter(pixels.dtype.type(nodata), pixels.dtype.type(0.5))
+    else:
+        step = pixels.dtype.type(nodata + (1 if nodata < np.iinfo(pixels.dtype).max else -1))
+    pixels[there] = step
+    return int(there.any(axis=-1).sum())
