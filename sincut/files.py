@@ -24,18 +24,19 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file that appears under its name only when it is complete and on the disk.
 
     It is written beside its place, flushed, and renamed; whatever fails leaves the old file as it
-    was and no other behind.
+    was and no other behind. A link is followed.
 
     Raises:
         SincutError: it cannot be written. Trouble with another file stays an ``OSError``.
     """
-    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")
+    place = path.resolve() if path.is_symlink() else path
+    temporary = place.with_name(f".{path.name[:40]}.{os.getpid()}.part")
     try:
         with open(temporary, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, place)
     except OSError as error:
         if error.filename is not None and str(error.filename) != str(temporary):
             raise
@@ -55,13 +56,18 @@ def file_digest(path: Path) -> str:
 
 
 def check_file(path: Path, *, hint: str = "give a file name for the output") -> None:
-    """Refuse a file that could not be written: a folder has its name, or its own is missing.
+    """Refuse a file that could not be written: its folder is missing, or its name is that of a
+    folder, a link, a pipe or a device, none of which a file may replace.
 
     Args:
         hint: what to do where ``path`` is a folder.
     """
     if path.is_dir():
         raise SincutError(f"{path} is a folder, not a file; {hint}")
+    if path.is_symlink():
+        raise SincutError(f"{path} is a link; give the file that it leads to, {path.resolve()}")
+    if path.exists() and not path.is_file():
+        raise SincutError(f"{path} is a pipe or a device, not a file; {hint}")
     if not path.parent.is_dir():
         raise SincutError(f"the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):

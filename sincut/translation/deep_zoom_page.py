@@ -11,7 +11,7 @@ from sincut.files import check_free, write_text
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import KeptMetadata
 from sincut.images.reading.source import Source, in_srgb
-from sincut.images.writing.deep_zoom import OVERLAP, TILE_SIZE, deep_zoom_folder
+from sincut.images.writing.deep_zoom import OVERLAP, TILE_SIZE, check_replaceable, deep_zoom_folder
 from sincut.images.writing.formats import BAND_STEP
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.writer import Writer
@@ -27,11 +27,15 @@ def check_page(target: Path, *, force: bool) -> None:
     """Refuse, before the work, what lies in the way of the page.
 
     Raises:
-        SincutError: the page or the content's image exists.
+        SincutError: the page or the content's image exists; what exists is not sincut's, or the
+            result's own folder is not.
     """
     content = content_of(target)
     for path in (page_of(target), content, deep_zoom_folder(content)):
         check_free(path, force=force)
+        check_replaceable(path)
+    if force:  # else it is refused for being there
+        check_replaceable(deep_zoom_folder(target))
 
 
 def page_of(target: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sincut.errors import SincutError
-from sincut.files import check_file, check_folder, check_free, make_folder
+from sincut.files import check_file, check_folder, check_free, make_folder, write_text
 
 
 def refusal(call: object, *arguments: object, **options: object) -> str:
@@ -53,6 +53,35 @@ def test_a_file_that_is_there(tmp_path: Path) -> None:
     assert refusal(check_free, link, force=True, inputs=[taken], option="--plot") == (
         f"{link} is an input; give another --plot"
     )
+
+
+def test_what_no_file_may_replace(tmp_path: Path) -> None:
+    """A link, whether it leads somewhere or not, a pipe, a device."""
+    file, link, gone = tmp_path / "a.png", tmp_path / "link.png", tmp_path / "gone.png"
+    file.write_text("mine")
+    link.symlink_to(file)
+    gone.symlink_to(tmp_path / "none.png")
+    for each, leads in ((link, file), (gone, tmp_path / "none.png")):
+        assert refusal(check_file, each) == (
+            f"{each} is a link; give the file that it leads to, {leads}"
+        )
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for each in (pipe, Path("/dev/null")):
+        assert refusal(check_file, each) == (
+            f"{each} is a pipe or a device, not a file; give a file name for the output"
+        )
+
+
+def test_a_link_is_followed_where_it_is_written_to(tmp_path: Path) -> None:
+    file, link = tmp_path / "folder" / "a.txt", tmp_path / "link.txt"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    for text in ("new", "newer"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert file.read_text() == text
+    assert [each.name for each in file.parent.iterdir()] == ["a.txt"]
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:

@@ -137,8 +137,20 @@ def test_deep_zoom_does_not_overwrite_unasked(tmp_path: Path) -> None:
     (folder / "mine.txt").touch()
     assert refusal(opened, path, pixels) == (f"{folder} exists already; try --force or another -o")
     assert only(tmp_path) == ["a_files"]
+    foreign = f"{folder} was not written by sincut; move it away or give another -o"
+    assert refusal(opened, path, pixels, force=True) == foreign
+    assert only(tmp_path) == ["a_files"]
+    assert only(folder) == ["mine.txt"]
+    (folder / "mine.txt").unlink()
+    folder.rmdir()
+    write(path, pixels)
+    assert (folder / "sincut.txt").is_file()
+    (folder / "old").touch()
     write(path, pixels, force=True)
-    assert not (folder / "mine.txt").exists()
+    assert not (folder / "old").exists()
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert refusal(opened, path, pixels, force=True) == foreign
 
 
 def test_deep_zoom_goes_on_where_it_was_killed(

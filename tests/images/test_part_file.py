@@ -241,3 +241,36 @@ def test_a_long_name_need_not_be_text(tmp_path: Path) -> None:
     part = opened(target)
     part.keep()
     assert len(only(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("ending", ["journal", "part"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "nowhere", "pipe", "folder"])
+def test_what_is_no_file_beside_the_target_is_refused(
+    tmp_path: Path, ending: str, kind: str
+) -> None:
+    target, other = tmp_path / "a", tmp_path / "other"
+    place = beside(target, ending)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        other.write_text("mine")
+        place.symlink_to({"link": other, "dangling": tmp_path / "none"}.get(kind, "/no/none"))
+    assert begun(target) is None
+    assert refusal(opened, target) == (
+        f"{place} is in the way of {target} and no file of sincut's; remove it"
+    )
+    assert not other.exists() or other.read_text() == "mine"
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the current folder one is told that it is there."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert refusal(opened, Path("a")) == (
+        "cannot write a (its folder or its journal is gone); check the place"
+    )

@@ -21,7 +21,7 @@ from sincut.errors import SincutError
 from sincut.images.reading import pillow
 from sincut.images.reading import source as sources
 from sincut.images.reading import tiff as tiffs
-from sincut.images.reading.open import open_source, read_picture
+from sincut.images.reading.open import image_size, open_source, read_picture
 from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.source import Picture, Source
 from tests.images.test_pillow import (
@@ -1301,3 +1301,14 @@ def test_a_png_with_too_long_a_text_says_so(
         f"{path} has a profile or texts of more than 2 MiB, which are not read; "
         "try a copy without them"
     )
+
+
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe.jpg", tmp_path / "link.jpg"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link, Path("/dev/zero")):
+        for function in (opened, decode_picture, read_picture, image_size):
+            assert refusal(function, path) == (
+                f"{path} is a pipe or a device, not a file; give an image file"
+            )

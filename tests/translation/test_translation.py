@@ -594,6 +594,16 @@ def test_a_deep_zoom_result_has_a_page(noisy_model: Path, tmp_path: Path) -> Non
     assert refusal(noisy_model, source, tmp_path / "out.dzi") == (
         f"{tmp_path / 'out.html'} exists already; try --force or another -o"
     )
+    translate(noisy_model, source, tmp_path / "out.dzi", force=True)  # all of it is sincut's
+    for name in ("out.html", "out-content.dzi", "out-content_files", "out_files"):
+        mine, place = tmp_path / "mine", tmp_path / name
+        place.rename(mine)
+        place.mkdir() if name.endswith("_files") else place.write_text("mine")
+        assert refusal(noisy_model, source, tmp_path / "out.dzi", force=True) == (
+            f"{place} was not written by sincut; move it away or give another -o"
+        )
+        place.rmdir() if name.endswith("_files") else place.unlink()
+        mine.rename(place)
 
 
 def test_what_was_begun_goes_on_as_it_was_cut(
@@ -972,3 +982,15 @@ def test_what_is_known_does_not_become_unknown(noisy_model: Path, tmp_path: Path
     )
     translate(noisy_model, source, tmp_path / "same.tif", strength=0)
     np.testing.assert_array_equal(read(tmp_path / "same.tif"), array)
+
+
+def test_a_link_as_output_is_refused_and_stays(noisy_model: Path, tmp_path: Path) -> None:
+    source = tiff(tmp_path / "in.tif", sample(20, 20, np.uint8), iccprofile=None)
+    file, link = tmp_path / "file.png", tmp_path / "link.png"
+    file.write_text("mine")
+    link.symlink_to(file)
+    told = f"{link} is a link; give the file that it leads to, {file}"
+    assert refusal(noisy_model, source, link, force=True) == told
+    file.unlink()
+    assert refusal(noisy_model, source, link) == told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "link.png"]

@@ -130,9 +130,11 @@ def reading(path: Path) -> Iterator[None]:
 
     Raises:
         SincutError: in place of what Pillow and others raise for files that are absent, closed,
-            no images or damaged.
+            no images or damaged; and of what is no file.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # it would wait for ever
+            raise SincutError(f"{path} is a pipe or a device, not a file; give an image file")
         yield
     except FileNotFoundError:
         raise SincutError(f"{path} does not exist; give an image file") from None

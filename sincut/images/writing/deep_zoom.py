@@ -6,14 +6,17 @@ import os
 import shutil
 from pathlib import Path
 
-from sincut.errors import one_line
+from sincut.errors import SincutError, one_line
 from sincut.images.metadata import KeptMetadata
 from sincut.images.records import not_kept, record_options
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.encoder import Encoder, _removed_on_failure
 from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress
 from sincut.images.writing.part_file import PartFile, beside
+from sincut.pages.viewer import PAGE_MARK
 
+# By which a folder of tiles and a .dzi file are known as sincut's.
+MARK, _COMMENT = "sincut.txt", b"<!-- written by sincut -->\n"
 TILE_SIZE, OVERLAP = 254, 1  # pixels, of Deep Zoom: with the overlap a tile has 256
 
 
@@ -63,11 +66,33 @@ class DeepZoom(Encoder):
                 image.dzsave(str(base), suffix=suffix, keep="icc", **tiling)
             except vips.Error as error:
                 raise OSError(one_line(error)) from None
+            (folder / MARK).write_text("These tiles are sincut's: --force replaces the folder.\n")
+            with open(file, "ab") as lines:
+                lines.write(_COMMENT)
             place = deep_zoom_folder(part.target)
+            check_replaceable(place)
             if place.exists():
                 shutil.rmtree(place)
             os.replace(folder, place)
         part.publish(file)
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to replace, even with ``--force``, what nobody named and sincut did not write: a
+    folder of tiles, a ``.dzi`` file or a page beside a result.
+
+    Raises:
+        SincutError: there is something without sincut's mark.
+    """
+    if not path.is_symlink():
+        if not path.exists():
+            return
+        if path.is_dir():
+            if (path / MARK).is_file():
+                return
+        elif path.is_file() and any(mark in path.read_bytes() for mark in (_COMMENT, PAGE_MARK)):
+            return
+    raise SincutError(f"{path} was not written by sincut; move it away or give another -o")
 
 
 def deep_zoom_folder(target: Path) -> Path:

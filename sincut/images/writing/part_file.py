@@ -28,6 +28,7 @@ if sys.platform != "win32":
     import fcntl
 
 SYNC_SECONDS = 10.0  # what a power loss may cost at most; a killed process loses nothing written
+_TRIES = 1000  # to open a journal that others remove
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -258,9 +259,11 @@ def begun(target: Path) -> Entry | None:
     A target that is younger than its part file was finished; a process was killed between
     bringing it under its name and clearing up.
     """
-    part = beside(target, "part")
+    part, journal = beside(target, "part"), beside(target, "journal")
     try:
-        lines = list(_good_lines(beside(target, "journal").read_bytes()))
+        if not (_ordinary(part) and _ordinary(journal)):
+            return None
+        lines = list(_good_lines(journal.read_bytes()))
         status = part.stat()
         if target.exists() and target.stat().st_mtime_ns >= status.st_mtime_ns:
             return None
@@ -294,9 +297,19 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def _ordinary(path: Path) -> bool:
+    """Whether a file beside a target is one, or is not there: no link, pipe or device."""
+    return not path.is_symlink() and (path.is_file() or not path.exists())
+
+
 def _locked_journal(target: Path) -> io.FileIO:
     path = beside(target, "journal")
-    while True:
+    for each in (path, beside(target, "part")):
+        if not _ordinary(each):
+            raise SincutError(
+                f"{each} is in the way of {target} and no file of sincut's; remove it"
+            )
+    for _ in range(_TRIES):
         try:
             path.touch()
             journal = open(path, "r+b", buffering=0)  # noqa: SIM115
@@ -318,6 +331,8 @@ def _locked_journal(target: Path) -> io.FileIO:
             if os.path.samestat(path.stat(), os.fstat(journal.fileno())):
                 return journal
         journal.close()  # it was removed between opening and locking: the lock holds nothing
+    # Of a folder that was removed one is told that it is there, where it is the current one.
+    raise SincutError(f"cannot write {target} (its folder or its journal is gone); check the place")
 
 
 def _lock(file: io.FileIO) -> bool:

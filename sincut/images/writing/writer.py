@@ -17,7 +17,7 @@ from sincut.errors import SincutError
 from sincut.files import check_free
 from sincut.images.bit_depth import NAMES
 from sincut.images.metadata import KeptMetadata
-from sincut.images.writing.deep_zoom import DeepZoom, deep_zoom_folder
+from sincut.images.writing.deep_zoom import DeepZoom, check_replaceable, deep_zoom_folder
 from sincut.images.writing.encoder import Encoder
 from sincut.images.writing.formats import BAND_STEP, _depth, _held, _kind
 from sincut.images.writing.jpeg import Jpeg
@@ -99,9 +99,10 @@ class Writer:
             target, identity | own, bands, encoder.start(), resume=resume, force=force
         )
         writer = Writer(part, encoder, layout, band_rows)
-        if kind == "DZI" and not writer.done and not force:
+        if kind == "DZI" and not writer.done:
             try:
                 check_free(deep_zoom_folder(target), force=force)
+                check_replaceable(deep_zoom_folder(target))
             except SincutError:
                 writer.discard()
                 raise

@@ -129,8 +129,11 @@ def _source(pane: Pane) -> dict[str, Any]:
     }
 
 
-_HEAD = """\
+# By which a page is known as sincut's; it stands near the beginning.
+PAGE_MARK = b'<meta name="generator" content="sincut">'
+_HEAD = f"""\
 <meta charset="utf-8">
+{PAGE_MARK.decode()}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none';
  img-src 'self' file: data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'">
