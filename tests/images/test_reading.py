@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -1312,3 +1313,17 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> Non
             assert refusal(function, path) == (
                 f"{path} is a pipe or a device, not a file; give an image file"
             )
+
+
+@pytest.mark.parametrize("tag", [256, 257, 277, 317])
+def test_numbers_that_are_none_are_one_line(
+    tmp_path: Path, tag: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Width, height, samples, predictor: several at once, of another type, absurd."""
+    for value in ((SHORT, (10, 6)), (2, b"ab\0"), (4, 2**32 - 1)):
+        tags = tiff_tags(10, 6, 8, 8, 8, t259=(SHORT, 8)) | {tag: value}
+        path = tiff(tmp_path / "in.tif", tags, zlib.compress(bytes(180)))
+        for stream in (True, False):
+            with contextlib.suppress(SincutError):
+                everything(path, stream=stream)
+    assert capfd.readouterr().err == ""

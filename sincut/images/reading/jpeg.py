@@ -16,7 +16,10 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile
 
+from sincut.images.metadata import DAMAGE
+
 _SCAN, _TABLES, _RESTARTS = 0xDA, 0xC4, 0xDD
+_ALONE = (0x00, 0x01, *range(0xD0, 0xD9))  # what has no length
 _BASELINE, _PROGRESSIVE = (0xC0, 0xC1), (0xC2,)
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # that ends a scan
 _MISSING = "the data end before its last row"
@@ -46,12 +49,16 @@ def load_whole(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
         EOFError: rows are missing. Else what Pillow raises.
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        scan = _first_scan(data)
+        try:
+            scan = _first_scan(data)
+            whole = scan is None or _is_whole(data, scan)
+        except DAMAGE:  # the decoder knows more kinds
+            scan, whole = None, True
         if scan is None:
             image.load()
         elif scan.frame in _BASELINE and len(scan.tables) == len(scan.sampling):
             _load_held_back(image, file, scan)
-        elif _is_whole(data, scan):
+        elif whole:
             image.load()
         else:
             raise EOFError(_MISSING)
@@ -95,6 +102,9 @@ def _first_scan(data: mmap.mmap) -> _Scan | None:
             place += 1
             continue
         marker, length = data[place + 1], struct.unpack_from(">H", data, place + 2)[0]
+        if marker in _ALONE:
+            place += 2
+            continue
         body = data[place + 4 : place + 2 + length]
         place += 2 + length
         if marker in _BASELINE + _PROGRESSIVE:

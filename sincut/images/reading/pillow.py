@@ -8,6 +8,7 @@ with one clear line, or told in a notice; nothing is degraded in silence.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -172,6 +173,7 @@ def opened_picture(
 ) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes], list[str]]]:
     """A file identified by Pillow but not decoded, the file itself, and a list that holds notices
     of damage afterwards. Whatever is wrong with the file becomes a ``SincutError``."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it goes to stderr
     with (
         reading(path),
         _texts_bounded(path),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from PIL import ImageCms
 
 from sincut.errors import SincutError
 from sincut.images.colorimetry import (
@@ -164,10 +165,10 @@ def _built(
         if not curves:
             raise ValueError("no curve")
         profile = grey_profile(curves[0]) if grey else rgb_profile(primaries, white, curves)
-    except ValueError:
+        if curves[0] == SRGB_CURVE if grey else is_like_srgb(profile):
+            return None, []
+    except (ValueError, ImageCms.PyCMSError):
         return None, [f"its {named} cannot be used; sRGB is assumed"]
-    if curves[0] == SRGB_CURVE if grey else is_like_srgb(profile):
-        return None, []
     return profile, [f"an ICC profile is made of its {named}"]
 
 

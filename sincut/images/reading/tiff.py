@@ -80,7 +80,7 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         check_size(path, tiff.width, tiff.height, limits.max_pixels)
         with reading(path):
             tiff.check_counts()
-        missing = tiff.missing_codec
+            missing = tiff.missing_codec
         if not tiff.supported or (missing and not tiff.deep):
             return _whole(path, tiff, missing, limits)
         if missing:
@@ -245,8 +245,9 @@ class TiffReader:
         self._foreign = file.read(4) == BIG_ENDIAN_BIGTIFF
         self._number, self._offset, self.tags = main_page(file)
         self._page = page = self._tiff.pages[self._number].aspage()
-        self.height, self.width = page.imagelength, page.imagewidth
-        self.samples = page.samplesperpixel
+        # Damaged ones are no numbers.
+        self.height, self.width = int(page.imagelength), int(page.imagewidth)
+        self.samples = int(page.samplesperpixel)
         self.photometric = int(page.photometric)
         self.compression = getattr(page.compression, "name", str(page.compression))
         extra = self.tags.get(EXTRA_SAMPLES, ())
