@@ -27,7 +27,7 @@ from sincut.images.records import NO_RECORDS, XMP, Records, not_kept, record_opt
 LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
 
 # What is not carried, by the tag that a TIFF has it in.
-_DROPPED_TAGS = {297: "PageNumber", 34377: "Photoshop resources", 37724: "Photoshop layers"}
+_DROPPED_TAGS = {34377: "Photoshop resources", 37724: "Photoshop layers"}
 # Of a TIFF's first directory its text and the EXIF and GPS directories describe the picture; the
 # rest says how its bytes are stored, and a JPEG's EXIF may have such tags as well.
 TEXT_TAGS = (269, 270, 271, 272, 285, 305, 306, 315, 316, 33432)
@@ -46,7 +46,7 @@ _PROGRAM = re.compile(
 _SHAPE_ALONE = re.compile(r'\s*\{"shape":\s*\[[\d,\s]+\]\}$')
 BITS, ORIENTATION, EXTRA_SAMPLES, _INTEROP = 258, 274, 338, 40965
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-_NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
+NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
 _BYTE, _ASCII, _SHORT, _LONG = 1, 2, 3, 4
 
 # What Pillow raises on damage, found on files with some bytes changed at random.
@@ -92,15 +92,6 @@ def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | N
     except DAMAGE:
         return None
     return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
-
-
-def aspect_name(wide: float, high: float) -> list[str]:
-    """The name of pixels that are not square, by what they are wide and high, or nothing."""
-    try:
-        ratio = float(wide) / float(high)
-    except DAMAGE:
-        return []
-    return [] if ratio <= 0 or abs(ratio - 1) < 0.001 else [f"pixel aspect of {ratio:.4g} to 1"]
 
 
 def upright_exif(info: dict[Any, Any]) -> bytes | None:
@@ -184,9 +175,6 @@ def tiff_losses(directory: Directory, more: list[str]) -> list[str]:
     """Notices of what a TIFF says that no output gets; ``more`` are other names of such."""
     names = more + tiff_records(directory)[1]
     names += [name for tag, name in _DROPPED_TAGS.items() if tag in directory]
-    if directory.get(RESOLUTION_UNIT) == _NO_UNIT:
-        across, down = (directory.get(tag, 1) for tag in (X_RESOLUTION, Y_RESOLUTION))
-        names += aspect_name(down, across)
     lost = not_kept(names)
     if _for_a_program(directory) and not _SHAPE_ALONE.match(description_of(directory)):
         lost.append(

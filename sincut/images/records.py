@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import IO, Any
 
 from PIL import Image
@@ -19,6 +20,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 from sincut.errors import printable
 
 XMP, _IPTC_TAG = 700, 33723
+_ACROSS, _DOWN, _UNIT, _NO_UNIT = 282, 283, 296, 1
 _IPTC_BLOCK = 0x0404  # among Photoshop's blocks in a JPEG
 _BYTE, _UNDEFINED = 1, 7
 _LONGEST_SEGMENT = 65_533  # bytes of a JPEG's
@@ -50,13 +52,15 @@ Chunks = Sequence[tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class Records:
-    """What is kept beside EXIF: XMP and IPTC as a TIFF has them, comments, and PNG's chunks of
-    text, each its name and its bytes."""
+    """What is kept beside EXIF: XMP and IPTC as a TIFF has them, comments, PNG's chunks of text,
+    each its name and its bytes; of pixels that are not square how many lie on one length across
+    and down, where no resolution says it."""
 
     xmp: bytes | None = None
     iptc: bytes | None = None
     comments: tuple[bytes, ...] = ()
     texts: tuple[tuple[bytes, bytes], ...] = ()
+    aspect: tuple[int, int] | None = None
 
 
 NO_RECORDS = Records()
@@ -94,11 +98,12 @@ def without_impostors(image: Image.Image) -> None:
             del image.info[name]
 
 
-def records_of(image: Image.Image, chunks: Chunks) -> tuple[Records, list[str]]:
+def records_of(image: Image.Image, file: IO[bytes], chunks: Chunks) -> tuple[Records, list[str]]:
     """The records of a file that is no TIFF, and the names of what no output has a place for.
 
     Args:
         image: decoded, where it is a PNG.
+        file: it, from which it was opened.
         chunks: a PNG's.
     """
     info, lost = image.info, []
@@ -115,20 +120,44 @@ def records_of(image: Image.Image, chunks: Chunks) -> tuple[Records, list[str]]:
     lost += [_SPOKEN_CHUNKS.get(name, f"chunk {name.decode('latin-1')}") for name in unknown]
     lost += _other_images(image, xmp or b"")
     kept, more = _kept_xmp(xmp)
-    return Records(kept, blocks.get(_IPTC_BLOCK), comments, tuple(texts)), more + lost
+    iptc = blocks.get(_IPTC_BLOCK)
+    return Records(kept, iptc, comments, tuple(texts), _aspect_said(image, file)), more + lost
+
+
+def _aspect_said(image: Image.Image, file: IO[bytes]) -> tuple[int, int] | None:
+    if image.format == "PNG" and "aspect" in image.info:
+        return aspect_of(*image.info["aspect"])
+    if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") == 0:
+        return aspect_of(*image.info["jfif_density"])
+    if image.format == "GIF":  # 15 less than 64 times what a pixel's width is of its height
+        file.seek(12)
+        return aspect_of(64, factor + 15) if (factor := (file.read(1) or b"\0")[0]) else None
+    return None
 
 
 def tiff_records(directory: Directory) -> tuple[Records, list[str]]:
     """The records of a TIFF, and the names of those that cannot be used."""
     xmp, lost = _kept_xmp(directory.get(XMP))
     # As it stands there: some count it in units of 32 bits, which Pillow does not expect.
+    aspect = None
+    if directory.get(_UNIT) == _NO_UNIT:
+        aspect = aspect_of(*(directory.get(tag, 1) for tag in (_ACROSS, _DOWN)))
     iptc = bytes(directory._tagdata.get(_IPTC_TAG, b""))
     if iptc[:1] != b"\x1c" and len(iptc) % 4 == 0:  # turned with the file's order
         iptc = b"".join(iptc[at : at + 4][::-1] for at in range(0, len(iptc), 4))
     if iptc and iptc[:1] != b"\x1c":
         lost.append("IPTC")
         iptc = b""
-    return Records(xmp, iptc or None), lost
+    return Records(xmp, iptc or None, aspect=aspect), lost
+
+
+def aspect_of(across: Any, down: Any) -> tuple[int, int] | None:
+    """Two densities in small whole numbers, or None where they are equal or make no sense."""
+    try:
+        ratio = Fraction(float(across) / float(down)).limit_denominator(1000)
+    except (ArithmeticError, ValueError, TypeError):
+        return None
+    return None if ratio == 1 or not 0.001 < ratio < 1000 else (ratio.numerator, ratio.denominator)
 
 
 def _kept_xmp(xmp: object) -> tuple[bytes | None, list[str]]:
@@ -185,6 +214,9 @@ def record_options(kind: str, records: Records) -> tuple[dict[str, Any], Directo
         lost.append("XMP")
     if iptc and not held["iptc"]:
         lost.append("IPTC")
+    if records.aspect and kind not in ("TIFF", "JPEG", "PNG"):
+        across, down = records.aspect
+        lost.append(f"pixel aspect of {down / across:.4g} to 1")
     if records.comments and kind != "JPEG":
         lost.append("comment")
     if records.texts and kind != "PNG":

@@ -244,7 +244,7 @@ def test_a_long_name_need_not_be_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["journal", "part"])
-@pytest.mark.parametrize("kind", ["link", "dangling", "nowhere", "pipe", "folder"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "nowhere", "pipe"])
 def test_what_is_no_file_beside_the_target_is_refused(
     tmp_path: Path, ending: str, kind: str
 ) -> None:
@@ -252,8 +252,6 @@ def test_what_is_no_file_beside_the_target_is_refused(
     place = beside(target, ending)
     if kind == "pipe":
         os.mkfifo(place)
-    elif kind == "folder":
-        place.mkdir()
     else:
         other.write_text("mine")
         place.symlink_to({"link": other, "dangling": tmp_path / "none"}.get(kind, "/no/none"))

@@ -1064,6 +1064,7 @@ def test_resolutions_are_turned_with_the_image(tmp_path: Path, stream: bool) -> 
         image.save(path, tiffinfo={0x0112: orientation}, dpi=(300, 150))
         with opened(path, stream=stream) as source:
             assert source.carried.dpi == pytest.approx(dpi)
+        assert decode_picture(path).dpi == pytest.approx(dpi)  # Pillow turns it by itself
 
 
 def with_nodata(path: Path, array: np.ndarray, value: str) -> Path:

@@ -29,7 +29,6 @@ from sincut.images.metadata import (
     DAMAGE,
     EXTRA_SAMPLES,
     ORIENTATION,
-    aspect_name,
     damage_told,
     orientation_of,
     resolution,
@@ -52,6 +51,7 @@ from sincut.images.reading.source import (
     check_size,
     reading,
     turned_dpi,
+    turned_records,
 )
 from sincut.images.reading.stated import (
     Stated,
@@ -306,10 +306,11 @@ def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
     if tiff:
         directory = main_page(file)[2]  # as it was before Pillow turned the image
         records = tiff_records(directory)[0]
-        geo = kept_geo(directory, orientation_of(directory))[0]
+        orientation = orientation_of(directory)
+        geo = kept_geo(directory, orientation)[0]
     else:
-        records, lost = records_of(opened, chunks)
-        told += not_kept(lost + _aspect_of(opened, file))
+        records, lost = records_of(opened, file, chunks)
+        told += not_kept(lost)
     return Header(
         orientation=orientation,
         profile=profile,
@@ -344,20 +345,6 @@ def _profile_of(
         return None, []
 
 
-def _aspect_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
-    """The name of pixels that are not square, where the file says so."""
-    info = opened.info
-    if opened.format == "PNG" and "aspect" in info:
-        return aspect_name(info["aspect"][1], info["aspect"][0])
-    if opened.format in ("JPEG", "MPO") and info.get("jfif_unit") == 0:
-        return aspect_name(info["jfif_density"][1], info["jfif_density"][0])
-    if opened.format == "GIF":
-        file.seek(12)
-        (factor,) = file.read(1) or b"\0"
-        return aspect_name(factor + 15, 64) if factor else []
-    return []
-
-
 def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored: bool) -> Picture:
     notices = early_notices(opened, file)
     if opened.format == "PNG" and opened.mode == "L" and "transparency" in opened.info:
@@ -373,7 +360,7 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
     header = header_of(opened, file)
     notices += header.notices
     image: Image.Image = opened
-    if header.orientation in _UPRIGHT:
+    if header.orientation in _UPRIGHT and opened.format != "TIFF":
         image = image.transpose(_UPRIGHT[header.orientation])
     if image.mode in ("P", "PA"):
         notices.append("its palette is converted to RGB")
@@ -403,7 +390,7 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
         dpi=turned_dpi(header.dpi, header.orientation),
         geo=header.geo,
         notices=tuple(notices),
-        records=header.records,
+        records=turned_records(header.records, header.orientation),
     )
 
 

@@ -63,7 +63,7 @@ def _source(
             header.exif,
             turned_dpi(header.dpi, header.orientation),
             header.geo,
-            header.records,
+            turned_records(header.records, header.orientation),
         ),
         colours,
         (*notices, *more, *damage),
@@ -167,6 +167,13 @@ def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
 def turned_dpi(dpi: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
     """Dots per inch across and down of an image that its orientation puts upright."""
     return (dpi[1], dpi[0]) if dpi and orientation in (5, 6, 7, 8) else dpi
+
+
+def turned_records(records: Records, orientation: int) -> Records:
+    """Records of an image that its orientation puts upright."""
+    if records.aspect is None or orientation not in (5, 6, 7, 8):
+        return records
+    return replace(records, aspect=records.aspect[::-1])
 
 
 Array = npt.NDArray[Any]

@@ -48,6 +48,7 @@ class _WithOptions(Encoder):
     def __init__(self, layout: Layout, carried: KeptMetadata, strip_metadata: bool) -> None:
         super().__init__(layout)
         self.options = dict(self.fixed)
+        self.aspect = None if strip_metadata else carried.records.aspect
         if carried.profile is not None:
             self.options["icc_profile"] = carried.profile
         if not strip_metadata:

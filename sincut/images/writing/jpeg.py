@@ -17,6 +17,7 @@ from sincut.images.writing.encoder import _WithOptions
 from sincut.images.writing.layout import BandPixels, Encoded, Progress
 from sincut.images.writing.part_file import PartFile
 
+_DENSITY = 13  # where unit and densities stand of the JFIF segment, which is the first
 _JPEG = MappingProxyType({"quality": 95, "subsampling": "4:4:4"})
 
 
@@ -37,6 +38,8 @@ class Jpeg(_WithOptions):
         place, end = _jpeg_segments(data)
         head = bytearray(data[:end])
         struct.pack_into(">H", head, place + 5, self.layout.height)
+        if self.aspect:
+            struct.pack_into(">BHH", head, _DENSITY, 0, *self.aspect)
         return bytes(head)
 
     def encode(self, index: int, band: BandPixels) -> Encoded:

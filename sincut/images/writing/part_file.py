@@ -298,8 +298,8 @@ def sync_folder(folder: Path) -> None:
 
 
 def _ordinary(path: Path) -> bool:
-    """Whether a file beside a target is one, or is not there: no link, pipe or device."""
-    return not path.is_symlink() and (path.is_file() or not path.exists())
+    """Whether what is beside a target is no link, pipe or device; of a folder the system tells."""
+    return not path.is_symlink() and (path.is_file() or path.is_dir() or not path.exists())
 
 
 def _locked_journal(target: Path) -> io.FileIO:

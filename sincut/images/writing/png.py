@@ -48,7 +48,10 @@ class Png(_WithOptions):
         layout = self.layout
         depth, colour = 8 * layout.dtype.itemsize, {3: 2, 4: 6}[layout.channels]
         header = struct.pack(">IIBBBBB", layout.width, layout.height, depth, colour, 0, 0, 0)
-        return data[:8] + _chunk(b"IHDR", header) + data[8 + 25 : place]
+        head = data[:8] + _chunk(b"IHDR", header)
+        if self.aspect:
+            head += _chunk(b"pHYs", struct.pack(">IIB", *self.aspect, 0))
+        return head + data[8 + 25 : place]
 
     def encode(self, index: int, band: BandPixels) -> Encoded:
         """See :class:`Encoder`; the note holds the Adler-32 and the length of what is deflated."""

@@ -19,6 +19,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.images.metadata import (
     INCH,
+    NO_UNIT,
     RESOLUTION_UNIT,
     X_RESOLUTION,
     Y_RESOLUTION,
@@ -64,9 +65,11 @@ class Tiff(Encoder):
         self.profile, self.root = carried.profile, Directory()
         self.directories: dict[int, Directory] = {}
         self.dpi: tuple[float, float] | None = None
+        self.aspect: tuple[int, int] | None = None
         if not strip_metadata:
             options, self.directories, self.lost = save_options("TIFF", carried)
             self.root, self.dpi = options["tiffinfo"], options.get("dpi")
+            self.aspect = carried.records.aspect
 
     def start(self) -> bytes:
         """Header and directories, with zeros for where the tiles are."""
@@ -151,6 +154,9 @@ class Tiff(Encoder):
         if self.dpi:
             root[X_RESOLUTION], root[Y_RESOLUTION] = self.dpi
             root[RESOLUTION_UNIT] = INCH
+        elif self.aspect:
+            root[X_RESOLUTION], root[Y_RESOLUTION] = self.aspect
+            root[RESOLUTION_UNIT] = NO_UNIT
         form, link, done = ("<Q", 8, 0) if self.big else ("<I", 4, 0)
         for level, (height, width) in enumerate(self.levels):
             here, end = len(front), done + _tiles(height) * _tiles(width)
