@@ -711,7 +711,7 @@ def test_a_deep_output_in_another_profile_needs_the_package(
     source = tiff(tmp_path / "in.tif", sample(60, 43, np.uint8))
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     assert refusal(noisy_model, source, tmp_path / "out.tif", depth="16") == (
-        f"{tmp_path / 'out.tif'} gets more than 8 bits per channel in an ICC profile other than "
+        f"{tmp_path / 'out.tif'} gets more than 8 bits per channel in colours other than "
         "sRGB, which takes an extra package; try pip install 'sincut[big]' or --depth 8"
     )
     translate(noisy_model, source, tmp_path / "out.tif")
