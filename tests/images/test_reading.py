@@ -1328,3 +1328,15 @@ def test_numbers_that_are_none_are_one_line(
             with contextlib.suppress(SincutError):
                 everything(path, stream=stream)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stderr", [None, "closed"])
+def test_a_tiff_is_decoded_where_nobody_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: str | None
+) -> None:
+    with open(tmp_path / "log", "w") as closed:
+        pass
+    monkeypatch.setattr(sys, "stderr", closed if stderr else None)
+    path = tmp_path / "in.tif"
+    Image.fromarray(pixels()[..., 0] > 128).save(path, compression="group4")
+    assert everything(path)[0].shape == (*pixels().shape[:2], 3)

@@ -213,7 +213,8 @@ def _libtiff_heard() -> Iterator[None]:
         except OSError:  # it is closed
             yield
             return
-        sys.stderr.flush()
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # nobody listens there
+            sys.stderr.flush()
         os.dup2(lines.fileno(), 2)
         failed: OSError | None = None
         try:
@@ -226,7 +227,8 @@ def _libtiff_heard() -> Iterator[None]:
             lines.seek(0)
             heard = lines.read().decode(errors="replace").splitlines(keepends=True)
             own = [line for line in heard if _LIBTIFF.match(line)]
-            sys.stderr.write("".join(line for line in heard if line not in own))
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                sys.stderr.write("".join(line for line in heard if line not in own))
     if own:
         raise ValueError(one_line(own[0].rstrip(".\n")))
     if failed:
