@@ -20,7 +20,6 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sincut.compute.public import public
-from sincut.config.training import training_config
 from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically
 from sincut.models.architectures import described_generator, description
@@ -97,11 +96,12 @@ def load_model(path: Path) -> Model:
         fill(generator, weights, "generator")
         projector = None
         if heads:
-            config = training_config(header["config"])
-            channels = [generator.layer_channels[layer] for layer in config.layers]
+            # Of the rest another version may have had other fields.
+            layers, width = (header["config"][name] for name in ("layers", "projection_width"))
+            channels = [generator.layer_channels[layer] for layer in layers]
             with torch.device("meta"):
-                fill(PatchProjector(channels, config.projection_width), heads, "projector")
-            projector = PatchProjector(channels, config.projection_width)
+                fill(PatchProjector(channels, width), heads, "projector")
+            projector = PatchProjector(channels, width)
             fill(projector, heads, "projector")
         if painted:
             generator.brushwork = Brushwork(**painted)

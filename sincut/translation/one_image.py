@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,9 @@ def learned_width(header: Mapping[str, Any]) -> int | None:
     content = header.get("content") or {}
     if "width" not in content or "zoom" not in header.get("config", {}):
         return None
-    config = PairConfig.from_dict(header["config"])
+    # Another version may have had other fields as well.
+    known = {field.name for field in fields(PairConfig)}
+    config = PairConfig.from_dict({k: v for k, v in header["config"].items() if k in known})
     width = int(content["width"])
     return width if config.brushwork else round(width * zoom_range(width, config)[1])
 
