@@ -180,7 +180,7 @@ def assert_idle(golden: Golden, prefix: str, compared: set[str]) -> None:
 def test_golden_cut_discriminator(golden: Golden) -> None:
     discriminator = golden.state.discriminator
     real, fake = (seen_by_d(discriminator, each) for each in (golden.style, golden.own["fake"]))
-    real_logits, fake_logits = (discriminator(each.tiles) for each in (real, fake))
+    real_logits, fake_logits = (discriminator(each) for each in (real, fake))
     assert_close(real_logits, golden.own["D.real_logits"], 1e-4)
     assert_close(fake_logits, golden.own["D.fake_logits"], 1e-4)
     assert_close((real_logits - 1).square().mean(), golden.own["loss.D_real"], 1e-4)

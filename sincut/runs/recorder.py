@@ -7,6 +7,7 @@ saved point of a run.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -177,8 +178,12 @@ class Recorder:
             self.tell(Reporting(text, done, total))
 
         try:
-            step = state.step if self.best is None else self.best[1]
-            generator = load_model(self.folder).generator.to(self.config.device)
+            if self.best is None:
+                step, generator = state.step, copy.deepcopy(self.generator(state))
+                generator.brushwork = self.subject.brushwork(self.config)
+            else:
+                step, generator = self.best[1], load_model(self.folder).generator
+            generator.to(self.config.device)
             with stoppable() as received:
                 self.subject.write_report(read_run(self.folder), path, generator, step, on_progress)
         except KeyboardInterrupt:
