@@ -14,9 +14,9 @@ from sincut.models.generator import Generator
 from sincut.translation.operators import Opened, Operator, Preparation
 from sincut.translation.tiling import Span, Tile, align_up, reflected, span_at
 
-# Measured on a CPU for windows of 256 to 1024 pixels, with a margin: per pixel of the window, and
-# for the keys and the distances that are held at a time.
-_BYTES, _BYTES_ONCE = 150, 250_000_000
+# Measured on a CPU for windows of 128 to 1536 pixels (68 to 641 MB at the peak), with a margin: per
+# pixel of the window, and for the keys and the distances that are held at a time.
+_BYTES, _BYTES_ONCE = 300, 150_000_000
 
 
 def brushed(
