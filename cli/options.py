@@ -10,7 +10,7 @@ import click
 
 from sincut.config.fields import Config, field_of
 from sincut.config.presets import parse_assignments
-from sincut.errors import SincutError
+from sincut.errors import empty_name
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -60,7 +60,7 @@ class _GivenPath(click.Path):
         if value == "" and param is not None:
             option = isinstance(param, click.Option)
             name = param.opts[0] if option else param.human_readable_name
-            raise SincutError(f"{name} is an empty name; give a path, or . for the current folder")
+            raise empty_name(name)
         return super().convert(value, param, ctx)
 
 

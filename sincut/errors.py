@@ -29,6 +29,11 @@ class SincutError(Exception):
     """
 
 
+def empty_name(what: str) -> SincutError:
+    """Of an empty text where a path is wanted, which would mean the current folder."""
+    return SincutError(f"{what} is an empty name; give a path, or . for the current folder")
+
+
 class ToldByAnother(SincutError):
     """One that another process of the same work tells, so that it is told once."""
 

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from sincut.errors import SincutError
+from sincut.errors import SincutError, empty_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,4 +70,4 @@ def _check_path(name: str, value: Any) -> None:
             "write it to a file first, and give that"
         )
     if os.fspath(value) == "":
-        raise SincutError(f"{name} is an empty name; give a path, or . for the current folder")
+        raise empty_name(name)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.recolouring import recoloured
-from sincut.models.patches import averaged, cut, squared_distances
+from sincut.models.patches import averaged, cut, smallest_distances, sparse_step, squared_distances
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -118,11 +118,8 @@ def _replaced(image: Tensor, source: Tensor, level: _Level) -> Tensor:
     half, step = _PATCH // 2, level.step
     room = (half, half + -width % step, half, half + -height % step)
     image = F.pad(image, room, mode="reflect")
-    rows, columns = (side - _PATCH for side in source.shape[2:])
-    style_step = level.style_step
-    while (rows // style_step + 1) * (columns // style_step + 1) > _KEYS:
-        style_step += 1
-    known = cut(source, _PATCH, style_step)
+    size = source.shape[2], source.shape[3]
+    known = cut(source, _PATCH, sparse_step(*size, _PATCH, level.style_step, _KEYS))
     nearest = known[_nearest(cut(image, _PATCH, step), known, complete=level.complete)]
     result = averaged(nearest, (image.shape[2], image.shape[3]), _PATCH, step)
     return result[:, :, half : half + height, half : half + width]
@@ -134,16 +131,13 @@ def _nearest(wanted: Tensor, known: Tensor, *, complete: bool) -> Tensor:
     With ``complete`` a distance counts in units of the row's own smallest distance to any wanted
     one: what is nobody's nearest becomes nearer, and so all of the style is used.
     """
-    rows = max(_AT_ONCE // len(known), 1)
     squares = known.square().sum(dim=1)
     scale: Tensor | None = None
     if complete:
-        best = torch.full_like(squares, torch.inf)
-        for part in torch.split(wanted, rows):
-            best = torch.minimum(best, squared_distances(part, known, squares).amin(dim=0))
+        best = smallest_distances(wanted, known, squares, _AT_ONCE)
         scale = 1 / (_COMPLETENESS * known.shape[1] + best)
     found = []
-    for part in torch.split(wanted, rows):
+    for part in torch.split(wanted, max(_AT_ONCE // len(known), 1)):
         distances = squared_distances(part, known, squares)
         found.append((distances if scale is None else distances * scale).argmin(dim=1))
     return torch.cat(found)

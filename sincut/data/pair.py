@@ -35,7 +35,7 @@ class Pair:
     content: Pixels
     style: Pixels
     _paintings: dict[tuple[Any, ...], Pixels] = field(default_factory=dict, repr=False)
-    _brushwork: dict[tuple[Any, ...], Brushwork] = field(default_factory=dict, repr=False)
+    _brushwork: dict[int, Brushwork] = field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[Pixels]:
         """Content and style."""
@@ -60,7 +60,7 @@ class Pair:
     def brushwork(self, config: PairConfig) -> Brushwork:
         """What is laid on the results of a model that learned this pair, made once."""
         painting, width = self.painting(config), self.content.shape[1]
-        key = id(painting), config.stroke
+        key = id(painting)  # which is as lasting as this
         if key not in self._brushwork:
             most = math.sqrt(_LARGEST_STYLE / (self.style.shape[0] * self.style.shape[1]))
             width = min(width, int(self.style.shape[1] * most / config.stroke))

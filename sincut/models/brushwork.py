@@ -27,7 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sincut.kernels.position_noise import position_noise
-from sincut.models.patches import averaged, cut, squared_distances
+from sincut.models.patches import (
+    averaged,
+    cut,
+    smallest_distances,
+    sparse_step,
+    squared_distances,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -78,10 +84,8 @@ class Brushwork(nn.Module):
         room = [max(_SIDE - side, 0) + -max(side - _SIDE, 0) % _STEP for side in half.shape[2:]]
         half = F.pad(half, (0, room[1], 0, room[0]), mode="replicate")
         wanted = made._wanted(half, 0, 0, seed=0)
-        best = torch.full_like(squares, torch.inf)
-        for part in torch.split(wanted, max(_AT_ONCE // len(keys), 1)):
-            best = torch.minimum(best, squared_distances(part, keys, squares).amin(dim=0))
-        made.units = _COMPLETENESS * 3 * _SIDE**2 + best
+        nearest = smallest_distances(wanted, keys, squares, _AT_ONCE)
+        made.units = _COMPLETENESS * 3 * _SIDE**2 + nearest
         return made
 
     @torch.inference_mode()
@@ -151,11 +155,9 @@ class Brushwork(nn.Module):
 
 def _key_grid(shape: Sequence[int]) -> tuple[int, int]:
     """How far apart the keys of a style of that shape are, at half its size, and how many."""
-    room = [side // 2 - _SIDE for side in shape[:2]]
-    step = 2
-    while math.prod(side // step + 1 for side in room) > _KEYS:
-        step += 1
-    return step, math.prod(side // step + 1 for side in room)
+    height, width = shape[0] // 2, shape[1] // 2
+    step = sparse_step(height, width, _SIDE, 2, _KEYS)
+    return step, ((height - _SIDE) // step + 1) * ((width - _SIDE) // step + 1)
 
 
 def _phases(rows: Tensor, columns: Tensor) -> Tensor:

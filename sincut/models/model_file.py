@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,8 @@ from sincut.models.projector import PatchProjector
 from sincut.version import __version__
 
 MODEL_FILE = "model.safetensors"
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,13 @@ def load_model(path: Path) -> Model:
         weights, heads, painted = (
             part_of(tensors, f"{name}.") for name in ("generator", "projector", "brushwork")
         )
-        with torch.device("meta"):  # which takes no memory, whatever a header asks for
-            planned = described_generator(header["generator"])
-        fill(planned, weights, "generator")
-        generator = described_generator(header["generator"])
-        fill(generator, weights, "generator")
+        generator = _filled(lambda: described_generator(header["generator"]), weights, "generator")
         projector = None
         if heads:
             # Of the rest another version may have had other fields.
             layers, width = (header["config"][name] for name in ("layers", "projection_width"))
             channels = [generator.layer_channels[layer] for layer in layers]
-            with torch.device("meta"):
-                fill(PatchProjector(channels, width), heads, "projector")
-            projector = PatchProjector(channels, width)
-            fill(projector, heads, "projector")
+            projector = _filled(lambda: PatchProjector(channels, width), heads, "projector")
         if painted:
             generator.brushwork = Brushwork(**painted)
     return Model(generator.eval().requires_grad_(False), projector, header)
@@ -135,6 +130,21 @@ def fill(network: nn.Module, values: Mapping[str, Tensor], name: str) -> None:
     Raises:
         SincutError: they are others.
     """
+    _check_shapes(network, values, name)
+    network.load_state_dict(dict(values))
+
+
+def _filled(build: Callable[[], N], values: Mapping[str, Tensor], name: str) -> N:
+    """A new network with a file's values; what a header asks for takes no memory before the shapes
+    are compared."""
+    with torch.device("meta"):
+        _check_shapes(build(), values, name)
+    network = build()
+    network.load_state_dict(dict(values))
+    return network
+
+
+def _check_shapes(network: nn.Module, values: Mapping[str, Tensor], name: str) -> None:
     own = network.state_dict()
     for key in sorted({*own, *values}):
         wanted, got = (_shape(each.get(key)) for each in (own, values))
@@ -143,8 +153,6 @@ def fill(network: nn.Module, values: Mapping[str, Tensor], name: str) -> None:
                 f"its {name} has another {key} than its header says: must be {wanted}, got {got}; "
                 "take another copy of it, or train anew"
             )
-    if not any(value.is_meta for value in own.values()):
-        network.load_state_dict(dict(values))
 
 
 def _shape(tensor: Tensor | None) -> str:

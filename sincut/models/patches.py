@@ -30,6 +30,22 @@ def squared_distances(wanted: Tensor, known: Tensor, squares: Tensor) -> Tensor:
     return products.add_(wanted.square().sum(dim=1, keepdim=True)).clamp_min_(0)
 
 
+def smallest_distances(wanted: Tensor, known: Tensor, squares: Tensor, at_once: int) -> Tensor:
+    """(m,) for each known row its smallest squared distance to a wanted one, ``at_once`` distances
+    at a time; other arguments as of :func:`squared_distances`."""
+    smallest = torch.full_like(squares, torch.inf)
+    for part in torch.split(wanted, max(at_once // len(known), 1)):
+        smallest = torch.minimum(smallest, squared_distances(part, known, squares).amin(dim=0))
+    return smallest
+
+
+def sparse_step(height: int, width: int, side: int, step: int, most: int) -> int:
+    """The step, or the next larger one with which :func:`cut` gives at most ``most`` patches."""
+    while ((height - side) // step + 1) * ((width - side) // step + 1) > most:
+        step += 1
+    return step
+
+
 def _bell(side: int) -> Tensor:
     """(side · side,) weights of a patch's pixels."""
     places = torch.arange(side) - (side - 1) / 2
