@@ -66,9 +66,16 @@ def seams(target: Path) -> None:
 
 @main.command("patch-nce")
 @device_option
+@click.option(
+    "--type",
+    "types",
+    type=click.Choice(["bfloat16", "float32"]),
+    multiple=True,
+    help="Repeatable.  [default: float32; on CUDA both]",
+)
 @click.option("--compile/--no-compile", "compiled", default=True, help="Time torch.compile, too.")
 @json_option
-def patch_nce(device: str, compiled: bool, target: Path | None) -> None:
+def patch_nce(device: str, types: tuple[str, ...], compiled: bool, target: Path | None) -> None:
     """PatchNCE, forward and backward: ours against eager, torch.compile and the floor."""
     import torch
 
@@ -84,8 +91,8 @@ def patch_nce(device: str, compiled: bool, target: Path | None) -> None:
         if target is not None:
             write_result(target, device, rows)
 
-    for dtype in [torch.bfloat16, torch.float32] if device == "cuda" else [torch.float32]:
-        measure(device, dtype, compiled=compiled, on_shape=keep)
+    for name in types or (("bfloat16", "float32") if device == "cuda" else ("float32",)):
+        measure(device, getattr(torch, name), compiled=compiled, on_shape=keep)
     if device == "cuda":
         keep([{"method": "training curve", **same_curve(device, steps=100)}])
 
