@@ -61,6 +61,7 @@ def painted(
     look: float = 0.5,
     stroke: float = 1.0,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Pixels:
     """The content as a painting in patches of the style.
 
@@ -72,20 +73,21 @@ def painted(
             coarsest patches agree with.
         stroke: size of the strokes, in units of the style's at this width.
         seed: of the transfer of colours.
+        device: where patches are compared: seconds on a GPU, at 1024 pixels many minutes without.
 
     Returns:
         (h, width, 3) uint8 with the content's proportions; its width at most.
     """
-    table = torch.from_numpy(transfer_table(content, style, seed=seed))
+    table = torch.from_numpy(transfer_table(content, style, seed=seed)).to(device)
     width = min(width, content.shape[1])
-    recoloured_content = recoloured(planes(resized(content, width)), table)
+    recoloured_content = recoloured(planes(resized(content, width), device), table)
     if look == 0:
         return pixels(recoloured_content)
     goals = pixels(recoloured_content)
     image: Tensor | None = None
     for level in _levels(content.shape, width):
-        goal = planes(resized(goals, level.width))
-        source = planes(scaled(style, level.width, stroke))
+        goal = planes(resized(goals, level.width), device)
+        source = planes(scaled(style, level.width, stroke), device)
         if image is None:
             image = goal
         else:
@@ -97,7 +99,7 @@ def painted(
     rebuilt = _with_contrast(pixels(image), scaled(style, width, stroke))
     # A light touch is some of both: they lie on each other.
     share = min(1.0, 2 * look)
-    return pixels(torch.lerp(recoloured_content, planes(rebuilt), share))
+    return pixels(torch.lerp(recoloured_content, planes(rebuilt, device), share))
 
 
 def _levels(shape: tuple[int, ...], width: int) -> list[_Level]:
@@ -178,9 +180,9 @@ def scaled(style: Pixels, width: int, stroke: float) -> Pixels:
     return resized(style, max(round(min(width, style.shape[1]) * stroke), narrowest))
 
 
-def planes(image: Pixels) -> Tensor:
+def planes(image: Pixels, device: str = "cpu") -> Tensor:
     """(1, 3, H, W) in [-1, 1]."""
-    values = torch.tensor(image, dtype=torch.float32)
+    values = torch.tensor(image, dtype=torch.float32, device=device)
     return (values / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
 
 

@@ -51,6 +51,7 @@ class Pair:
             "look": config.look,
             "stroke": config.stroke,
             "seed": config.seed,
+            "device": config.device,
         }
         key = width, *settings.values()
         if key not in self._paintings:
@@ -66,7 +67,7 @@ class Pair:
             width = min(width, int(self.style.shape[1] * most / config.stroke))
             style = scaled(self.style, width, config.stroke)
             half = resized(painting, max(self.content.shape[1] // 2, 1))
-            self._brushwork[key] = Brushwork.of(style, half)
+            self._brushwork[key] = Brushwork.of(style, half, config.device)
         return self._brushwork[key]
 
     def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> PairFeed:

@@ -70,23 +70,26 @@ class Brushwork(nn.Module):
         self._known: tuple[Tensor, Tensor, Tensor] | None = None
 
     @classmethod
-    def of(cls, style: Pixels, painting: Pixels) -> Brushwork:
+    def of(cls, style: Pixels, painting: Pixels, device: str = "cpu") -> Brushwork:
         """For results like a painting.
 
         Args:
             style: as of the class; its sides are 16 pixels or more.
             painting: (h, w, 3) uint8, at half the size of the results.
+            device: where they are compared; what is made is on the CPU.
         """
-        values = torch.tensor(np.ascontiguousarray(style))
+        values = torch.tensor(np.ascontiguousarray(style), device=device)
         made = cls(values, torch.zeros(0))
         keys, _, squares = made._keys()
-        half = torch.tensor(np.ascontiguousarray(painting)).permute(2, 0, 1)[None] / 127.5 - 1
+        half = torch.tensor(np.ascontiguousarray(painting), device=device)
+        half = half.permute(2, 0, 1)[None] / 127.5 - 1
         room = [max(_SIDE - side, 0) + -max(side - _SIDE, 0) % _STEP for side in half.shape[2:]]
         half = F.pad(half, (0, room[1], 0, room[0]), mode="replicate")
         wanted = made._wanted(half, 0, 0, seed=0)
         nearest = smallest_distances(wanted, keys, squares, _AT_ONCE)
         made.units = _COMPLETENESS * 3 * _SIDE**2 + nearest
-        return made
+        made._known = None
+        return made.cpu()
 
     @torch.inference_mode()
     def forward(self, image: Tensor, top: int, left: int, seed: int) -> Tensor:

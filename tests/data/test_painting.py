@@ -14,6 +14,7 @@ from sincut.data.random_numbers import RandomNumbers
 from sincut.data.recolouring import recoloured
 from sincut.demo import render_content, render_style
 from sincut.evaluation.figures import edge_correlation
+from sincut.models.brushwork import Brushwork
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,17 @@ def test_it_is_the_same_every_time(content: Pixels, style: Pixels) -> None:
     assert np.array_equal(painted(content, style, 96), painted(content, style, 96))
 
 
+@pytest.mark.gpu
+def test_a_gpu_paints_the_same(content: Pixels, style: Pixels) -> None:
+    """But for patches that are as good as equally near."""
+    ours, theirs = (painted(content, style, 192, device=device) for device in ("cuda", "cpu"))
+    differences = np.abs(ours.astype(int) - theirs).max(axis=2)
+    assert np.quantile(differences, 0.95) <= 2
+    works = [Brushwork.of(style, theirs[::2, ::2], device) for device in ("cuda", "cpu")]
+    torch.testing.assert_close(works[0].units, works[1].units, rtol=1e-4, atol=1e-4)
+    assert works[0].style.device.type == "cpu"
+
+
 def test_the_nearest_row_is_found() -> None:
     random = np.random.default_rng(0)
     wanted, known = (random.normal(size=(n, 12)).astype(np.float32) for n in (70, 50))
@@ -96,7 +108,7 @@ def test_a_step_gets_what_lies_where_the_content_does(content: Pixels, style: Pi
     )
     pair = Pair(content, style)
     # A painting that is the content tells the places of its crops.
-    pair._paintings[192, config.look, config.stroke, config.seed] = content
+    pair._paintings[192, config.look, config.stroke, config.seed, config.device] = content
     crops = pair.feed(config, warm=True).draw(RandomNumbers(0, torch.tensor(5)))
     assert crops.painting is not None
     assert torch.equal(crops.painting, crops.content)
