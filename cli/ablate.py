@@ -50,8 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--preset",
     metavar="|".join([*PRESETS, *FOLDER_PRESETS]),
-    help="As for sincut train.  [default: of a pair paper on CUDA, draft on a CPU; of folders cut, "
-    "cut-small]",
+    help="As for sincut train.  [default: of a pair draft; of folders cut, cut-small]",
 )
 @field_option(PairConfig, "method", default="sincut, of folders cut")
 @field_option(PairConfig, "steps", default="the preset's")

@@ -43,8 +43,7 @@ skip_bad_option = click.option(
 @click.option(
     "--preset",
     metavar="|".join(_ABOUT),
-    help=f"{_PRESET_HELP}.  [default: of a pair paper on CUDA, draft on a CPU; of folders cut, "
-    "cut-small]",
+    help=f"{_PRESET_HELP}.  [default: of a pair draft; of folders cut, cut-small]",
 )
 @field_option(PairConfig, "method", default="sincut, of folders cut")
 @field_option(PairConfig, "look")

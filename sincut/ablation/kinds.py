@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sincut.config.presets import (
+    DEFAULT_PRESET,
     default_folder_preset,
-    default_preset,
     folder_config,
     train_config,
 )
@@ -87,7 +87,7 @@ _WITHOUT_IDENTITY = (
 PAIR = Kind(
     config=PairConfig,
     made=lambda preset, method, **changes: train_config(preset, method or "sincut", **changes),
-    default_preset=lambda device, _: default_preset(device),
+    default_preset=lambda device, method: DEFAULT_PRESET,
     paper=Paper(
         base={
             "lambda_x": 1.0,

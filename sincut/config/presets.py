@@ -191,9 +191,7 @@ def _over(
     return {**values, **of_method, **changes, "preset": preset, "method": method}
 
 
-def default_preset(device: str) -> str:
-    """The preset for ``cuda`` or ``cpu`` where none is asked for."""
-    return "paper" if device == "cuda" else "draft"
+DEFAULT_PRESET = "draft"  # of a pair, on every device: the one whose results have been judged
 
 
 def default_folder_preset(device: str, method: str | None) -> str:

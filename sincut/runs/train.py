@@ -22,8 +22,8 @@ from sincut.compute.precision import Precision, resolved_with_reason
 from sincut.compute.processes import Processes
 from sincut.compute.public import public
 from sincut.config.presets import (
+    DEFAULT_PRESET,
     default_folder_preset,
-    default_preset,
     folder_config,
     train_config,
 )
@@ -332,7 +332,7 @@ def _fresh_config(
     device = chosen_device(changes.get("device", "auto"))
     if of_folders:
         return folder_config(preset or default_folder_preset(device, method), method, **changes)
-    return train_config(preset or default_preset(device), method or "sincut", **changes)
+    return train_config(preset or DEFAULT_PRESET, method or "sincut", **changes)
 
 
 def refuse_folder_options(**given: bool) -> None:
