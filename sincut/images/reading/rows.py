@@ -1,7 +1,7 @@
 """Rows of images as their files have them, from readers of one kind each. No torch.
 
 ``Rows`` is what they have in common; a TIFF's is in tiff.py, libvips' in vips.py. Some wrap others:
-they mirror or turn what these read.
+they mirror or turn what these read. ``Windows`` are those that read some columns as cheaply as all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,14 @@ class Rows(Protocol):
 
     def close(self) -> None:
         """Let go of the file."""
+
+
+@runtime_checkable
+class Windows(Rows, Protocol):
+    """Rows of which any window can be read, in any order and by several threads."""
+
+    def window(self, top: int, bottom: int, left: int, right: int) -> Array:
+        """(bottom - top, right - left, samples), as stored."""
 
 
 class PlainRows:

@@ -92,10 +92,10 @@ class Seen:
         self._idle = self._looked
         self._pixels = self._outside = self._nan = self._values = self._beyond = 0
 
-    def add(self, rgb: Array, start: int) -> None:
-        """(n, W, 3) whose first row is the ``start``-th of the image."""
+    def add(self, rgb: Array, top: int, left: int = 0) -> None:
+        """(n, w, 3) whose first pixel is at that place of the image."""
         down, across = self._steps
-        sample = rgb[-start % down :: down, ::across]
+        sample = rgb[-top % down :: down, -left % across :: across]
         if self._idle or not sample.size:
             return
         self._pixels += sample.shape[0] * sample.shape[1]

@@ -22,7 +22,7 @@ from sincut.errors import SincutError, one_line
 from sincut.images.geo import nodata_of
 from sincut.images.metadata import DAMAGE, KeptMetadata
 from sincut.images.profiles import Colours, interpreted
-from sincut.images.reading.rows import Rows, Turned, upright
+from sincut.images.reading.rows import Rows, Turned, Windows, upright
 from sincut.images.reading.samples import Samples, Seen
 from sincut.images.records import NO_RECORDS, Records
 
@@ -179,8 +179,18 @@ def turned_records(records: Records, orientation: int) -> Records:
 Array = npt.NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Region:
+    """A part of an upright image, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 class Source:
-    """An image that is read in rows, from top to bottom.
+    """An image that is read in rows from top to bottom, or, where ``by_window``, in any windows.
 
     ``height`` and ``width`` are those of the upright image. ``dtype`` is ``uint8``, ``uint16`` or
     ``float32``, and ``channels`` 3 or 4: RGB, or RGB and straight alpha. The RGB is in the file's
@@ -207,7 +217,9 @@ class Source:
         self.height, self.width = size
         self.dtype, self.channels = np.dtype(layout.dtype), 3 + layout.alpha
         self.resident_bytes = rows.resident_bytes
+        self.by_window = isinstance(rows, Windows)
         self._rows, self._layout, self._notices, self._next = rows, layout, notices, 0
+        self._region = Region(0, 0, self.width, self.height)
         # It is told of the samples as they stand: no use where they come as other numbers.
         plain = not (layout.inverted or layout.premultiplied or colours.converted)
         self.nodata = nodata_of(carried.geo, self.dtype) if plain else None
@@ -222,12 +234,55 @@ class Source:
         """
         if not self._next <= start <= stop <= self.height:
             raise ValueError(f"rows {start} to {stop} of {self.height} after row {self._next}")
-        with reading(self.path):
-            pixels = self._layout(self._rows.read(start, stop))
         self._next = stop
+        if self.by_window:
+            return self.read(slice(start, stop), slice(0, self.width))
+        top, left = self._region.top, self._region.left
+        with reading(self.path):
+            stored = self._rows.read(start + top, stop + top)
+            pixels = self._layout(stored[:, left : left + self.width])
         if not self.decoded:
             self._seen.add(pixels[..., :3], start)
         return np.ascontiguousarray(pixels)
+
+    def read(self, rows: slice, columns: slice) -> Array:
+        """(rows, columns, channels) of a window, where ``by_window``, as :meth:`rows` gives them.
+
+        Raises:
+            SincutError: as :meth:`rows`.
+        """
+        assert isinstance(self._rows, Windows)
+        top, left = self._region.top, self._region.left
+        window = (rows.start + top, rows.stop + top, columns.start + left, columns.stop + left)
+        with reading(self.path):
+            pixels = self._layout(self._rows.window(*window))
+        self._seen.add(pixels[..., :3], rows.start, columns.start)
+        return np.ascontiguousarray(pixels)
+
+    def crop(self, region: Region) -> None:
+        """Be only a part of the image, before anything is read.
+
+        Raises:
+            SincutError: it reaches beyond the image.
+        """
+        bottom, right = region.top + region.height, region.left + region.width
+        if bottom > self.height or right > self.width:
+            raise SincutError(
+                f"{self.path} has {self.width}×{self.height} pixels, and --region reaches to row "
+                f"{bottom} and column {right}; try one within the image"
+            )
+        if self.carried.geo is not None:
+            self.carried = replace(self.carried, geo=None)
+            self._notices += ("its GeoTIFF tags are not kept: they are of the whole image",)
+        if self.picture is not None:
+            rows, columns = slice(region.top, bottom), slice(region.left, right)
+            alpha = self.picture.alpha
+            self.picture = replace(
+                self.picture,
+                rgb=self.picture.rgb[rows, columns],
+                alpha=None if alpha is None else alpha[rows, columns],
+            )
+        self.height, self.width, self._region = region.height, region.width, region
 
     @property
     def notices(self) -> tuple[str, ...]:

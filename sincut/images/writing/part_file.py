@@ -78,7 +78,7 @@ class PartFile:
 
     def _begin(self, identity: Entry, start: bytes, resume: bool, force: bool) -> None:
         first = self._recall()
-        if self.done and resume and (other := _first_difference(first["identity"], identity)):
+        if self.done and resume and (other := first_difference(first["identity"], identity)):
             if not force:
                 raise SincutError(
                     f"{self.target} was begun with another {other}; try the same as before, or "
@@ -357,7 +357,8 @@ def _good_lines(journal: bytes) -> Iterator[tuple[Entry, int]]:
         yield json.loads(text), end
 
 
-def _first_difference(before: Entry, now: Entry) -> str | None:
+def first_difference(before: Entry, now: Entry) -> str | None:
+    """The name of what is not the same in two identities, or nothing."""
     for key in (*now, *before):
         if key not in before or key not in now or before[key] != now[key]:
             return key.replace("_", " ")
