@@ -16,6 +16,7 @@ from sincut.units import byte_text, duration
 if TYPE_CHECKING:
     from sincut.translation.one_image import Translated
     from sincut.translation.plan import Plan
+    from sincut.translation.shards import Share
     from sincut.translation.translate import Progress
 
 
@@ -27,12 +28,16 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     type=PATH,
-    help="Image file for one input (.tif .png .jpg .webp .dzi); a folder for several.",
+    help="Image file for one input (.tif .png .jpg .webp .dzi .ome.zarr); a folder for several.",
 )
 @field_option(TranslateConfig, "working_width", metavar="PIXELS")
 @field_option(TranslateConfig, "strength")
 @field_option(TranslateConfig, "brushwork")
 @field_option(TranslateConfig, "mask", default="none", metavar="IMAGE")
+@field_option(TranslateConfig, "level")
+@field_option(TranslateConfig, "region", metavar="X,Y,W,H")
+@field_option(TranslateConfig, "workers")
+@field_option(TranslateConfig, "shard", metavar="I/N")
 @field_option(TranslateConfig, "depth")
 @field_option(TranslateConfig, "compression")
 @field_option(TranslateConfig, "pyramid")
@@ -83,6 +88,7 @@ def translate(
             on_image=lambda done: tell(console, done),
             on_skip=lambda target: tell_skipped(console, target),
             on_failure=lambda source, why: tell_failed(console, source, why),
+            on_share=lambda share: tell_share(console, share),
             **options,
         )
 
@@ -96,10 +102,12 @@ def tell_plan(console: Console, plan: Plan) -> None:
     if plan.working is not None:
         tiles += f", the network at {plan.working[0]}×{plan.working[1]}"
     if plan.done:
-        tiles += f", {plan.done} of {plan.bands} bands done before"
+        tiles += f", {plan.done} of {plan.bands} {plan.part}s done before"
     if plan.passes > 1:
         tiles += f", {plan.passes} passes"
     memory = f"{byte_text(plan.host_bytes)} of memory"
+    if plan.workers > 1:
+        memory += f" in each of {plan.workers} processes"
     if plan.device_bytes:
         memory += f" and {byte_text(plan.device_bytes)} on the GPU"
     scratch = f", scratch {byte_text(plan.scratch_bytes)}" if plan.scratch_bytes else ""
@@ -115,6 +123,16 @@ def tell_skipped(console: Console, target: Path) -> None:
     """One line, or record, per output that is left as it is."""
     console.record({"event": "skipped", "output": str(target)})
     console.line(f"{target} is there already; skipped.")
+
+
+def tell_share(console: Console, share: Share) -> None:
+    """One line, or record, when a process has done its share and others have not."""
+    record = {"shard": share.shard, "done": share.done, "total": share.total}
+    console.record({"event": "share", "output": str(share.output), **record})
+    console.line(
+        f"{share.output}: share {share.shard} is done, {share.done} of {share.total} shards are "
+        "there; the last process gives it its name."
+    )
 
 
 def tell_failed(console: Console, source: Path, why: str) -> None:

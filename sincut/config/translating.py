@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, option
+from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, as_text, option
 from sincut.errors import SincutError
 
 
@@ -53,6 +53,23 @@ class TranslateConfig(Config):
         "", "image of the input's size: white is translated, black stays content, grey is mixed"
     )
 
+    # Which part of the input
+    level: int = option(
+        0, "of an input with smaller copies of itself (slides, OME-Zarr); 0: the largest", low=0
+    )
+    region: tuple[int, ...] = option(
+        (), "X,Y,W,H: only this part of the input, in pixels of its level; none: all of it"
+    )
+
+    # Several processes
+    workers: int = option(
+        1, "processes on this machine that share an image written as OME-Zarr", low=1, high=1024
+    )
+    shard: str = option(
+        "",
+        "I/N: be process I (from 0) of N that share an image written as OME-Zarr, on any machines",
+    )
+
     # Files
     depth: str = option(
         "auto",
@@ -97,6 +114,37 @@ class TranslateConfig(Config):
                 "verify compares tiles of the network at the image's own size, got "
                 f"{self.flag('verify', self.verify)} with another size; try it without"
             )
+
+        if self.region and (len(self.region) != 4 or min(self.region) < 0 or 0 in self.region[2:]):
+            raise SincutError(
+                "region must be X,Y,W,H with a width and a height above 0, got "
+                f"{as_text(self.region)}; try --region 0,0,1024,1024"
+            )
+        count = self.share[1]
+        if self.shard and self.workers > 1:
+            raise SincutError(
+                f"workers and shard both divide an image, got {self.flag('workers', self.workers)} "
+                f"and {self.flag('shard', self.shard)}; try one of them"
+            )
+        if count > 1 and self.force:
+            raise SincutError(
+                "shard goes on with what the others have begun, got --force, which starts anew; "
+                "try it without, after removing what was begun"
+            )
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which part of an image this process works on, from 0, and of how many."""
+        if not self.shard:
+            return 0, 1
+        index, slash, count = self.shard.partition("/")
+        numbers = index.isascii() and index.isdigit() and count.isascii() and count.isdigit()
+        if not (slash and numbers) or not int(index) < int(count):
+            raise SincutError(
+                "shard must be I/N, a process's number from 0 and how many there are, got "
+                f"{self.shard}; try --shard 0/4"
+            )
+        return int(index), int(count)
 
     def tile_pixels(self, automatic: int, whole: int = 0) -> int:
         """The side of a tile: the number given, ``automatic`` for auto, ``whole`` for whole."""

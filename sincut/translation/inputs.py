@@ -10,6 +10,7 @@ from pathlib import Path
 from sincut.errors import SincutError
 from sincut.files import check_free
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
+from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.formats import OUTPUT_FORMATS
 
 
@@ -31,6 +32,8 @@ def found_inputs(inputs: Sequence[Path | str], output: Path) -> list[Path]:
 
 def _found(given: Path | str, output: Path) -> list[Path]:
     path = Path(given)
+    if is_zarr(path):  # a folder that is an image
+        return [path]
     pattern = glob.has_magic(str(given)) and not path.exists()
     if not (pattern or path.is_dir()):
         return [path]
@@ -77,6 +80,7 @@ def _planned(
     protected: Sequence[Path],
 ) -> list[tuple[Path, Path]]:
     to_file = len(inputs) == 1 and not output.is_dir() and output.suffix != ""
+    to_file |= len(inputs) == 1 and is_zarr(output)
     if to_file:
         pairs = [(inputs[0], output)]
     else:
@@ -93,7 +97,7 @@ def _planned(
                 "translate them into different folders"
             )
         taken[target] = source
-        if target.exists() and not target.is_dir():
+        if target.exists() and (is_zarr(target) or not target.is_dir()):
             twin = guarded.get(_identity(target))
             if twin is None and skip(target):
                 continue
@@ -105,7 +109,8 @@ def _planned(
 def _output_name(path: Path) -> str:
     """An input's own name, so that ``a.jpg`` and ``a.png`` do not meet; where it names no format
     that can be written, with an ending behind it."""
-    return path.name if path.suffix.lower() in OUTPUT_FORMATS else f"{path.name}.png"
+    known = path.suffix.lower() in OUTPUT_FORMATS or is_zarr(path)
+    return path.name if known else f"{path.name}.png"
 
 
 def _identity(path: Path) -> tuple[int, int]:

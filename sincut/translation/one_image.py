@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from sincut.errors import Interrupted, SincutError
 from sincut.images.geo import nodata_of, without_nodata
 from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours, require_depth
+from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.open import open_source
-from sincut.images.reading.source import Source
+from sincut.images.reading.source import Region, Source
 from sincut.images.writing.formats import check, depth_notice, output_dtype
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
@@ -66,10 +68,11 @@ class Translated:
 class LoadedModel:
     """A generator on its device with what translating asks about it.
 
-    ``digest`` is that of its file, ``learned`` the largest width in pixels at which training saw
-    the content, where that is known.
+    ``path`` is that of its file and ``digest`` the file's, ``learned`` the largest width in pixels
+    at which training saw the content, where that is known.
     """
 
+    path: Path
     generator: Generator
     digest: str
     learned: int | None
@@ -138,6 +141,7 @@ class OneImage:
         started = time.monotonic()
         with ExitStack() as stack:
             opened = self._open(stack)
+            self._refuse_shares()
             planned = self._planned(opened)
             stack.callback(planned.operator.close)
             layout, engine = opened.layout, planned.engine
@@ -146,7 +150,8 @@ class OneImage:
                 return None
             writer = stack.enter_context(self._writer(opened, planned.chosen))
             told, lost = self._translate(opened, planned, writer, stack, on_plan, on_tile)
-            difference = self._verified(planned) if self.config.verify else None
+            tiles = [tile for band in planned.parts for tile in band.tiles]
+            difference = self._verified(planned.operator, tiles, planned.chosen.window)
         hints = self._hints(layout, planned.working)
         return Translated(
             input=self.source,
@@ -161,7 +166,7 @@ class OneImage:
         )
 
     def _open(self, stack: ExitStack) -> Opened:
-        source = stack.enter_context(self._opened(self.source))
+        source = stack.enter_context(self._opened(self.source, part=True))
         mask = self._mask(source, stack)
         layout, carried, colours, notices = self._output(source)
         self._check_place(layout)
@@ -199,7 +204,7 @@ class OneImage:
             if before.passes and (todo or self.config.verify):
                 reading.close()  # it may be a whole image in memory
                 operator.prepare(self._anew, window, counted)
-                reading = stack.enter_context(self._opened(self.source))
+                reading = stack.enter_context(self._opened(self.source, part=True))
             if todo:
                 rows = InputRows(reading, opened.mask)
                 translate_bands(rows, planned.engine, writer, todo, opened.colours, counted)
@@ -210,7 +215,8 @@ class OneImage:
                         "and were moved by the smallest step"
                     )
             if is_deep_zoom(self.target):  # first: the result's name says that all is there
-                write_page(self.target, opened.layout, lambda: self._opened(self.source))
+                again = partial(self._opened, self.source, part=True)
+                write_page(self.target, opened.layout, again)
             deep = opened.layout.dtype == np.float32
             return reading.notices if deep else reading.told_of_integers(), writer.finish()
         except KeyboardInterrupt:
@@ -249,7 +255,7 @@ class OneImage:
     @contextmanager
     def _anew(self) -> Iterator[ImageRows]:
         """The image, read once more from its top."""
-        with self._opened(self.source) as source:
+        with self._opened(self.source, part=True) as source:
             yield InputRows(source)
 
     def _cut(self, opened: Opened, operator: Operator) -> Cut:
@@ -277,12 +283,19 @@ class OneImage:
             seconds = self._seconds(planned, left)
         return replace(planned.plan, done=writer.done, seconds=seconds)
 
-    def _opened(self, path: Path) -> Source:
+    def _opened(self, path: Path, *, part: bool = False) -> Source:
+        """An image; ``part``: only the level and region that are asked for."""
+        config, region = self.config, None
+        if part and config.region:
+            left, top, width, height = config.region
+            region = Region(left, top, width, height)
         return open_source(
             path,
-            max_pixels=self.config.max_pixels,
-            max_memory=memory_limit(self.config),
+            max_pixels=config.max_pixels,
+            max_memory=memory_limit(config),
             held=memory_in_use(),
+            level=config.level if part else 0,
+            region=region,
         )
 
     def _output(self, source: Source) -> tuple[Layout, KeptMetadata, Colours, list[str]]:
@@ -291,15 +304,17 @@ class OneImage:
         notice = depth_notice(self.target, source.dtype) if self.config.depth == "auto" else None
         if dtype != np.uint8 and self.config.precision == "bf16":
             raise SincutError(
-                f"{self.target} gets {_depth_text(dtype)}, and bf16 keeps about 8 bits; try "
+                f"{self.target} gets {depth_text(dtype)}, and bf16 keeps about 8 bits; try "
                 "--precision fp32, or --depth 8"
             )
         carried, colours = source.carried, source.colours
-        if is_deep_zoom(self.target):  # web pages take every tile for sRGB
+        notices = [notice] if notice else []
+        if is_deep_zoom(self.target) or is_zarr(self.target):  # viewers take them for sRGB
+            if is_zarr(self.target) and colours.converted:
+                notices.append("its colours become sRGB: OME-Zarr holds no profile")
             carried, colours = replace(carried, profile=None), Colours()
         require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
-        notices = [notice] if notice else []
         other = "the depth is another" if dtype != source.dtype else ""
         if source.nodata is None and nodata_of(carried.geo, source.dtype) is not None:
             other = "its values come as other numbers"  # of a profile, inverted or premultiplied
@@ -309,13 +324,31 @@ class OneImage:
         return layout, carried, colours, notices
 
     def _writer(self, opened: Opened, chosen: Cut) -> Writer:
+        config = self.config
+        return Writer.open(
+            self.target,
+            opened.layout,
+            opened.carried,
+            band_rows=chosen.band,
+            identity=self._identity(opened, chosen.tile),
+            compression=config.compression,
+            pyramid=config.pyramid,
+            strip_metadata=config.strip_metadata,
+            resume=config.resume,
+            force=config.force,
+        )
+
+    def _identity(self, opened: Opened, tile: int) -> dict[str, Any]:
+        """What decides the pixels, by names that a person understands."""
         config, mask = self.config, opened.mask
-        identity = {
+        return {
             "version of sincut": __version__,
             "model": self.model.digest,
             "input image": _file_identity(self.source),
             "mask": _file_identity(mask.path) if mask is not None else None,
-            "--tile": chosen.tile,
+            "--level": config.level,
+            "--region": list(config.region),
+            "--tile": tile,
             "--border": config.border,
             "--seed": config.seed,
             "--precision": config.precision,
@@ -324,18 +357,6 @@ class OneImage:
             "--brushwork": config.brushwork,
             "device": self.model.device.type,
         }
-        return Writer.open(
-            self.target,
-            opened.layout,
-            opened.carried,
-            band_rows=chosen.band,
-            identity=identity,
-            compression=config.compression,
-            pyramid=config.pyramid,
-            strip_metadata=config.strip_metadata,
-            resume=config.resume,
-            force=config.force,
-        )
 
     def _plan(
         self,
@@ -352,7 +373,7 @@ class OneImage:
             output=self.target,
             width=layout.width,
             height=layout.height,
-            depth=_depth_text(layout.dtype),
+            depth=depth_text(layout.dtype),
             tile=min(chosen.tile, max(layout.height, layout.width)),
             tiles=sum(len(band.tiles) for band in parts),
             band=min(chosen.band, layout.height),
@@ -402,16 +423,25 @@ class OneImage:
             "--force starts anew"
         )
 
-    def _verified(self, planned: Planned) -> float:
-        """Largest difference of some tiles to the same by other windows, in 1/255."""
-        tiles = [tile for band in planned.parts for tile in band.tiles]
+    def _refuse_shares(self) -> None:
+        config = self.config
+        if config.workers > 1 or config.share != (0, 1):
+            raise SincutError(
+                f"several processes share an image that is written as OME-Zarr, got {self.target}; "
+                f"try {self.target.with_suffix('.ome.zarr').name}"
+            )
+
+    def _verified(self, operator: Operator, tiles: Sequence[Tile], window: int) -> float | None:
+        """Largest difference of some tiles to the same by other windows, in 1/255, if asked for."""
+        if not self.config.verify:
+            return None
         count = min(self.config.verify, len(tiles))
         chosen = [tiles[i] for i in np.linspace(0, len(tiles) - 1, count).round().astype(int)]
-        outputs = [self._made(planned.operator, tile) for tile in chosen]
-        planned.operator.close()
-        longest = max(planned.engine.height, planned.engine.width)
-        side = 3 * min(planned.chosen.window, longest, _LARGEST_OTHER) // 4
-        with closing(planned.operator.another()) as other:
+        outputs = [self._made(operator, tile) for tile in chosen]
+        operator.close()
+        longest = max(max(tile.rows.stop, tile.columns.stop) for tile in tiles)
+        side = 3 * min(window, longest, _LARGEST_OTHER) // 4
+        with closing(operator.another()) as other:
             other.prepare(self._anew, side, lambda: None)
             worst = max(
                 float((self._made(other, tile) - output).abs().max())
@@ -420,7 +450,7 @@ class OneImage:
         return 127.5 * worst
 
     def _made(self, operator: Operator, tile: Tile) -> Tensor:
-        with self._opened(self.source) as source:
+        with self._opened(self.source, part=True) as source:
             return tile_output(operator, source, tile)
 
 
@@ -442,11 +472,12 @@ class _Counter:
         self.tell(self.done, self.total)
 
 
-def _depth_text(dtype: np.dtype[Any]) -> str:
+def depth_text(dtype: np.dtype[Any]) -> str:
+    """What a sample is, for a person."""
     return "floats" if dtype == np.float32 else f"{8 * dtype.itemsize} bits per channel"
 
 
 def _file_identity(path: Path) -> list[Any]:
     """A huge file's name, size and time of change tell it apart; reading all of it takes long."""
-    status = path.stat()
+    status = (path / "zarr.json" if (path / "zarr.json").exists() else path).stat()
     return [path.name, status.st_size, status.st_mtime_ns]

@@ -43,7 +43,9 @@ class Plan:
     time tells, where it was taken; on a CPU reading and writing add to it. ``working`` is the size
     (width, height) at which the network works, where that is not the image's own. ``passes`` counts
     those that the network makes over the image where it has to see all of it, 0 where it has not;
-    ``scratch_bytes`` are needed on the disk between them, beside ``disk_bytes``.
+    ``scratch_bytes`` are needed on the disk between them, beside ``disk_bytes``. ``workers`` is how
+    many processes take that memory each; ``part`` is "shard" where the bands are shards, whose side
+    ``band`` then is.
     """
 
     input: Path
@@ -64,6 +66,8 @@ class Plan:
     working: tuple[int, int] | None = None
     passes: int = 0
     scratch_bytes: int = 0
+    workers: int = 1
+    part: str = "band"
 
 
 @dataclass(frozen=True)

@@ -155,15 +155,18 @@ class TileWorker:
         return as_pixels(output, self.dtype)
 
 
-def window_of(rgb: Array, tile: Tile, top: int, height: int) -> Array:
+def window_of(
+    rgb: Array, tile: Tile, top: int, height: int, left: int = 0, width: int | None = None
+) -> Array:
     """The (rows read, columns read, 3) of a tile; beyond the image its mirror.
 
     Args:
-        rgb: rows ``top …`` of an image of ``height`` rows, in whole columns.
+        rgb: rows ``top …`` and columns ``left …`` of an image of ``height`` × ``width``; without
+            ``width`` it has whole columns.
     """
-    rows, columns, width = tile.rows, tile.columns, rgb.shape[1]
+    rows, columns = tile.rows, tile.columns
     down = _indices(rows, height, top)
-    across = _indices(columns, width, 0)
+    across = _indices(columns, rgb.shape[1] if width is None else width, left)
     # Columns first where they are a slice: it takes no copy, and rows of the whole width would.
     if isinstance(across, slice):
         return rgb[:, across][down]

@@ -16,12 +16,15 @@ from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.files import file_digest, make_folder
+from sincut.images.reading.ome_zarr import is_zarr
+from sincut.images.writing.ome_zarr import begun_with
 from sincut.images.writing.part_file import begun
 from sincut.models.model_file import load_model, model_file
 from sincut.signals import stoppable
 from sincut.translation.inputs import found_inputs, planned_outputs
 from sincut.translation.one_image import LoadedModel, OneImage, Translated, learned_width
 from sincut.translation.plan import Plan
+from sincut.translation.shards import ShardedImage, Share
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def translate(
     on_image: Callable[[Translated], None] | None = None,
     on_skip: Callable[[Path], None] | None = None,
     on_failure: Callable[[Path, str], None] | None = None,
+    on_share: Callable[[Share], None] | None = None,
     **options: Any,
 ) -> list[Translated]:
     """Translate image files at their full size, in bounded memory.
@@ -58,10 +62,12 @@ def translate(
         on_plan, on_tile, on_image, on_skip: called before an image, after every tile, after every
             image, and with every output that is there already and left as it is.
         on_failure: called with an input that could not be translated and why, when others follow.
+        on_share: called when this process's share of an image is done and others' are not.
         options: fields of :class:`sincut.config.translating.TranslateConfig`.
 
     Returns:
-        One entry per input that was translated, in order; none with ``dry_run``.
+        One entry per input that was translated, in order; none with ``dry_run``, nor of an image of
+        which other processes have more to do.
 
     Raises:
         SincutError: for what is wrong with options, model or paths before any work; for inputs
@@ -75,7 +81,9 @@ def translate(
 
     def skip(target: Path) -> bool:
         # With --force an output may be an older one; only what was begun tells.
-        finished = config.resume and not config.force and begun(target) is None
+        going_on = config.resume or config.share[1] > 1
+        before = begun_with(target) if is_zarr(target) else begun(target)
+        finished = going_on and not config.force and before is None
         if (config.skip_existing or finished) and on_skip is not None:
             on_skip(target)
         return config.skip_existing or finished
@@ -95,7 +103,7 @@ def translate(
     described = _on_device(Path(model), device)
     if pairs[0][1] != output and not config.dry_run:
         make_folder(output)
-    listeners = _Listeners(on_plan, on_tile, on_image, on_failure)
+    listeners = _Listeners(on_plan, on_tile, on_image, on_failure, on_share)
     batch = _Batch(described, config, len(pairs), listeners)
     with own_stream(device.type), stoppable():
         for index, (source, target) in enumerate(pairs, start=1):
@@ -115,7 +123,7 @@ def _on_device(path: Path, device: torch.device) -> LoadedModel:
         keep_freed_memory()
     trained.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = file_digest(model_file(path))
-    return LoadedModel(trained.generator, digest, learned_width(trained.header))
+    return LoadedModel(path, trained.generator, digest, learned_width(trained.header))
 
 
 class _Listeners(NamedTuple):
@@ -123,6 +131,7 @@ class _Listeners(NamedTuple):
     on_tile: Callable[[Progress], None] | None
     on_image: Callable[[Translated], None] | None
     on_failure: Callable[[Path, str], None] | None
+    on_share: Callable[[Share], None] | None
 
 
 class _Batch:
@@ -151,8 +160,12 @@ class _Batch:
         try:
             if planned is not None and not planned([source], target):
                 return
-            one = OneImage(self.model, source, target, self.config)
-            result = one.run(self.listeners.on_plan or (lambda plan: None), on_tile)
+            on_plan = self.listeners.on_plan or (lambda plan: None)
+            if is_zarr(target):
+                shared = ShardedImage(self.model, source, target, self.config)
+                result = shared.run(on_plan, on_tile, self.listeners.on_share)
+            else:
+                result = OneImage(self.model, source, target, self.config).run(on_plan, on_tile)
         except KeyboardInterrupt as error:
             self._interrupted(error)
         except (SincutError, MemoryError, OSError) as error:

@@ -25,7 +25,7 @@ from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.images.reading.source import Source
 from sincut.images.writing.writer import Writer
-from sincut.models.model_file import load_generator, load_model, save_model
+from sincut.models.model_file import load_generator, load_model
 from sincut.models.stylegan2 import StyleGAN2Generator
 from sincut.translation.inputs import planned_outputs
 from sincut.translation.one_image import OneImage
@@ -158,18 +158,6 @@ def test_real_painting(tiny_run: Path, real_pair: tuple[Path, Path], tmp_path: P
     with Image.open(real_pair[0]) as before, Image.open(tmp_path / "out.png") as after:
         assert before.size == after.size == (1200, 966)
         assert after.info.get("icc_profile") == before.info.get("icc_profile")
-
-
-@pytest.fixture(scope="module")
-def noisy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random generator whose noise counts."""
-    torch.manual_seed(3)
-    generator = StyleGAN2Generator(4).eval().requires_grad_(False)
-    for layer in generator.upsampling:
-        torch.nn.init.constant_(layer.noise_weight, 0.3)
-    path = tmp_path_factory.mktemp("models") / "noisy.safetensors"
-    save_model(path, generator, None, {"config": {"channels": 4}, "step": 0})
-    return path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 from sincut.errors import SincutError
 from sincut.files import check_file
 from sincut.images.bit_depth import NAMES
+from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.layout import Layout, deflated_at_most
 from sincut.images.writing.tiff import TILE, tiles_bytes, tiles_count
@@ -55,7 +56,8 @@ _METADATA_BYTES = 1 << 20  # an allowance for profile, EXIF and tags
 _WEBP_FACTOR, _BASE = 44, 64 << 20
 
 # Other formats hold 8; an ending of no format is refused by `check`, not for its depth.
-_HELD = {"TIFF": ("8", "16", "float"), "PNG": ("8", "16"), "": ("8", "16", "float")}
+_DEEP = ("8", "16", "float")
+_HELD = {"TIFF": _DEEP, "ZARR": _DEEP, "PNG": ("8", "16"), "": _DEEP}
 _SPOKEN = {"8": "8 bits per channel", "16": "16 bits per channel", "float": "floats"}
 
 
@@ -125,6 +127,8 @@ def disk_bytes(
     if kind == "JPEG":  # libjpeg-turbo's bound: twice the pixels of whole blocks
         blocks = -(-layout.height // 8) * -(-layout.width // 8)
         return blocks * 3 // 4, blocks * 64 * 6 + _METADATA_BYTES
+    if kind == "ZARR":  # a level's shards are compressed like noise at the worst
+        return raw // 1032, raw * 4 // 3 * 65 // 64 + _METADATA_BYTES
     if kind == "DZI":  # of a pyramid a third is above its base; PNG tiles may not compress
         pyramid_bytes = raw * 4 // 3 * 9 // 8  # of the content, too, for the page
         return raw, raw + 2 * pyramid_bytes + _METADATA_BYTES
@@ -149,6 +153,8 @@ def memory_bytes(path: Path, layout: Layout) -> int:
 
 def _kind(path: Path) -> str:
     ending = path.suffix.lower()
+    if is_zarr(path):
+        return "ZARR"
     return "DZI" if ending == ".dzi" else OUTPUT_FORMATS.get(ending, "")
 
 

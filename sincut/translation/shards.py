@@ -1,0 +1,413 @@
+"""An image to an OME-Zarr, shard by shard: by one process, or by many that share it.
+
+A shard is translated from its own window of the input, with the tiles' halos around it, and always
+in the same tiles; so it does not matter who makes it, nor when. That its file is there says that it
+is done: processes need to know nothing of each other. Which shards are whose follows from their
+number; a process that ends is started again, and goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sincut.compute.memory import memory_in_use
+from sincut.errors import Interrupted, SincutError
+from sincut.images.reading.source import Source, in_srgb
+from sincut.images.writing import ome_zarr
+from sincut.images.writing.layout import Layout
+from sincut.images.writing.ome_zarr import (
+    OmeZarr,
+    Place,
+    begun_with,
+    check_place,
+    lost,
+)
+from sincut.translation.bands import final_pixels, weights_of
+from sincut.translation.one_image import OneImage, Opened, Translated, depth_text
+from sincut.translation.operators import Operator
+from sincut.translation.plan import Plan, check_disk
+from sincut.translation.tiles import (
+    AUTOMATIC_TILE,
+    SMALL_SIDES,
+    TileWorker,
+    fitting_side,
+    memory_limit,
+    window_of,
+)
+from sincut.translation.tiling import Span, Tile, align_up, reflected, spans
+from sincut.units import byte_text
+
+Array = npt.NDArray[Any]
+
+_POLL_SECONDS = 0.2
+_STARTS = 3  # of a process that ends without having made a shard
+# Copies of a shard's pixels while it is read, put together, written.
+_COPIES = 5
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a process of several has done: ``done`` of ``total`` shards of the output are there."""
+
+    output: Path
+    shard: str
+    done: int
+    total: int
+
+
+class WindowReader:
+    """Windows of a source that need not have any: then rows are kept from one to the next, which
+    must not begin further up."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._top, self._rows = 0, np.empty((0,))
+
+    def read(self, rows: slice, columns: slice) -> Array:
+        """(rows, columns, channels), as the source gives them."""
+        source = self.source
+        if source.by_window:
+            return source.read(rows, columns)
+        end = self._top + len(self._rows)
+        if self._rows.ndim == 1 or rows.start >= end:
+            self._rows = source.rows(rows.start, rows.stop)
+        else:
+            kept = self._rows[rows.start - self._top :]
+            if rows.stop > end:
+                kept = np.concatenate([kept, source.rows(end, rows.stop)])
+            self._rows = kept
+        self._top = rows.start
+        return self._rows[: rows.stop - rows.start, columns]
+
+
+class Grid:
+    """The tiles of shards: of each always the same, whoever translates it."""
+
+    def __init__(self, layout: Layout, operator: Operator, side: int) -> None:
+        """``side`` is about that of a tile in pixels."""
+        self.height, self.width, self.side = layout.height, layout.width, side
+        self._reach = operator.halo, operator.alignment, operator.border
+
+    def tiles(self, place: Place) -> list[Tile]:
+        """Of the shard at some rows and columns."""
+        rows, columns = (
+            spans(length, self.side, *self._reach, part.start, part.stop)
+            for length, part in zip((self.height, self.width), place, strict=True)
+        )
+        return [Tile(row, column) for row in rows for column in columns]
+
+    @property
+    def tiles_of_all(self) -> list[Tile]:
+        """Of all shards, row by row."""
+        return [
+            tile
+            for top in range(0, self.height, ome_zarr.SHARD)
+            for left in range(0, self.width, ome_zarr.SHARD)
+            for tile in self.tiles(
+                (
+                    slice(top, min(top + ome_zarr.SHARD, self.height)),
+                    slice(left, min(left + ome_zarr.SHARD, self.width)),
+                )
+            )
+        ]
+
+    def needed(self, tiles: Sequence[Tile]) -> Place:
+        """The rows and columns of the image that tiles read, mirrored ones included."""
+        return (
+            _needed([tile.rows for tile in tiles], self.height),
+            _needed([tile.columns for tile in tiles], self.width),
+        )
+
+
+class _Counted:
+    """Counts shards for whoever wants to know how far it is."""
+
+    def __init__(self, done: int, total: int, tell: Callable[[int, int], None]) -> None:
+        self.done, self.total, self._tell = done, total, tell
+
+    def __call__(self) -> None:
+        self.done += 1
+        self._tell(self.done, self.total)
+
+
+class ShardedImage(OneImage):
+    """One input on its way to one OME-Zarr."""
+
+    def run(
+        self,
+        on_plan: Callable[[Plan], None],
+        on_tile: Callable[[int, int], None],
+        on_share: Callable[[Share], None] | None = None,
+    ) -> Translated | None:
+        """Translate it, or this process's share of it; nothing is returned where others have more
+        to do, and with ``dry_run``."""
+        started = time.monotonic()
+        config = self.config
+        with ExitStack() as stack:
+            opened = self._open(stack)
+            working, operator = self._operator(opened.layout)
+            stack.callback(operator.close)
+            side = self._side(opened, operator)
+            grid = Grid(opened.layout, operator, side)
+            plan = self._shards_plan(opened, operator, grid)
+            if config.dry_run:
+                on_plan(plan)
+                return None
+            output = self._begun(opened, side)
+            total = output.count(0)
+            before = output.done(0)
+            on_plan(replace(plan, done=before))
+            tell = _Counted(before, total, on_tile)
+            try:
+                if config.workers > 1:
+                    self._with_workers(output, tell)
+                else:
+                    self._share(opened, operator, output, grid, tell)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"{self.target} is {output.done(0)} of {total} shards done; the same command "
+                    "with --resume goes on"
+                ) from None
+            if not output.publish():
+                if on_share is not None:
+                    on_share(Share(self.target, config.shard, output.done(0), total))
+                return None
+            difference = self._verified(operator, grid.tiles_of_all, side)
+            notices = [*opened.source.notices, *opened.notices, *self.notices]
+            notices += self._hints(opened.layout, working)
+            notices += lost(opened.carried, config.strip_metadata)
+        return Translated(
+            input=self.source,
+            output=self.target,
+            width=opened.layout.width,
+            height=opened.layout.height,
+            tiles=plan.tiles,
+            seconds=time.monotonic() - started,
+            notices=tuple(dict.fromkeys(notices)),
+            difference=difference,
+        )
+
+    def _check_place(self, layout: Layout) -> None:
+        config = self.config
+        resumed = config.resume or config.share[1] > 1
+        check_place(self.target, force=config.force or config.dry_run or resumed)
+
+    def _side(self, opened: Opened, operator: Operator) -> int:
+        """The side of tiles; what was begun with an automatic one goes on with it."""
+        config, shares = self.config, self.config.share[1] > 1
+        layout = opened.layout
+        if operator.preparation(ome_zarr.SHARD).passes and (shares or config.workers > 1):
+            raise SincutError(
+                "this network, or --working-width, has to see the whole image first, which one "
+                "process does; try without --workers and --shard"
+            )
+        if config.tile == "auto" and (config.resume or shares):
+            said = begun_with(self.target) or {}
+            if isinstance(said.get("--tile"), int):
+                return int(said["--tile"])
+        automatic = AUTOMATIC_TILE[operator.device.type]
+        room = memory_limit(config) - memory_in_use() - self._held(opened, operator)
+        if config.tile == "auto":
+            sides = [side for side in (automatic, *SMALL_SIDES) if side <= automatic]
+            side, needed = fitting_side(
+                operator, layout.height, layout.width, tuple(dict.fromkeys(sides)), room
+            )
+        else:
+            side = min(config.tile_pixels(automatic, whole=ome_zarr.SHARD), ome_zarr.SHARD)
+            _, needed = fitting_side(operator, layout.height, layout.width, (side,), room)
+        if needed > room:
+            least = memory_limit(config) - room + needed
+            raise SincutError(
+                f"translating {self.source} needs about {byte_text(least)} of memory, allowed are "
+                f"{byte_text(memory_limit(config))}; try --max-memory {-(-least // 10**8) / 10:g}GB"
+            )
+        return side
+
+    def _held(self, opened: Opened, operator: Operator) -> int:
+        """Bytes that a shard takes beside its tiles."""
+        layout, source = opened.layout, opened.source
+        reach = ome_zarr.SHARD + 2 * align_up(operator.halo, operator.alignment)
+        rows, columns = min(reach, layout.height), min(reach, layout.width)
+        pixel = source.channels * max(source.dtype.itemsize, layout.dtype.itemsize)
+        held = _COPIES * rows * columns * pixel + source.resident_bytes
+        if not source.by_window:
+            held += 2 * rows * layout.width * source.channels * source.dtype.itemsize
+        if opened.mask is not None:
+            held += opened.mask.resident_bytes + 4 * rows * columns
+        return held
+
+    def _begun(self, opened: Opened, side: int) -> OmeZarr:
+        config = self.config
+        return OmeZarr.begin(
+            self.target,
+            opened.layout,
+            None if config.strip_metadata else opened.carried.dpi,
+            self._identity(opened, side),
+            resume=config.resume,
+            force=config.force,
+            joined=config.share[1] > 1,
+        )
+
+    def _share(
+        self,
+        opened: Opened,
+        operator: Operator,
+        output: OmeZarr,
+        grid: Grid,
+        tell: Callable[[], None],
+    ) -> None:
+        """Make the shards of this process that are not there."""
+        index, count = self.config.share
+        total = output.count(0)
+        mine = range(total * index // count, total * (index + 1) // count)
+        todo = [each for each in mine if not output.has(0, each)]
+        if operator.preparation(grid.side).passes and todo:
+            operator.prepare(self._anew, grid.side, lambda: None)
+        layout = opened.layout
+        engine = TileWorker(
+            operator, layout.height, layout.width, layout.dtype, self.config.strength
+        )
+        reader = WindowReader(opened.source)
+        masks = None if opened.mask is None else WindowReader(opened.mask)
+        moved: list[int] = []
+        for each in todo:
+            place = output.place(0, each)
+            output.write(each, self._made_shard(opened, engine, grid, place, reader, masks, moved))
+            tell()
+        if sum(moved):
+            self.notices.append(
+                f"{sum(moved)} of its pixels came out as the nodata value "
+                f"{opened.source.nodata:g} and were moved by the smallest step"
+            )
+
+    def _made_shard(
+        self,
+        opened: Opened,
+        engine: TileWorker,
+        grid: Grid,
+        place: Place,
+        reader: WindowReader,
+        masks: WindowReader | None,
+        moved: list[int],
+    ) -> Array:
+        """(rows, columns, channels) of the output."""
+        rows, columns = place
+        tiles = grid.tiles(place)
+        down, across = grid.needed(tiles)
+        raw = reader.read(down, across)
+        rgb = in_srgb(opened.source, raw)
+        mask = None if masks is None else weights_of(masks.read(rows, columns))
+        height, width = engine.height, engine.width
+        made = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), engine.dtype)
+        for tile in tiles:
+            inside = _within(tile.rows, rows), _within(tile.columns, columns)
+            weights = None if mask is None else mask[inside]
+            window = window_of(rgb, tile, down.start, height, across.start, width)
+            made[inside] = engine.start(window, tile, weights).wait()
+        own = raw[
+            rows.start - down.start : rows.stop - down.start,
+            columns.start - across.start : columns.stop - across.start,
+        ]
+        if opened.colours != opened.source.colours:  # the output is sRGB
+            own = np.concatenate([in_srgb(opened.source, own), own[..., 3:]], axis=-1)
+        nodata = opened.source.nodata
+        return final_pixels(made, own, mask, engine.strength, opened.colours, nodata, moved)
+
+    def _with_workers(self, output: OmeZarr, tell: Callable[[], None]) -> None:
+        """Have processes of this machine share the image, and start those again that end."""
+        count = self.config.workers
+        running = {index: self._started(index, count) for index in range(count)}
+        begun, done = dict.fromkeys(running, (1, output.done(0))), output.done(0)
+        try:
+            while running:
+                time.sleep(_POLL_SECONDS)
+                ended = {index for index, each in running.items() if each.poll() is not None}
+                now = output.done(0)
+                for _ in range(now - done):
+                    tell()
+                done = now
+                for index in ended:
+                    process = running[index]
+                    del running[index]
+                    said = process.communicate()[1].strip()
+                    if process.returncode == 0:
+                        continue
+                    starts, then = begun[index]
+                    if process.returncode > 0 or (now == then and starts == _STARTS):
+                        raise SincutError(said or f"worker {index} of {count} ended")
+                    # It was killed: what it had not finished is made again.
+                    begun[index] = (1 if now > then else starts + 1, now)
+                    running[index] = self._started(index, count)
+        finally:
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.communicate()
+
+    def _started(self, index: int, count: int) -> subprocess.Popen[str]:
+        config = self.config.replaced(workers=1, force=False, resume=False)
+        job = {
+            "model": str(self.model.path),
+            "source": str(self.source),
+            "target": str(self.target),
+            "config": {**config.to_dict(), "shard": f"{index}/{count}", "verify": 0},
+        }
+        threads = max(1, len(os.sched_getaffinity(0)) // count)
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        return subprocess.Popen(
+            [sys.executable, "-m", "sincut.translation.worker", json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which ends them
+        )
+
+    def _shards_plan(self, opened: Opened, operator: Operator, grid: Grid) -> Plan:
+        layout = opened.layout
+        at_most, free = check_disk(self.target, layout, self.config, 0)
+        _, tiles = fitting_side(operator, layout.height, layout.width, (grid.side,), 0)
+        return Plan(
+            input=self.source,
+            output=self.target,
+            width=layout.width,
+            height=layout.height,
+            depth=depth_text(layout.dtype),
+            tile=grid.side,
+            tiles=len(grid.tiles_of_all),
+            band=ome_zarr.SHARD,
+            bands=-(-layout.height // ome_zarr.SHARD) * -(-layout.width // ome_zarr.SHARD),
+            done=0,
+            host_bytes=memory_in_use() + self._held(opened, operator) + tiles,
+            device_bytes=operator.device_bytes(grid.side) if operator.device.type == "cuda" else 0,
+            disk_bytes=at_most,
+            free_bytes=free,
+            workers=self.config.workers,
+            part="shard",
+        )
+
+
+def _within(span: Span, outer: slice) -> slice:
+    """What a span writes, in what a shard holds."""
+    return slice(span.start - outer.start, span.stop - outer.start)
+
+
+def _needed(spans_of: Sequence[Span], length: int) -> slice:
+    """The pixels of an axis that spans read, mirrored ones included."""
+    ends = [
+        index for span in spans_of for index in reflected(span.read_start, span.read_stop, length)
+    ]
+    return slice(min(ends), max(ends) + 1)
