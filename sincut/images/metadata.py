@@ -25,6 +25,7 @@ from sincut.errors import one_line
 from sincut.images.records import NO_RECORDS, XMP, Records, not_kept, record_options, tiff_records
 
 LONGEST_JPEG_EXIF = 65_533  # bytes: it is one segment
+_HIGHEST_DPI, _HIGHEST_JPEG_DPI = 10_000_000, 65_535  # a PNG counts dots in a metre in 31 bits
 
 # What is not carried, by the tag that a TIFF has it in.
 _DROPPED_TAGS = {34377: "Photoshop resources", 37724: "Photoshop layers"}
@@ -82,7 +83,7 @@ def damage_told() -> Iterator[list[str]]:
 
 
 def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | None:
-    """Dots per inch across and down, where the file says so and every format can hold it."""
+    """Dots per inch across and down, where the file says so."""
     # Pillow makes some up for a TIFF or a JPEG's EXIF that says nothing.
     said = opened.format in ("PNG", "BMP") or opened.info.get("jfif_unit") in (1, 2)
     if "dpi" not in opened.info or not (said or X_RESOLUTION in tags):
@@ -91,7 +92,12 @@ def resolution(opened: Image.Image, tags: Image.Exif) -> tuple[float, float] | N
         across, down = (float(value) for value in opened.info["dpi"])
     except DAMAGE:
         return None
-    return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
+    return possible_dpi(across, down)
+
+
+def possible_dpi(across: float, down: float) -> tuple[float, float] | None:
+    """Both, or nothing where they are no resolution."""
+    return (across, down) if all(1 <= each <= _HIGHEST_DPI for each in (across, down)) else None
 
 
 def upright_exif(info: dict[Any, Any]) -> bytes | None:
@@ -238,7 +244,12 @@ def save_options(
         options["exif"] = exif
     directories: dict[int, Directory] = {}
     with damage_told() as damage:
-        if dpi and kind != "WEBP":
+        if dpi and kind == "JPEG" and max(dpi) > _HIGHEST_JPEG_DPI:
+            lost.append(
+                f"its resolution of {max(dpi):.0f} dots per inch is not kept: JPEG can hold "
+                f"{_HIGHEST_JPEG_DPI}"
+            )
+        elif dpi and kind != "WEBP":
             options["dpi"] = dpi
         elif dpi:
             tags = Image.Exif()

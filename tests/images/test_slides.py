@@ -15,6 +15,7 @@ from sincut.errors import SincutError
 from sincut.images.reading import slides
 from sincut.images.reading.open import image_size, open_source
 from sincut.images.reading.source import Region, Source
+from sincut.translation.translate import translate
 
 openslide = pytest.importorskip("openslide", reason="openslide-python is not installed")
 
@@ -118,6 +119,23 @@ def test_nothing_scanned_is_background() -> None:
     assert rows[0, 0].tolist() == [16, 255, 0]
     assert rows[0, 60].tolist() == [200, 100, 50]
     assert rows[0, 45].tolist() == [108, 177, 25]
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.png", "out.jpg", "out.ome.zarr"])
+def test_a_slide_is_translated(name: str, slide: Path, tiny_run: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"level": 1, "region": (5, 7, 100, 50), "strength": 0}
+    (done,) = translate(tiny_run, slide, tmp_path / name, **options)
+    assert any("label image" in notice for notice in done.notices)
+    (done,) = translate(tiny_run, slide, tmp_path / name, force=True, **options | {"level": 0})
+    too_fine = "its resolution of 101600 dots per inch is not kept: JPEG can hold 65535"
+    assert (too_fine in done.notices) == (name == "out.jpg")
+    with opened(tmp_path / name) as source:
+        got, dpi = source.rows(0, 50), source.carried.dpi
+    if name == "out.jpg":
+        assert dpi is None
+        return
+    assert np.array_equal(got, pixels_of(1300, 2500)[7:57, 5:105])
+    assert dpi == pytest.approx((101_600, 101_600), rel=1e-3)
 
 
 def test_only_some_cells_are_kept(slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,13 @@ def test_smaller_levels_are_means_of_four(
     assert max(level(target, 4).shape[:2]) <= 16
 
 
+def test_a_black_image_is_there_as_well(small_shards: None, tiny_run: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (130, 70)).save(tmp_path / "in.png")
+    assert translate(tiny_run, tmp_path / "in.png", tmp_path / "out.ome.zarr", strength=0)
+    assert not level(tmp_path / "out.ome.zarr").any()
+    assert len(list((tmp_path / "out.ome.zarr" / "0" / "c").rglob("*"))) == 1 + 2 + 6
+
+
 def test_it_says_what_ome_zarr_asks_for(small_shards: None, tiny_run: Path, tmp_path: Path) -> None:
     source = noise(tmp_path / "in.png", 40, 50)
     with Image.open(source) as image:

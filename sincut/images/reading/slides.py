@@ -69,7 +69,9 @@ class SlideRows:
     def close(self) -> None:
         """Close the slide."""
         self._cells.clear()
-        self._slide.close()
+        if self._slide is not None:  # OpenSlide closes no slide twice
+            self._slide.close()
+            self._slide = None
 
     def _cell(self, y: int, x: int) -> Array:
         with self._lock:

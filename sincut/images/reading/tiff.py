@@ -34,6 +34,7 @@ from sincut.images.metadata import (
     Y_RESOLUTION,
     damage_told,
     orientation_of,
+    possible_dpi,
     tiff_exif,
     tiff_losses,
 )
@@ -331,7 +332,7 @@ class TiffReader:
 
     @property
     def dpi(self) -> tuple[float, float] | None:
-        """Dots per inch across and down, where every format can hold it."""
+        """Dots per inch across and down, where it says so."""
         unit = self.tags.get(RESOLUTION_UNIT, INCH)
         if X_RESOLUTION not in self.tags or unit not in (INCH, CENTIMETRE):
             return None
@@ -342,7 +343,7 @@ class TiffReader:
             )
         except DAMAGE:
             return None
-        return (across, down) if 1 <= across <= 65_535 and 1 <= down <= 65_535 else None
+        return possible_dpi(across, down)
 
     @property
     def no_exif(self) -> bool:

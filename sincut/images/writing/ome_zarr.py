@@ -51,7 +51,10 @@ class OmeZarr:
         self.target, self.part = target, beside(target, "part")
         group = zarr.open_group(str(self.part), mode="r+")
         said = group.attrs["ome"]["multiscales"][0]["datasets"]
-        self._arrays = [group[each["path"]] for each in said]
+        # That a shard is there says that it is done: also a black one.
+        self._arrays = [
+            group[each["path"]].with_config({"write_empty_chunks": True}) for each in said
+        ]
         self.levels = len(self._arrays)
 
     @classmethod
@@ -310,8 +313,6 @@ def _create(
                 compressors=zarr.codecs.ZstdCodec(level=3),
                 fill_value=0,
                 dimension_names=["c", "y", "x"],
-                # That a shard is there says that it is done: also a black one.
-                config={"write_empty_chunks": True},
             )
         try:
             new.rename(part)
