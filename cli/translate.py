@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @field_option(TranslateConfig, "region", metavar="X,Y,W,H")
 @field_option(TranslateConfig, "workers")
 @field_option(TranslateConfig, "shard", metavar="I/N")
+@field_option(TranslateConfig, "cluster", metavar="ADDRESS")
 @field_option(TranslateConfig, "depth")
 @field_option(TranslateConfig, "compression")
 @field_option(TranslateConfig, "pyramid")
@@ -128,7 +129,10 @@ def tell_skipped(console: Console, target: Path) -> None:
 def tell_share(console: Console, share: Share) -> None:
     """One line, or record, when a process has done its share and others have not."""
     record = {"shard": share.shard, "done": share.done, "total": share.total}
-    console.record({"event": "share", "output": str(share.output), **record})
+    record |= {"output": str(share.output), "notices": list(share.notices)}
+    console.record({"event": "share", **record})
+    for notice in share.notices:
+        console.line(f"Note on {share.output}: {notice}.")
     console.line(
         f"{share.output}: share {share.shard} is done, {share.done} of {share.total} shards are "
         "there; the last process gives it its name."

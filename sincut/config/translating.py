@@ -70,6 +70,12 @@ class TranslateConfig(Config):
         "I/N: be process I (from 0) of N that share an image written as OME-Zarr, on any machines",
     )
 
+    cluster: str = option(
+        "",
+        "address of a dask scheduler, such as tcp://HOST:8786, whose workers make an image written "
+        "as OME-Zarr; input and output lie where they all read and write",
+    )
+
     # Files
     depth: str = option(
         "auto",
@@ -120,17 +126,23 @@ class TranslateConfig(Config):
                 "region must be X,Y,W,H with a width and a height above 0, got "
                 f"{as_text(self.region)}; try --region 0,0,1024,1024"
             )
-        count = self.share[1]
-        if self.shard and self.workers > 1:
-            raise SincutError(
-                f"workers and shard both divide an image, got {self.flag('workers', self.workers)} "
-                f"and {self.flag('shard', self.shard)}; try one of them"
-            )
-        if count > 1 and self.force:
+        ways = [
+            self.flag(name, getattr(self, name))
+            for name in ("workers", "shard", "cluster")
+            if getattr(self, name) not in (1, "")
+        ]
+        if len(ways) > 1:
+            raise SincutError(f"{' and '.join(ways)} both divide an image; try one of them")
+        if self.share[1] > 1 and self.force:
             raise SincutError(
                 "shard goes on with what the others have begun, got --force, which starts anew; "
                 "try it without, after removing what was begun"
             )
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes make an image."""
+        return self.workers > 1 or self.share[1] > 1 or bool(self.cluster)
 
     @property
     def share(self) -> tuple[int, int]:

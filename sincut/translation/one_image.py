@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sincut.compute.memory import memory_in_use
+from sincut.compute.devices import limit_threads
+from sincut.compute.memory import keep_freed_memory, memory_in_use
 from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
+from sincut.files import file_digest
 from sincut.images.geo import nodata_of, without_nodata
 from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours, require_depth
@@ -30,6 +32,7 @@ from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
 from sincut.models.generator import Generator
+from sincut.models.model_file import load_model, model_file
 from sincut.translation.bands import InputRows, tile_output, translate_bands
 from sincut.translation.brushwork import brushed
 from sincut.translation.deep_zoom_page import check_page, is_deep_zoom, write_page
@@ -95,6 +98,17 @@ def learned_width(header: Mapping[str, Any]) -> int | None:
     config = PairConfig.from_dict({k: v for k, v in header["config"].items() if k in known})
     width = int(content["width"])
     return width if config.brushwork else round(width * zoom_range(width, config)[1])
+
+
+def loaded_model(path: Path, device: torch.device) -> LoadedModel:
+    """The generator of a model file, where it is to compute."""
+    trained = load_model(path)
+    limit_threads()
+    if device.type == "cpu":
+        keep_freed_memory()
+    trained.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    digest = file_digest(model_file(path))
+    return LoadedModel(path, trained.generator, digest, learned_width(trained.header))
 
 
 @dataclass(frozen=True)
@@ -424,8 +438,7 @@ class OneImage:
         )
 
     def _refuse_shares(self) -> None:
-        config = self.config
-        if config.workers > 1 or config.share != (0, 1):
+        if self.config.shared:
             raise SincutError(
                 f"several processes share an image that is written as OME-Zarr, got {self.target}; "
                 f"try {self.target.with_suffix('.ome.zarr').name}"

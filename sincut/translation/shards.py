@@ -8,14 +8,11 @@ number; a process that ends is started again, and goes on where it was.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +47,8 @@ from sincut.translation.tiling import Span, Tile, align_up, reflected, spans
 from sincut.units import byte_text
 
 Array = npt.NDArray[Any]
+Tell = Callable[[], None]  # that one more shard is there
 
-_POLL_SECONDS = 0.2
-_STARTS = 3  # of a process that ends without having made a shard
 # Copies of a shard's pixels while it is read, put together, written.
 _COPIES = 5
 
@@ -65,31 +61,44 @@ class Share:
     shard: str
     done: int
     total: int
+    notices: tuple[str, ...] = ()
 
 
 class WindowReader:
-    """Windows of a source that need not have any: then rows are kept from one to the next, which
-    must not begin further up."""
+    """Windows of a source that need not have any: then rows are kept from one to the next.
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    Where a window begins further up than the last, the file is read once more from its top.
+    """
+
+    def __init__(self, source: Source, again: Callable[[], Source]) -> None:
+        """``again`` opens the file anew; :meth:`close` closes what it opened, not ``source``."""
+        self.source, self._again = source, again
+        self._opened: list[Source] = []
         self._top, self._rows = 0, np.empty((0,))
 
     def read(self, rows: slice, columns: slice) -> Array:
         """(rows, columns, channels), as the source gives them."""
-        source = self.source
-        if source.by_window:
-            return source.read(rows, columns)
+        if self.source.by_window:
+            return self.source.read(rows, columns)
+        if rows.start < self._top:
+            self.close()
+            self._opened.append(self._again())
+            self.source, self._rows = self._opened[0], np.empty((0,))
         end = self._top + len(self._rows)
         if self._rows.ndim == 1 or rows.start >= end:
-            self._rows = source.rows(rows.start, rows.stop)
+            self._rows = self.source.rows(rows.start, rows.stop)
         else:
             kept = self._rows[rows.start - self._top :]
             if rows.stop > end:
-                kept = np.concatenate([kept, source.rows(end, rows.stop)])
+                kept = np.concatenate([kept, self.source.rows(end, rows.stop)])
             self._rows = kept
         self._top = rows.start
         return self._rows[: rows.stop - rows.start, columns]
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        while self._opened:
+            self._opened.pop().close()
 
 
 class Grid:
@@ -142,6 +151,63 @@ class _Counted:
         self._tell(self.done, self.total)
 
 
+class ShardMaker:
+    """Makes shards of an image, in any order.
+
+    Args:
+        strength: as of :class:`sincut.translation.tiles.TileWorker`.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        operator: Operator,
+        grid: Grid,
+        image: WindowReader,
+        mask: WindowReader | None,
+        strength: float,
+    ) -> None:
+        self._opened, self._grid, self._image, self._mask = opened, grid, image, mask
+        layout = opened.layout
+        self._engine = TileWorker(operator, layout.height, layout.width, layout.dtype, strength)
+        self._moved: list[int] = []
+
+    def make(self, place: Place) -> Array:
+        """(rows, columns, channels) of the output."""
+        opened, engine, grid = self._opened, self._engine, self._grid
+        rows, columns = place
+        tiles = grid.tiles(place)
+        down, across = grid.needed(tiles)
+        raw = self._image.read(down, across)
+        rgb = in_srgb(opened.source, raw)
+        mask = None if self._mask is None else weights_of(self._mask.read(rows, columns))
+        made = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), engine.dtype)
+        for tile in tiles:
+            inside = _within(tile.rows, rows), _within(tile.columns, columns)
+            weights = None if mask is None else mask[inside]
+            window = window_of(rgb, tile, down.start, engine.height, across.start, engine.width)
+            made[inside] = engine.start(window, tile, weights).wait()
+        own = raw[
+            rows.start - down.start : rows.stop - down.start,
+            columns.start - across.start : columns.stop - across.start,
+        ]
+        if opened.colours != opened.source.colours:  # the output is sRGB
+            own = np.concatenate([in_srgb(opened.source, own), own[..., 3:]], axis=-1)
+        nodata = opened.source.nodata
+        return final_pixels(made, own, mask, engine.strength, opened.colours, nodata, self._moved)
+
+    @property
+    def notices(self) -> list[str]:
+        """What is to be told of the shards that were made."""
+        told = list(self._image.source.notices)
+        if moved := sum(self._moved):
+            told.append(
+                f"{moved} of its pixels came out as the nodata value "
+                f"{self._opened.source.nodata:g} and were moved by the smallest step"
+            )
+        return told
+
+
 class ShardedImage(OneImage):
     """One input on its way to one OME-Zarr."""
 
@@ -171,23 +237,23 @@ class ShardedImage(OneImage):
             on_plan(replace(plan, done=before))
             tell = _Counted(before, total, on_tile)
             try:
-                if config.workers > 1:
-                    self._with_workers(output, tell)
-                else:
-                    self._share(opened, operator, output, grid, tell)
+                prepare = partial(operator.prepare, self._anew, side, lambda: None)
+                maker = self._maker(opened, operator, grid, stack)
+                self._make(output, maker, prepare, tell)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"{self.target} is {output.done(0)} of {total} shards done; the same command "
                     "with --resume goes on"
                 ) from None
-            if not output.publish():
-                if on_share is not None:
-                    on_share(Share(self.target, config.shard, output.done(0), total))
-                return None
-            difference = self._verified(operator, grid.tiles_of_all, side)
             notices = [*opened.source.notices, *opened.notices, *self.notices]
             notices += self._hints(opened.layout, working)
             notices += lost(opened.carried, config.strip_metadata)
+            told = tuple(dict.fromkeys(notices))
+            if not output.publish():
+                if on_share is not None:
+                    on_share(Share(self.target, config.shard, output.done(0), total, told))
+                return None
+            difference = self._verified(operator, grid.tiles_of_all, side)
         return Translated(
             input=self.source,
             output=self.target,
@@ -195,7 +261,7 @@ class ShardedImage(OneImage):
             height=opened.layout.height,
             tiles=plan.tiles,
             seconds=time.monotonic() - started,
-            notices=tuple(dict.fromkeys(notices)),
+            notices=told,
             difference=difference,
         )
 
@@ -206,14 +272,13 @@ class ShardedImage(OneImage):
 
     def _side(self, opened: Opened, operator: Operator) -> int:
         """The side of tiles; what was begun with an automatic one goes on with it."""
-        config, shares = self.config, self.config.share[1] > 1
-        layout = opened.layout
-        if operator.preparation(ome_zarr.SHARD).passes and (shares or config.workers > 1):
+        config, layout = self.config, opened.layout
+        if config.shared and operator.preparation(ome_zarr.SHARD).passes:
             raise SincutError(
                 "this network, or --working-width, has to see the whole image first, which one "
-                "process does; try without --workers and --shard"
+                "process does; try without --workers, --shard and --cluster"
             )
-        if config.tile == "auto" and (config.resume or shares):
+        if config.tile == "auto" and (config.resume or config.share[1] > 1):
             said = begun_with(self.target) or {}
             if isinstance(said.get("--tile"), int):
                 return int(said["--tile"])
@@ -260,121 +325,40 @@ class ShardedImage(OneImage):
             joined=config.share[1] > 1,
         )
 
-    def _share(
-        self,
-        opened: Opened,
-        operator: Operator,
-        output: OmeZarr,
-        grid: Grid,
-        tell: Callable[[], None],
+    def _make(
+        self, output: OmeZarr, maker: ShardMaker, before: Callable[[], None], tell: Tell
     ) -> None:
-        """Make the shards of this process that are not there."""
+        """Make this process's shards that are not there; ``before`` is what comes first."""
         index, count = self.config.share
         total = output.count(0)
         mine = range(total * index // count, total * (index + 1) // count)
         todo = [each for each in mine if not output.has(0, each)]
-        if operator.preparation(grid.side).passes and todo:
-            operator.prepare(self._anew, grid.side, lambda: None)
-        layout = opened.layout
-        engine = TileWorker(
-            operator, layout.height, layout.width, layout.dtype, self.config.strength
-        )
-        reader = WindowReader(opened.source)
-        masks = None if opened.mask is None else WindowReader(opened.mask)
-        moved: list[int] = []
+        if todo:
+            before()
         for each in todo:
-            place = output.place(0, each)
-            output.write(each, self._made_shard(opened, engine, grid, place, reader, masks, moved))
+            output.write(each, maker.make(output.place(0, each)))
             tell()
-        if sum(moved):
-            self.notices.append(
-                f"{sum(moved)} of its pixels came out as the nodata value "
-                f"{opened.source.nodata:g} and were moved by the smallest step"
-            )
+        self.notices += maker.notices
 
-    def _made_shard(
-        self,
-        opened: Opened,
-        engine: TileWorker,
-        grid: Grid,
-        place: Place,
-        reader: WindowReader,
-        masks: WindowReader | None,
-        moved: list[int],
-    ) -> Array:
-        """(rows, columns, channels) of the output."""
-        rows, columns = place
-        tiles = grid.tiles(place)
-        down, across = grid.needed(tiles)
-        raw = reader.read(down, across)
-        rgb = in_srgb(opened.source, raw)
-        mask = None if masks is None else weights_of(masks.read(rows, columns))
-        height, width = engine.height, engine.width
-        made = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), engine.dtype)
-        for tile in tiles:
-            inside = _within(tile.rows, rows), _within(tile.columns, columns)
-            weights = None if mask is None else mask[inside]
-            window = window_of(rgb, tile, down.start, height, across.start, width)
-            made[inside] = engine.start(window, tile, weights).wait()
-        own = raw[
-            rows.start - down.start : rows.stop - down.start,
-            columns.start - across.start : columns.stop - across.start,
-        ]
-        if opened.colours != opened.source.colours:  # the output is sRGB
-            own = np.concatenate([in_srgb(opened.source, own), own[..., 3:]], axis=-1)
-        nodata = opened.source.nodata
-        return final_pixels(made, own, mask, engine.strength, opened.colours, nodata, moved)
+    def maker(self, stack: ExitStack) -> tuple[OmeZarr, ShardMaker]:
+        """What was begun, and what makes its shards, until the stack ends."""
+        opened = self._open(stack)
+        _, operator = self._operator(opened.layout)
+        stack.callback(operator.close)
+        side = self._side(opened, operator)
+        grid = Grid(opened.layout, operator, side)
+        return self._begun(opened, side), self._maker(opened, operator, grid, stack)
 
-    def _with_workers(self, output: OmeZarr, tell: Callable[[], None]) -> None:
-        """Have processes of this machine share the image, and start those again that end."""
-        count = self.config.workers
-        running = {index: self._started(index, count) for index in range(count)}
-        begun, done = dict.fromkeys(running, (1, output.done(0))), output.done(0)
-        try:
-            while running:
-                time.sleep(_POLL_SECONDS)
-                ended = {index for index, each in running.items() if each.poll() is not None}
-                now = output.done(0)
-                for _ in range(now - done):
-                    tell()
-                done = now
-                for index in ended:
-                    process = running[index]
-                    del running[index]
-                    said = process.communicate()[1].strip()
-                    if process.returncode == 0:
-                        continue
-                    starts, then = begun[index]
-                    if process.returncode > 0 or (now == then and starts == _STARTS):
-                        raise SincutError(said or f"worker {index} of {count} ended")
-                    # It was killed: what it had not finished is made again.
-                    begun[index] = (1 if now > then else starts + 1, now)
-                    running[index] = self._started(index, count)
-        finally:
-            for process in running.values():
-                process.terminate()
-            for process in running.values():
-                process.communicate()
-
-    def _started(self, index: int, count: int) -> subprocess.Popen[str]:
-        config = self.config.replaced(workers=1, force=False, resume=False)
-        job = {
-            "model": str(self.model.path),
-            "source": str(self.source),
-            "target": str(self.target),
-            "config": {**config.to_dict(), "shard": f"{index}/{count}", "verify": 0},
-        }
-        threads = max(1, len(os.sched_getaffinity(0)) // count)
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        return subprocess.Popen(
-            [sys.executable, "-m", "sincut.translation.worker", json.dumps(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for this process, which ends them
-        )
+    def _maker(
+        self, opened: Opened, operator: Operator, grid: Grid, stack: ExitStack
+    ) -> ShardMaker:
+        image = WindowReader(opened.source, partial(self._opened, self.source, part=True))
+        stack.callback(image.close)
+        mask = None
+        if opened.mask is not None:
+            mask = WindowReader(opened.mask, partial(self._opened, opened.mask.path))
+            stack.callback(mask.close)
+        return ShardMaker(opened, operator, grid, image, mask, self.config.strength)
 
     def _shards_plan(self, opened: Opened, operator: Operator, grid: Grid) -> Plan:
         layout = opened.layout

@@ -10,21 +10,20 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 
 from sincut.compute.cuda_graph import own_stream
-from sincut.compute.devices import chosen_device, limit_threads
-from sincut.compute.memory import keep_freed_memory
+from sincut.compute.devices import chosen_device
 from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
-from sincut.files import file_digest, make_folder
+from sincut.files import make_folder
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.ome_zarr import begun_with
 from sincut.images.writing.part_file import begun
-from sincut.models.model_file import load_model, model_file
 from sincut.signals import stoppable
 from sincut.translation.inputs import found_inputs, planned_outputs
-from sincut.translation.one_image import LoadedModel, OneImage, Translated, learned_width
+from sincut.translation.one_image import LoadedModel, OneImage, Translated, loaded_model
 from sincut.translation.plan import Plan
 from sincut.translation.shards import ShardedImage, Share
+from sincut.translation.sharing import SharedImage
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def translate(
     pairs = planned(found_inputs(given, output), output)
     if not pairs:
         return []
-    described = _on_device(Path(model), device)
+    described = loaded_model(Path(model), device)
     if pairs[0][1] != output and not config.dry_run:
         make_folder(output)
     listeners = _Listeners(on_plan, on_tile, on_image, on_failure, on_share)
@@ -113,17 +112,6 @@ def translate(
     if batch.failures:
         raise SincutError(_all_told(batch.failures, len(pairs)))
     return batch.results
-
-
-def _on_device(path: Path, device: torch.device) -> LoadedModel:
-    """The generator of a model file, where it is to compute."""
-    trained = load_model(path)
-    limit_threads()
-    if device.type == "cpu":
-        keep_freed_memory()
-    trained.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    digest = file_digest(model_file(path))
-    return LoadedModel(path, trained.generator, digest, learned_width(trained.header))
 
 
 class _Listeners(NamedTuple):
@@ -162,8 +150,11 @@ class _Batch:
                 return
             on_plan = self.listeners.on_plan or (lambda plan: None)
             if is_zarr(target):
-                shared = ShardedImage(self.model, source, target, self.config)
-                result = shared.run(on_plan, on_tile, self.listeners.on_share)
+                kind = (
+                    SharedImage if self.config.workers > 1 or self.config.cluster else ShardedImage
+                )
+                sharded = kind(self.model, source, target, self.config)
+                result = sharded.run(on_plan, on_tile, self.listeners.on_share)
             else:
                 result = OneImage(self.model, source, target, self.config).run(on_plan, on_tile)
         except KeyboardInterrupt as error:

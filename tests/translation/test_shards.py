@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from PIL import Image
 from sincut.errors import Interrupted, SincutError
 from sincut.images.writing import ome_zarr
 from sincut.translation.plan import Plan
-from sincut.translation.shards import ShardedImage, Share, WindowReader
+from sincut.translation.shards import ShardedImage, ShardMaker, Share, WindowReader
+from sincut.translation.sharing import SharedImage
 from sincut.translation.translate import Progress, translate
 
 zarr = pytest.importorskip("zarr", reason="the package zarr is not installed")
@@ -169,8 +171,8 @@ def test_an_interrupted_image_goes_on(
     )
     plans: list[Plan] = []
     made = []
-    real = ShardedImage._made_shard
-    monkeypatch.setattr(ShardedImage, "_made_shard", lambda *args: made.append(1) or real(*args))
+    real = ShardMaker.make
+    monkeypatch.setattr(ShardMaker, "make", lambda *args: made.append(1) or real(*args))
     translate(noisy_model, source, target, resume=True, on_plan=plans.append)
     assert (plans[0].done, len(made)) == (4, 5)
     assert files(tmp_path / "one.ome.zarr") == files(target)
@@ -202,8 +204,10 @@ def test_what_sincut_did_not_write_is_not_replaced(
          "got 4/4; try --shard 0/4"),
         ({"shard": "a/2"}, "shard must be I/N, a process's number from 0 and how many there are, "
          "got a/2; try --shard 0/4"),
-        ({"shard": "1/2", "workers": 2}, "workers and shard both divide an image, got --workers 2 "
-         "and --shard 1/2; try one of them"),
+        ({"shard": "1/2", "workers": 2}, "--workers 2 and --shard 1/2 both divide an image; "
+         "try one of them"),
+        ({"cluster": "tcp://here:1", "workers": 3}, "--workers 3 and --cluster tcp://here:1 both "
+         "divide an image; try one of them"),
         ({"shard": "1/2", "force": True}, "shard goes on with what the others have begun, got "
          "--force, which starts anew; try it without, after removing what was begun"),
         ({"workers": 0}, "workers must be from 1 to 1024, got 0; try --workers 1"),
@@ -236,7 +240,7 @@ def test_what_sees_the_whole_image_is_not_shared(
         translate(tiny_run, source, tmp_path / "out.ome.zarr", workers=2, **options)
     assert str(caught.value) == (
         "this network, or --working-width, has to see the whole image first, which one process "
-        "does; try without --workers and --shard"
+        "does; try without --workers, --shard and --cluster"
     )
     translate(tiny_run, source, tmp_path / "out.ome.zarr", **options)
     translate(tiny_run, source, tmp_path / "out.png", **options)
@@ -270,16 +274,18 @@ def test_a_zarr_is_read_by_windows_and_a_png_by_rows(
     translate(tiny_run, source, tmp_path / "copy.ome.zarr", strength=0)
     image = ShardedImage(None, source, tmp_path / "x.zarr", _config())  # type: ignore[arg-type]
     windows = [(slice(0, 40), slice(10, 50)), (slice(0, 40), slice(50, 130)),
-               (slice(30, 96), slice(0, 20)), (slice(90, 96), slice(100, 130))]  # fmt: skip
+               (slice(30, 96), slice(0, 20)), (slice(90, 96), slice(100, 130)),
+               (slice(3, 30), slice(0, 9))]  # fmt: skip
     readers = []
     for path in (source, tmp_path / "copy.ome.zarr"):
         opened = image._opened(path)
-        readers.append(WindowReader(opened))
+        readers.append(WindowReader(opened, partial(image._opened, path)))
     assert [reader.source.by_window for reader in readers] == [False, True]
     for window in windows:
         one, other = (reader.read(*window) for reader in readers)
         assert np.array_equal(one, other)
     for reader in readers:
+        reader.close()
         reader.source.close()
 
 
@@ -317,9 +323,9 @@ def test_workers_share_an_image_and_a_killed_one_is_started_again(
 ) -> None:
     translate(tiny_run, large, tmp_path / "one.ome.zarr")
     started: list[subprocess.Popen[str]] = []
-    real = ShardedImage._started
+    real = SharedImage._started
 
-    def noted(self: ShardedImage, index: int, count: int) -> subprocess.Popen[str]:
+    def noted(self: SharedImage, index: int, count: int) -> subprocess.Popen[str]:
         started.append(real(self, index, count))
         return started[-1]
 
@@ -329,7 +335,7 @@ def test_workers_share_an_image_and_a_killed_one_is_started_again(
         time.sleep(1.0)
         started[0].kill()
 
-    monkeypatch.setattr(ShardedImage, "_started", noted)
+    monkeypatch.setattr(SharedImage, "_started", noted)
     killer = threading.Thread(target=kill)
     killer.start()
     seen: list[Progress] = []
@@ -347,16 +353,16 @@ def test_workers_share_an_image_and_a_killed_one_is_started_again(
 def test_a_worker_that_cannot_go_on_says_why(
     large: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ShardedImage._started
+    real = SharedImage._started
 
-    def without_model(self: ShardedImage, index: int, count: int) -> subprocess.Popen[str]:
+    def without_model(self: SharedImage, index: int, count: int) -> subprocess.Popen[str]:
         self.model = type(self.model)(
             tmp_path / "gone",
             *[getattr(self.model, name) for name in ("generator", "digest", "learned")],
         )
         return real(self, index, count)
 
-    monkeypatch.setattr(ShardedImage, "_started", without_model)
+    monkeypatch.setattr(SharedImage, "_started", without_model)
     with pytest.raises(SincutError, match=r"gone does not exist"):
         translate(tiny_run, large, tmp_path / "out.ome.zarr", workers=2)
 

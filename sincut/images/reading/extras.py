@@ -9,8 +9,8 @@ from typing import Any
 from sincut.errors import SincutError
 
 
-def library(module: str, package: str, extra: str, path: Path) -> Any:
-    """The module, for a file that takes it.
+def library(module: str, package: str, extra: str, what: Path | str) -> Any:
+    """The module, for a file, or an option, that takes it.
 
     Raises:
         SincutError: it is not installed, or what it loads is not.
@@ -19,6 +19,6 @@ def library(module: str, package: str, extra: str, path: Path) -> Any:
         return importlib.import_module(module)
     except (ImportError, OSError):  # OSError: the package is there, its library is not
         raise SincutError(
-            f"{path} takes the package {package}, which is not installed; try "
+            f"{what} takes the package {package}, which is not installed; try "
             f"pip install 'sincut[{extra}]'"
         ) from None

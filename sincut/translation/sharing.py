@@ -1,0 +1,98 @@
+"""An image to an OME-Zarr by processes of this machine, or by the workers of a dask cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from sincut.errors import SincutError
+from sincut.images.writing.ome_zarr import OmeZarr
+from sincut.models.model_file import model_file
+from sincut.translation.cluster import Job, make_on_cluster
+from sincut.translation.shards import ShardedImage, ShardMaker, Tell
+from sincut.version import __version__
+
+_POLL_SECONDS = 0.2
+_STARTS = 3  # of a process that ends without having made a shard
+
+
+class SharedImage(ShardedImage):
+    """One input on its way to one OME-Zarr, whose shards others make."""
+
+    def _make(
+        self, output: OmeZarr, maker: ShardMaker, before: Callable[[], None], tell: Tell
+    ) -> None:
+        if self.config.cluster:
+            self._on_cluster(output, tell)
+        else:
+            self._with_workers(output, tell)
+
+    def _with_workers(self, output: OmeZarr, tell: Tell) -> None:
+        """Have processes of this machine share the image, and start those again that end."""
+        count = self.config.workers
+        running = {index: self._started(index, count) for index in range(count)}
+        begun, done = dict.fromkeys(running, (1, output.done(0))), output.done(0)
+        try:
+            while running:
+                time.sleep(_POLL_SECONDS)
+                ended = {index for index, each in running.items() if each.poll() is not None}
+                now = output.done(0)
+                for _ in range(now - done):
+                    tell()
+                done = now
+                for index in ended:
+                    process = running[index]
+                    del running[index]
+                    told, said = (text.strip() for text in process.communicate())
+                    if process.returncode == 0:
+                        self.notices += json.loads(told)
+                        continue
+                    starts, then = begun[index]
+                    if process.returncode > 0 or (now == then and starts == _STARTS):
+                        raise SincutError(said or f"worker {index} of {count} ended")
+                    # It was killed: what it had not finished is made again.
+                    begun[index] = (1 if now > then else starts + 1, now)
+                    running[index] = self._started(index, count)
+        finally:
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                process.communicate()
+
+    def _on_cluster(self, output: OmeZarr, tell: Tell) -> None:
+        """Have a dask cluster make what is not there."""
+        config = self.config.replaced(cluster="", force=False, resume=True, verify=0)
+        job = Job(
+            self.source.absolute(),
+            self.target.absolute(),
+            config.to_dict(),
+            self.model.learned,
+            __version__,
+        )
+        todo = [index for index in range(output.count(0)) if not output.has(0, index)]
+        model = model_file(self.model.path).read_bytes()
+        self.notices += make_on_cluster(self.config.cluster, job, model, todo, tell)
+
+    def _started(self, index: int, count: int) -> subprocess.Popen[str]:
+        config = self.config.replaced(workers=1, force=False, resume=False)
+        job = {
+            "model": str(self.model.path),
+            "source": str(self.source),
+            "target": str(self.target),
+            "config": {**config.to_dict(), "shard": f"{index}/{count}", "verify": 0},
+        }
+        threads = max(1, len(os.sched_getaffinity(0)) // count)
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+        return subprocess.Popen(
+            [sys.executable, "-m", "sincut.translation.worker", json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which ends them
+        )

@@ -1,0 +1,142 @@
+"""An image made by the workers of a dask cluster: two processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sincut.errors import Interrupted, SincutError
+from sincut.translation import cluster
+from sincut.translation.plan import Plan
+from sincut.translation.translate import Progress, translate
+from tests.translation.test_shards import files
+
+pytest.importorskip("zarr", reason="the package zarr is not installed")
+distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
+
+# What dask leaves open when processes are killed.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Any]:
+    """A cluster of two processes with a thread each."""
+    with distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=None,
+        silence_logs=50,
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 × 12,000 pixels: six shards."""
+    path = tmp_path_factory.mktemp("image") / "in.png"
+    rows = np.arange(12_000)[:, None] * np.arange(300)[None] % 251
+    Image.fromarray(np.stack([rows, rows[::-1], rows[:, ::-1]], axis=2).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(
+    image: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The files that one process makes with one thread."""
+    target, threads = tmp_path_factory.mktemp("one") / "one.ome.zarr", torch.get_num_threads()
+    torch.set_num_threads(1)
+    translate(tiny_run, image, target)
+    torch.set_num_threads(threads)
+    return files(target)
+
+
+def test_a_cluster_makes_the_same_bytes(
+    two_workers: Any, image: Path, tiny_run: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    seen: list[Progress] = []
+    address = two_workers.scheduler_address
+    (done,) = translate(
+        tiny_run, image, tmp_path / "out.ome.zarr", cluster=address, on_tile=seen.append
+    )
+    assert (done.height, len(seen)) == (12_000, 6)
+    assert files(tmp_path / "out.ome.zarr") == expected
+
+
+def test_a_killed_worker_and_a_stopped_client_lose_nothing(
+    two_workers: Any,
+    image: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target, address = tmp_path / "out.ome.zarr", two_workers.scheduler_address
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=r"of 6 shards done; the same command with --resume"):
+        translate(tiny_run, image, target, cluster=address, on_tile=stop)
+    with distributed.Client(address, set_as_default=False) as client:
+        pids = list(client.run(os.getpid).values())
+
+    def kill() -> None:
+        part = tmp_path / ".out.ome.zarr.part"
+        before = len(list(part.glob("0/c/0/*/0")))
+        limit = time.monotonic() + 30
+        while len(list(part.glob("0/c/0/*/0"))) == before and time.monotonic() < limit:
+            time.sleep(0.02)
+        os.kill(pids[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    plans: list[Plan] = []
+    killer.start()
+    translate(tiny_run, image, target, cluster=address, resume=True, on_plan=plans.append)
+    killer.join()
+    assert plans[0].done >= 2
+    assert files(target) == expected
+
+
+def test_trouble_with_a_cluster_is_a_line(
+    two_workers: Any,
+    image: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target, address = tmp_path / "out.ome.zarr", two_workers.scheduler_address
+
+    def refusal(where: str) -> str:
+        with pytest.raises(SincutError) as caught:
+            translate(tiny_run, image, target, cluster=where, force=True)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    monkeypatch.setattr(cluster, "_PATIENCE", "1s")
+    told = refusal("tcp://127.0.0.1:1")
+    assert told.startswith("no dask scheduler answers at tcp://127.0.0.1:1 (")
+    assert told.endswith("); start one with dask scheduler, or correct --cluster")
+    monkeypatch.setattr("sincut.translation.sharing.__version__", "9.9")
+    here = cluster.__version__
+    assert refusal(address) == f"a worker has sincut {here}, and 9.9 asks; install the same"
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    assert refusal(address) == (
+        f"--cluster {address} takes the package distributed, which is not installed; try "
+        "pip install 'sincut[cluster]'"
+    )
