@@ -311,6 +311,27 @@ def translate(
 
 
 @main.command()
+@click.option("--side", type=click.IntRange(64), default=8192, show_default=True, help="Pixels.")
+@click.option("--channels", type=click.IntRange(1), default=16, show_default=True)
+@click.option(
+    "--workers", "counts", type=click.IntRange(1), multiple=True, help="[default: 1 and 2]"
+)
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
+@json_option
+def shares(
+    side: int, channels: int, counts: tuple[int, ...], rounds: int, target: Path | None
+) -> None:
+    """One image by several processes: equal, how much faster, and simulated up to 64."""
+    from benchmarks.record import print_table, write_result
+    from benchmarks.shares import measure
+
+    rows = measure(side, channels, counts or (1, 2), rounds, click.echo)
+    print_table(rows)
+    if target is not None:
+        write_result(target, "cpu", rows)
+
+
+@main.command()
 @click.argument("result", type=click.Path(path_type=Path, exists=True))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="PNG file.")
 def plot(result: Path, output: Path) -> None:

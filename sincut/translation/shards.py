@@ -172,13 +172,17 @@ class ShardMaker:
         self._engine = TileWorker(operator, layout.height, layout.width, layout.dtype, strength)
         self._moved: list[int] = []
 
+    def read(self, place: Place) -> tuple[Array, Place]:
+        """What a shard reads of the input, and which rows and columns these are."""
+        down, across = self._grid.needed(self._grid.tiles(place))
+        return self._image.read(down, across), (down, across)
+
     def make(self, place: Place) -> Array:
         """(rows, columns, channels) of the output."""
         opened, engine, grid = self._opened, self._engine, self._grid
         rows, columns = place
         tiles = grid.tiles(place)
-        down, across = grid.needed(tiles)
-        raw = self._image.read(down, across)
+        raw, (down, across) = self.read(place)
         rgb = in_srgb(opened.source, raw)
         mask = None if self._mask is None else weights_of(self._mask.read(rows, columns))
         made = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), engine.dtype)
