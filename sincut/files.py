@@ -8,9 +8,9 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from sincut.errors import SincutError, one_line
+from sincut.errors import SincutError, empty_name, one_line
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,6 +53,17 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_path(name: str, value: Any, allowed: str = "a path") -> None:
+    """Refuse an argument that is no path, where ``allowed`` is what it may be, or an empty one."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise SincutError(
+            f"{name} must be {allowed}, got {type(value).__module__}.{type(value).__qualname__}; "
+            "write it to a file first, and give that"
+        )
+    if os.fspath(value) == "":
+        raise empty_name(name)
 
 
 def check_file(path: Path, *, hint: str = "give a file name for the output") -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from sincut.errors import SincutError, empty_name
+from sincut.files import check_path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +28,8 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
         given = signature.bind(*args, **kwargs).arguments
         for name in of_paths:
             for value in _each(given.get(name)):
-                _check_path(name, value)
+                if not isinstance(value, torch.nn.Module):  # where a function takes a model as well
+                    check_path(name, value)
         with default_state():
             return function(*args, **kwargs)
 
@@ -59,15 +59,3 @@ def _each(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _check_path(name: str, value: Any) -> None:
-    if isinstance(value, torch.nn.Module):  # where a function takes a model as well
-        return
-    if not isinstance(value, (str, os.PathLike)):
-        raise SincutError(
-            f"{name} must be a path, got {type(value).__module__}.{type(value).__qualname__}; "
-            "write it to a file first, and give that"
-        )
-    if os.fspath(value) == "":
-        raise empty_name(name)

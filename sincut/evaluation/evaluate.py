@@ -20,6 +20,7 @@ from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, PATCHES
 from sincut.evaluation.anchors import anchors as make_anchors
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison, Figures, edge_correlation
 from sincut.evaluation.patch_matching import matched_patches
+from sincut.images.in_memory import ImageFiles, ImageLike
 from sincut.images.reading.open import read_picture
 from sincut.models.model_file import load_generator
 from sincut.translation.tiles import translate_pixels
@@ -77,19 +78,21 @@ class Evaluation:
 
 @public
 def evaluate(
-    content: Path | str,
-    style: Path | str,
-    outputs: Sequence[Path | str] | Path | str,
+    content: ImageLike,
+    style: ImageLike,
+    outputs: Sequence[ImageLike] | ImageLike,
     *,
     model: Path | str | None = None,
     anchors: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Measure image files against the pair they were made from.
+    """Measure images against the pair they were made from.
 
     Args:
-        content, style: the pair. Both are used at their own size.
-        outputs: one or more images of the content's size.
+        content, style: the pair, each a file, a PIL image, or a uint8 or uint16 array (H, W, 3),
+            (H, W, 4) or (H, W). Both are used at their own size.
+        outputs: one or more such images of the content's size. One that is no file goes by
+            ``output.png``, or by ``output-1.png`` where there are several; of uint16 ``.tif``.
         model: a run folder or model file; with it identity is measured. The style is translated
             as :func:`sincut.translate` does by default, so with noise, of seed 0.
         anchors: measure the anchors of :mod:`sincut.evaluation.anchors` as well, and
@@ -100,9 +103,23 @@ def evaluate(
         SincutError: before the work, for a file that cannot be read or is too small, an output
             given twice, of another size or named like a key of the result, or a bad model.
     """
-    if isinstance(outputs, (str, Path)):
-        outputs = [outputs]
-    _check_names([str(path) for path in outputs])
+    with ImageFiles() as images:
+        pair = images.file("content", content), images.file("style", style)
+        paths = images.files("output", outputs)
+        return _evaluate(*pair, paths, images.shown, model, anchors, on_progress)
+
+
+def _evaluate(
+    content: Path | str,
+    style: Path | str,
+    outputs: Sequence[Path | str],
+    shown: Callable[[object], str],
+    model: Path | str | None,
+    anchors: bool,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> Evaluation:
+    """As :func:`evaluate`, of files that go by what they are ``shown`` as."""
+    _check_names([shown(path) for path in outputs])
     notices: list[tuple[str, str]] = []
     content_pixels, style_pixels = (read_image(path, notices) for path in (content, style))
     for path, image in ((content, content_pixels), (style, style_pixels)):
@@ -129,8 +146,8 @@ def evaluate(
     comparison = Comparison(content_pixels, style_pixels)
     figures, of_anchors, identity = {}, {}, None
     for path in outputs:
-        report(str(path))
-        figures[str(path)] = comparison.figures(read_output(path, content_pixels, []))
+        report(shown(path))
+        figures[shown(path)] = comparison.figures(read_output(path, content_pixels, []))
     if anchors:
         images = make_anchors(content_pixels, style_pixels)
         for name, image in images.items():
@@ -144,7 +161,8 @@ def evaluate(
         translated = translate_pixels(generator, style_pixels, TranslateConfig())
         identity = _identity(translated, style_pixels, comparison)
     report("done")
-    return Evaluation(figures, of_anchors, identity, tuple(notices))
+    told = tuple((shown(path), notice) for path, notice in notices)
+    return Evaluation(figures, of_anchors, identity, told)
 
 
 def beyond_the_line(figures: Figures, anchors: Mapping[str, Figures]) -> bool:

@@ -6,6 +6,7 @@
 ``config.json``              the resolved configuration, version, images and sessions
 ``log.jsonl``                a record of losses every ``log_every`` steps, and of figures
 ``previews/STEP.png``        the content translated
+``images/``                  content and style where they were given as no files
 ``index.html``, ``live.js``  the page that follows the training, and what it shows
 ``README.md``                the model card, at the end or where the run was interrupted
 ``report.html``              content, style and result, once the run is finished
@@ -31,6 +32,7 @@ from sincut.files import file_digest
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 PREVIEWS = "previews"
+IMAGES = "images"
 LIVE_PAGE = "index.html"
 LIVE_DATA = "live.js"
 CARD_FILE = "README.md"
@@ -272,7 +274,7 @@ def damaged_text(count: int) -> str:
 
 def places_of(run: RunRecord) -> list[Path]:
     """Where a run's images are looked for by name."""
-    return [Path(), run.folder, run.folder.resolve().parent]
+    return [Path(), run.folder, run.folder.resolve().parent, run.folder / IMAGES]
 
 
 def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:

@@ -39,6 +39,7 @@ from sincut.runs.folder import (
     BOARD,
     CARD_FILE,
     CONFIG_FILE,
+    IMAGES,
     LIVE_DATA,
     LIVE_PAGE,
     LOG_FILE,
@@ -346,6 +347,7 @@ def _remove_leftovers(folder: Path, *, everything: bool) -> None:
     ]
     leftovers = [path for name in files for path in folder.glob(f".{name}.*.part")]
     leftovers += folder.glob(f"{PREVIEWS}/.[0-9]*.png.*.part")
+    leftovers += folder.glob(f"{IMAGES}/.[cs]*.*.part")
     if everything:
         card = folder / CARD_FILE
         leftovers += [folder / name for name in files if folder / name != card or is_own(card)]

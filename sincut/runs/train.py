@@ -30,10 +30,11 @@ from sincut.config.presets import (
 from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import FolderLock, check_folder, make_folder
+from sincut.images.in_memory import ImageFiles, ImageLike
 from sincut.models.model_file import fitting, load_tensors
 from sincut.runs.estimate import Estimate, fitted, measure
 from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped
-from sincut.runs.folder import CONFIG_FILE, LIVE_PAGE, PREVIEWS, described
+from sincut.runs.folder import CONFIG_FILE, IMAGES, LIVE_PAGE, PREVIEWS, described
 from sincut.runs.folder_subject import FolderSubject
 from sincut.runs.pair_subject import PairSubject
 from sincut.runs.recorder import Recorder
@@ -69,8 +70,8 @@ class RunResult:
 
 @public
 def train(
-    content: Path | str,
-    style: Path | str | None,
+    content: ImageLike,
+    style: ImageLike | None,
     output: Path | str,
     *,
     preset: str | None = None,
@@ -86,10 +87,12 @@ def train(
     processes: Processes | None = None,
     **changes: Any,
 ) -> RunResult:
-    """Train on one pair of image files, or on two folders of them, and write a run folder.
+    """Train on one pair of images, or on two folders of them, and write a run folder.
 
     Args:
-        content: the image whose structure stays; or a folder of such images.
+        content: the image whose structure stays: a file, a PIL image, or a uint8 or uint16 array
+            (H, W, 3), (H, W, 4) or (H, W), of which a copy is kept in the run folder; or a folder
+            of such files.
         style: the image whose look it gets; or a folder. ``None`` where ``content`` is a folder
             that holds both, as ``trainA`` and ``trainB`` (or ``train_A``, ``A``, …).
         output: the run folder; made where it does not exist.
@@ -116,13 +119,14 @@ def train(
         SincutError: anything the caller can mend; nothing has been written then, or the last
             saved point is intact.
     """
-    started = time.monotonic()
-    folder = Path(output)
+    folder, started = Path(output), time.monotonic()
     processes = processes or Processes.from_environment()
     tell: Listener = listener if listener and processes.leads else lambda _: None
-    of_folders = style is None or Path(content).is_dir()
     joined = processes.joined(str(changes.get("device", "auto")))
-    with memory_in_words(), joined, closing(FolderLock()) as lock:
+    with memory_in_words(), joined, closing(FolderLock()) as lock, ImageFiles() as images:
+        content = Path(images.file("content", content))
+        style = None if style is None else Path(images.file("style", style))
+        of_folders = style is None or content.is_dir()
         processes.by_first(lambda: lock.take(folder))
         budget, saved = processes.by_all(
             lambda: _looked_up(folder, minutes, resume, force, tensorboard, changes)
@@ -141,9 +145,8 @@ def train(
             reserved = subject.report_seconds(estimate.preview, config) if report else 0.0
             fit = partial(fitted, config, estimate, left, keep_warm=keep_warm, reserved=reserved)
             config = processes.by_first(fit)
-        tell(_started(config, preset, resume, precision))
-        for notice in notices:
-            tell(notice)
+        for event in (_started(config, preset, resume, precision), *notices):
+            tell(event)
         state = processes.by_all(lambda: _begun(folder, subject, config, saved, tell))
         run = Recorder(folder, config, subject, tell, processes)
         foreseen = None
@@ -152,7 +155,7 @@ def train(
             foreseen = _foreseen(subject, config, estimate, state.step, report=report)
             tell(Estimated(*foreseen, estimate.peak_bytes))
         made = partial(_made, folder, lock, again=resume or force)
-        state = _run(run, state, foreseen, made, resume=resume, tensorboard=tensorboard)
+        state = _run(run, state, foreseen, made, images, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
     if processes.leads:
         run.close(state, report=report and finished and not run.received)
@@ -218,8 +221,8 @@ def _about_processes(config: TrainConfig, processes: Processes) -> list[Event]:
 
 
 def _subject(
-    content: Path | str,
-    style: Path | str | None,
+    content: Path,
+    style: Path | None,
     config: TrainConfig,
     tell: Listener,
     held_out: tuple[Path | str, Path | str] | None,
@@ -237,7 +240,7 @@ def _subject(
             raise SincutError(
                 f"a run of a pair takes two images, got {content} alone; give the style as well"
             )
-        subject = PairSubject.read(Path(content), Path(style), tell)
+        subject = PairSubject.read(content, style, tell)
     if config.evaluate_every and processes.leads:
         subject.prepare_figures()
     return subject, config
@@ -283,6 +286,7 @@ def _run(
     state: State,
     foreseen: tuple[float, float] | None,
     made: Callable[[], None],
+    images: ImageFiles,
     *,
     resume: bool,
     tensorboard: bool,
@@ -296,6 +300,7 @@ def _run(
     def begin() -> None:
         made()
         run.open(state, foreseen, tensorboard=tensorboard)
+        images.keep(run.folder / IMAGES)
         if resume:
             # A kill may have come between state and model, and the length may be a new one.
             run.save(state)

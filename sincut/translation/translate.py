@@ -15,6 +15,7 @@ from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.files import make_folder
+from sincut.images.in_memory import ImageFiles, ImageLike
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.ome_zarr import begun_with
 from sincut.images.writing.part_file import begun
@@ -40,7 +41,7 @@ class Progress:
 @public
 def translate(
     model: Path | str,
-    inputs: Sequence[Path | str] | Path | str,
+    inputs: Sequence[ImageLike] | ImageLike,
     output: Path | str,
     *,
     on_plan: Callable[[Plan], None] | None = None,
@@ -51,11 +52,14 @@ def translate(
     on_share: Callable[[Share], None] | None = None,
     **options: Any,
 ) -> list[Translated]:
-    """Translate image files at their full size, in bounded memory.
+    """Translate images at their full size, in bounded memory.
 
     Args:
         model: a run folder or model file.
-        inputs: image files, folders of them, or patterns.
+        inputs: image files, folders of them, or patterns; or PIL images, or uint8 or uint16 arrays
+            (H, W, 3), (H, W, 4) or (H, W). Callbacks and results have a file of one in memory
+            that is gone afterwards, ``input.png``, or ``input-1.png`` where there are several;
+            ``resume`` does not know it again.
         output: a file for one input (its ending names the format), or a folder, where each output
             takes its input's name (with ``.png`` added where its format cannot be written).
         on_plan, on_tile, on_image, on_skip: called before an image, after every tile, after every
@@ -75,8 +79,8 @@ def translate(
     """
     config = TranslateConfig().replaced(**options)
     device = torch.device(chosen_device(config.device))
-    given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     output = Path(output)
+    listeners = _Listeners(on_plan, on_tile, on_image, on_failure, on_share)
 
     def skip(target: Path) -> bool:
         # With --force an output may be an older one; only what was begun tells.
@@ -96,21 +100,21 @@ def translate(
             protected=[Path(config.mask)] if config.mask else [],
         )
 
-    pairs = planned(found_inputs(given, output), output)
-    if not pairs:
-        return []
-    described = loaded_model(Path(model), device)
-    if pairs[0][1] != output and not config.dry_run:
-        make_folder(output)
-    listeners = _Listeners(on_plan, on_tile, on_image, on_failure, on_share)
-    batch = _Batch(described, config, len(pairs), listeners)
-    with own_stream(device.type), stoppable():
-        for index, (source, target) in enumerate(pairs, start=1):
-            # An output may appear while others are made.
-            again = planned if index > 1 else None
-            batch.add(index, source, target, again)
-    if batch.failures:
-        raise SincutError(_all_told(batch.failures, len(pairs)))
+    with ImageFiles() as images:
+        pairs = planned(found_inputs(images.files("input", inputs), output), output)
+        if not pairs:
+            return []
+        described = loaded_model(Path(model), device)
+        if pairs[0][1] != output and not config.dry_run:
+            make_folder(output)
+        batch = _Batch(described, config, len(pairs), listeners)
+        with own_stream(device.type), stoppable():
+            for index, (source, target) in enumerate(pairs, start=1):
+                # An output may appear while others are made.
+                again = planned if index > 1 else None
+                batch.add(index, source, target, again)
+        if batch.failures:
+            raise SincutError(_all_told(batch.failures, len(pairs)))
     return batch.results
 
 
