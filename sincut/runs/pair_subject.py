@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
 from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Pixels
+from sincut.images.reading.source import Picture, Pixels
 from sincut.models.brushwork import Brushwork
 from sincut.models.generator import Generator
 from sincut.runs.events import Listener, Noticed
@@ -37,7 +39,7 @@ class PairSubject:
         paths = {"content": content, "style": style}
         pictures = {name: read_picture(path) for name, path in paths.items()}
         for name, picture in pictures.items():
-            for notice in picture.notices:
+            for notice in (*picture.notices, *_hidden(picture)):
                 tell(Noticed(f"the {name} image", notice))
         records = {
             name: dataclasses.asdict(RunImage.of(paths[name], picture.width, picture.height))
@@ -78,3 +80,14 @@ class PairSubject:
         """As :meth:`Subject.report_seconds`."""
         content, style = self.data
         return expected_seconds(content, style, preview_seconds, config)
+
+
+def _hidden(picture: Picture) -> list[str]:
+    """A notice of colours that nobody sees, where there are some."""
+    if picture.alpha is None or picture.alpha.all():
+        return []
+    share = np.mean(picture.alpha == 0)
+    return [
+        "its alpha channel is left out, so that the colours under what is wholly transparent, "
+        f"{share:.2%} of it, are trained on"
+    ]

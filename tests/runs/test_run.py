@@ -618,3 +618,24 @@ def test_a_pair_is_not_resumed_with_one_image(pair: tuple[Path, Path], tiny_run:
     assert refusal(pair[0], None, tiny_run, resume=True) == (
         f"a run of a pair takes two images, got {pair[0]} alone; give the style as well"
     )
+
+
+def test_colours_that_nobody_sees_are_told_of(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    for index, path in enumerate(pair):
+        with Image.open(path) as image:
+            clear = image.convert("RGBA")
+        alpha = Image.new("L", clear.size, 128)
+        if index == 0:
+            alpha.paste(0, (0, 0, clear.width // 2, clear.height))
+        clear.putalpha(alpha)
+        clear.save(tmp_path / path.name)
+    told: list[Event] = []
+    mixed = tmp_path / pair[0].name, tmp_path / pair[1].name
+    sincut.train(*mixed, tmp_path / "run", **TINY, report=False, listener=told.append)
+    assert [each for each in told if isinstance(each, Noticed)] == [
+        Noticed(
+            "the content image",
+            "its alpha channel is left out, so that the colours under what is wholly transparent, "
+            "50.00% of it, are trained on",
+        )
+    ]
