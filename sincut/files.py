@@ -79,10 +79,17 @@ def check_file(path: Path, *, hint: str = "give a file name for the output") -> 
         raise SincutError(f"{path} is a link; give the file that it leads to, {path.resolve()}")
     if path.exists() and not path.is_file():
         raise SincutError(f"{path} is a pipe or a device, not a file; {hint}")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise SincutError(f"{path.parent} is {kind_of_file(path.parent)}, not a folder; {hint}")
     if not path.parent.is_dir():
         raise SincutError(f"the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):
         raise SincutError(f"the folder {path.parent} must not be written to; give another -o")
+
+
+def kind_of_file(path: Path) -> str:
+    """What something is that is there and no folder."""
+    return "a file" if path.is_file() else "a pipe or a device"
 
 
 def check_free(path: Path, *, force: bool, inputs: Iterable[Path] = (), option: str = "-o") -> None:
@@ -102,10 +109,12 @@ def check_free(path: Path, *, force: bool, inputs: Iterable[Path] = (), option: 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that could not be made or must not be written to."""
     if folder.exists() and not folder.is_dir():
-        raise SincutError(f"{folder} is a file, not a folder; give another -o")
+        raise SincutError(f"{folder} is {kind_of_file(folder)}, not a folder; give another -o")
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not there.is_dir():
-        raise SincutError(f"{there} is a file, so {folder} cannot be made; give another -o")
+        raise SincutError(
+            f"{there} is {kind_of_file(there)}, so {folder} cannot be made; give another -o"
+        )
     if not os.access(there, os.W_OK):
         raise SincutError(f"the folder {there} must not be written to; give another -o")
 

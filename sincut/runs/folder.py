@@ -190,6 +190,8 @@ def read_run(folder: Path | str) -> RunRecord:
     folder = Path(folder)
     path = folder / CONFIG_FILE
     try:
+        if path.exists() and not path.is_file():
+            raise OSError  # reading a pipe would not end
         record = json.loads(path.read_text(encoding="utf-8"))
         config = training_config(record["config"])
         kind = RunFolder if isinstance(config, FolderConfig) else RunImage
@@ -239,7 +241,7 @@ def whole_lines(path: Path) -> tuple[list[str], int]:
     What a power cut left of the last line is dropped and does not count.
     """
     lines, damaged = [], 0
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.split("\n")[:-1]:
         if _is_record(line):
             lines.append(f"{line}\n")

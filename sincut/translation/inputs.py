@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sincut.errors import SincutError
-from sincut.files import check_free
+from sincut.files import check_free, kind_of_file
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.formats import OUTPUT_FORMATS
@@ -85,7 +85,10 @@ def _planned(
         pairs = [(inputs[0], output)]
     else:
         if output.exists() and not output.is_dir():
-            raise SincutError(f"{output} is a file; several inputs go into a folder")
+            raise SincutError(
+                f"{output} is {kind_of_file(output)}; give a folder, or for one input a file name "
+                "with an ending such as .png"
+            )
         pairs = [(path, output / _output_name(path)) for path in inputs]
     taken: dict[Path, Path] = {}
     guarded = {_identity(path): path for path in (*inputs, *protected) if path.exists()}

@@ -114,3 +114,18 @@ def test_folders_that_must_not_be_written_to(
         f"the folder {tmp_path} must not be written to; give another -o"
     )
     assert asked == [(tmp_path, os.W_OK)] * 2
+
+
+def test_a_pipe_or_a_device_in_the_way_of_a_folder(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for each in (pipe, Path("/dev/null")):
+        assert refusal(check_folder, each) == (
+            f"{each} is a pipe or a device, not a folder; give another -o"
+        )
+        assert refusal(check_folder, each / "run") == (
+            f"{each} is a pipe or a device, so {each / 'run'} cannot be made; give another -o"
+        )
+        assert refusal(check_file, each / "a.png") == (
+            f"{each} is a pipe or a device, not a folder; give a file name for the output"
+        )

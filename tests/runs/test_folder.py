@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -464,3 +465,16 @@ def test_every_field_with_an_option_uses_it() -> None:
     words = shlex.split(repeating_command(run_of(config)))
     flags = {f"--{str(name).replace('_', '-')}" for name in options} | {"--set"}
     assert {word for word in words if word.startswith("--")} == flags
+
+
+def test_a_pipe_is_no_run_and_no_part_of_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "config.json")
+    os.mkfifo(tmp_path / "log.jsonl")
+    assert whole_lines(tmp_path / "log.jsonl") == ([], 0)
+    for folder in (tmp_path, tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(SincutError) as error:
+            read_run(folder)
+        assert str(error.value) == (
+            f"{folder} is not a run: it has no config.json; give a folder that sincut train wrote"
+        )

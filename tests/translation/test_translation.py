@@ -116,7 +116,8 @@ def test_outputs_are_protected(tiny_run: Path, pair: tuple[Path, Path], tmp_path
         "translate them into different folders"
     )
     assert refusal(tiny_run, [content, pair[1]], target) == (
-        f"{target} is a file; several inputs go into a folder"
+        f"{target} is a file; give a folder, or for one input a file name with an ending such as "
+        ".png"
     )
     assert refusal(tiny_run, [], tmp_path / "out") == (
         "there is nothing to translate; give at least one image"
