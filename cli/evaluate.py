@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,7 +57,15 @@ _DISTANCES = {
     type=PATH,
     help="Draw the outputs among the anchors (implies --anchors).",
 )
-@click.option("--force", is_flag=True, help="Overwrite an existing plot.")
+@click.option(
+    "-o",
+    "--output",
+    "kept",
+    metavar="FILE.json",
+    type=PATH,
+    help="Keep the figures as JSON in a file, which is written before anything is printed.",
+)
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 @click.option(
     "--features",
     metavar="FILE",
@@ -72,6 +81,7 @@ def evaluate(
     anchors: bool,
     model: Path | None,
     plot: Path | None,
+    kept: Path | None,
     force: bool,
     features: Path | None,
     as_json: bool,
@@ -90,14 +100,17 @@ def evaluate(
     from sincut.evaluation.plot import check_plot, draw_plane
 
     console = Console(quiet=False, as_json=as_json)
+    if kept is not None:
+        _check_kept(kept, [content, style, *map(Path, outputs)], force=force)
     if are_folders(content, style, outputs):
-        for_files = {"--anchors": anchors, "--model": model, "--plot": plot, "--force": force}
+        for_files: dict[str, object] = {"--anchors": anchors, "--model": model, "--plot": plot}
+        for_files["--force"] = force and kept is None
         _refuse("folders", for_files)
         with console.progress() as update:
             of_folders = evaluate_folders(
                 content, style, outputs[0], features=features, on_progress=update
             )
-        _tell(of_folders, _print_folders, as_json)
+        _tell(of_folders, _print_folders, as_json, kept)
         return
     _refuse("files", {"--features": features})
     with console.progress() as update:
@@ -113,7 +126,7 @@ def evaluate(
         )
         if plot is not None:
             draw_plane(found, plot)
-    _tell(found, _print_table, as_json)
+    _tell(found, _print_table, as_json, kept)
 
 
 def _refuse(given: str, options: Mapping[str, object]) -> None:
@@ -123,13 +136,35 @@ def _refuse(given: str, options: Mapping[str, object]) -> None:
             raise SincutError(f"{option} is for {other}, got {given}; try without it")
 
 
-def _tell(found: _Found, show: Callable[[_Found], None], as_json: bool) -> None:
-    for path, notice in found.notices:
-        click.echo(printable(f"Note on {path}: {notice}."), err=True)
-    if as_json:
-        click.echo(json.dumps(found.to_dict(), allow_nan=False))
-    else:
-        show(found)
+def _check_kept(path: Path, inputs: Sequence[Path], *, force: bool) -> None:
+    from sincut.files import check_file, check_free
+
+    check_file(path)
+    if path.suffix.lower() != ".json":
+        raise SincutError(
+            f"figures are kept in a JSON file, got {path}; try {path.with_suffix('.json').name}"
+        )
+    check_free(path, force=force, inputs=inputs)
+
+
+def _tell(found: _Found, show: Callable[[_Found], None], as_json: bool, kept: Path | None) -> None:
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    if kept is not None:
+        from sincut.files import write_text
+
+        write_text(kept, f"{text}\n")
+    try:
+        for path, notice in found.notices:
+            click.echo(printable(f"Note on {path}: {notice}."), err=True)
+        if as_json:
+            click.echo(text)
+        else:
+            show(found)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads this has left
+            raise
+        where = "measure again with -o FILE.json" if kept is None else f"they are in {kept}"
+        raise SincutError(f"the figures cannot be printed ({error.strerror}); {where}") from None
 
 
 def _print_folders(found: FolderEvaluation) -> None:
@@ -141,7 +176,7 @@ def _print_folders(found: FolderEvaluation) -> None:
     columns |= {name: _DISTANCES[name] for name in found.distances}
     table = _table([label for label, *_ in columns.values()])
     for path, structure in found.images.items():
-        table.add_row(Text(path), f"{structure.C1:.3f}", f"{structure.C2:.3f}")
+        table.add_row(Text(printable(path)), f"{structure.C1:.3f}", f"{structure.C2:.3f}")
     table.add_section()
 
     def add(name: str, values: dict[str, Measured], style: str | None = None) -> None:
@@ -193,7 +228,9 @@ def _print_table(found: Evaluation) -> None:
 
     def add(name: str, figures: Figures, beyond: str, style: str | None = None) -> None:
         cells = [f"{getattr(figures, field):.3f}" for field in FIGURES]
-        table.add_row(Text(name), *cells, *([beyond] if found.anchors else []), style=style)
+        table.add_row(
+            Text(printable(name)), *cells, *([beyond] if found.anchors else []), style=style
+        )
 
     for path, figures in found.outputs.items():
         add(path, figures, "yes" if found.anchors and found.beyond(path) else "no")

@@ -20,7 +20,7 @@ from sincut.config.training import (
     TrainConfig,
 )
 from sincut.config.translating import InspectConfig, TranslateConfig
-from sincut.errors import SincutError
+from sincut.errors import SincutError, printable
 
 _COMMAND = "sincut info --settings"
 _INTRODUCTION = f"""\
@@ -106,7 +106,7 @@ def info(model: Path | None, as_json: bool, settings: bool) -> None:
         "halo": generator.halo,
         "alignment": generator.alignment,
     }
-    click.echo(json.dumps(facts) if as_json else "\n".join(_lines(facts)))
+    click.echo(json.dumps(facts) if as_json else "\n".join(map(printable, _lines(facts))))
 
 
 def settings_page() -> str:

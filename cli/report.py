@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -74,7 +73,6 @@ def report(
             force=force,
             on_progress=update,
         )
-    if as_json:
-        record = {"path": str(made.path), "bytes": made.size, "figures": made.figures}
-        click.echo(json.dumps({**record, "anchors": made.anchors}))
+    record = {"path": str(made.path), "bytes": made.size, "figures": made.figures}
+    console.record({**record, "anchors": made.anchors})
     console.line(f"Report: {made.path} ({byte_text(made.size)})")

@@ -295,6 +295,52 @@ def test_evaluate_prints_json_with_the_paths_as_given(
     )
 
 
+@pytest.mark.parametrize("output", ["full", "left", "closed"])
+def test_what_was_measured_is_kept_where_nobody_listens(
+    output: str, measured: tuple[Path, Path, Path]
+) -> None:
+    content, style, made = measured
+    strange = os.fsencode(made.parent) + b"/\xe2\x86\x92\xff.png"
+    made.rename(os.fsdecode(strange))
+    kept = made.with_name("figures.json")
+    words = [sys.executable, "-m", "sincut", "evaluate", content, style, strange]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") as full, os.fdopen(writing, "wb") as left:
+        stdout = {"full": full, "left": left, "closed": None}[output]
+        for options in (["-o", kept], ["-o", kept, "--force", "--json"]):
+            done = subprocess.run(
+                [*words, *options],
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                preexec_fn=(lambda: os.close(1)) if output == "closed" else None,
+            )
+            said = "the figures cannot be printed (No space left on device); they are in "
+            expected = f"Error: {said}{kept}\n" if output == "full" else ""
+            code = {"full": 2, "left": 1, "closed": 0}[output]
+            assert (done.returncode, done.stderr.decode()) == (code, expected)
+            (path,) = json.loads(kept.read_text())
+            assert os.fsencode(path) == strange
+            if output != "full":
+                break
+        else:
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE)
+            assert done.stderr.endswith(b"; measure again with -o FILE.json\n")
+
+
+def test_where_figures_are_kept_is_looked_at_first(
+    measured: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "a.json").write_text("mine")
+    for name, said in {
+        "a.json": f"{tmp_path / 'a.json'} exists already; try --force or another -o",
+        "a.txt": f"figures are kept in a JSON file, got {tmp_path / 'a.txt'}; try a.json",
+        "no/a.json": f"the folder {tmp_path / 'no'} does not exist; create it first",
+    }.items():
+        assert refused("evaluate", *measured, "-o", tmp_path / name) == said
+    assert (tmp_path / "a.json").read_text() == "mine"
+
+
 def test_evaluate_refuses_in_one_line(measured: tuple[Path, Path, Path], tmp_path: Path) -> None:
     content, style, output = measured
     assert refused("evaluate", content, style, output, output) == (
