@@ -17,6 +17,7 @@ import pytest
 from sincut.demo import make, render_content, render_style
 from sincut.demo.fields import variant
 from sincut.errors import SincutError
+from sincut.images.writing.png import write_png
 from tests.runs.test_folder_run import TINY_FOLDERS
 
 Picture = npt.NDArray[np.uint8]
@@ -109,8 +110,8 @@ def test_variants_are_other_pictures_of_the_same_kind(render: Render) -> None:
 
 
 def test_the_folders_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make, "_TRAINED", 2)
-    monkeypatch.setattr(make, "_TESTED", 1)
+    few = {"trainA": (0, 2), "testA": (1000, 1), "trainB": (500, 2), "testB": (1500, 1)}
+    monkeypatch.setattr(make, "_FOLDERS", few)
     monkeypatch.setattr(make, "_SIZE", (64, 64))
     settings = {name: value for name, value in TINY_FOLDERS.items() if name != "preset"}
     result = make.make_folder_demo(tmp_path / "demo", **settings)
@@ -132,3 +133,35 @@ def test_the_folders_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert str(caught.value) == (
         f"{tmp_path / 'demo'} holds a demo already; try --force or another -o"
     )
+    mine = tmp_path / "demo" / "results" / "notes.txt"
+    mine.write_text("mine")
+    result = make.make_folder_demo(tmp_path / "demo", force=True, **settings)
+    assert result.report is not None
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["content.png", "result.png", "results/00.png"])
+def test_what_the_demo_did_not_write_is_kept(name: str, tmp_path: Path) -> None:
+    """Also where it is forced: an image of someone else's, a damaged one, a folder, a link."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    make_demo = make.make_folder_demo if "/" in name else make.make_demo
+
+    def refused() -> None:
+        with pytest.raises(SincutError) as caught:
+            make_demo(tmp_path, force=True, steps=1)
+        assert str(caught.value) == (
+            f"{path} is not of a demo that sincut made; move it away, or give another -o"
+        )
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+    path.write_bytes(b"no image")
+    refused()
+    write_png(path, np.zeros((4, 4, 3), np.uint8))
+    refused()
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    refused()
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+    refused()

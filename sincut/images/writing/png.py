@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sincut.files import write_atomically
 from sincut.images.reading.source import Pixels
@@ -22,10 +22,13 @@ from sincut.images.writing.layout import BandPixels, Encoded, Entry, Progress, c
 from sincut.images.writing.part_file import PartFile
 
 
-def write_png(path: Path, rgb: Pixels) -> None:
-    """Write (H, W, 3) sRGB as a plain PNG, atomically."""
+def write_png(path: Path, rgb: Pixels, source: str = "") -> None:
+    """Write (H, W, 3) sRGB as a plain PNG, atomically; ``source`` is its text ``Source``."""
+    texts = PngImagePlugin.PngInfo()
+    if source:
+        texts.add_text("Source", source)
     with write_atomically(path) as file:
-        Image.fromarray(rgb).save(file, format="PNG")
+        Image.fromarray(rgb).save(file, format="PNG", pnginfo=texts)
 
 
 _CHUNK = 1 << 20  # bytes of rows that are filtered and compressed at a time
