@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sincut.images.writing import part_file as partfile
 from sincut.images.writing.part_file import PartFile, begun, beside
 from tests.images.test_pillow import only, refusal
+from tests.runs.test_damaged import damaged, damages, often
 
 BANDS = 5
 PIECES = [bytes([65 + index]) * (10 + index) for index in range(BANDS)]
@@ -63,7 +66,8 @@ def test_the_journal_is_lines_of_json_with_checksums(tmp_path: Path) -> None:
         checksum, text = line.split(b" ", 1)
         assert int(checksum, 16) == zlib.crc32(text)
     first, *rest = (json.loads(line[9:]) for line in lines)
-    assert first == {"identity": {"key": [1, "é"]}, "bands": BANDS, "length": 5}
+    start = {"length": 5, "crc": zlib.crc32(b"start")}
+    assert first == {"identity": {"key": [1, "é"]}, "bands": BANDS, **start}
     assert [(each["index"], each["length"], each["crc"]) for each in rest] == [
         (0, 15, zlib.crc32(PIECES[0])),
         (1, 26, zlib.crc32(PIECES[1])),
@@ -272,3 +276,24 @@ def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     assert refusal(opened, Path("a")) == (
         "cannot write a (its folder or its journal is gone); check the place"
     )
+
+
+@given(damage=damages, bands=st.integers(0, BANDS), in_journal=st.booleans())
+@example(damage=[(0, 0, 0)], bands=2, in_journal=False)
+@often
+def test_damage_anywhere_gives_the_right_bytes(
+    tmp_path: Path, damage: list[tuple[int, int, int]], bands: int, in_journal: bool
+) -> None:
+    """Of the journal or of what it vouches for; nothing has come to the disk for certain yet."""
+    path = tmp_path / "a"
+    path.unlink(missing_ok=True)
+    hurt = beside(path, "journal" if in_journal else "part")
+    filled(path, bands)
+    hurt.write_bytes(damaged(hurt.read_bytes(), damage))
+    begun(path)
+    part = opened(path)  # whatever is not sure is written again
+    for index in range(part.done, BANDS):
+        part.append((PIECES[index],), {"index": index})
+    part.write_tail(b"end")
+    part.publish()
+    assert path.read_bytes() == WHOLE + b"end"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from sincut.models.model_file import fitting, load_tensors, save_tensors
 from sincut.runs.folder import read_run
 from sincut.runs.live_page import LiveView
 from sincut.training.state import restored_state
+from tests.conftest import TINY
 
 often = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -125,3 +127,30 @@ def test_a_state_of_other_shapes_is_refused(copy: Path, pair: tuple[Path, Path])
         assert str(error.value).startswith(f"{path}: {text}")
         with pytest.raises(SincutError), fitting(path, header):
             restored_state(others, header["step"], config)
+
+
+@given(damage=damages, far=st.integers(0, 2**22))
+@often
+def test_the_state(
+    copy: Path, tiny_run: Path, damage: list[tuple[int, int, int]], far: int
+) -> None:
+    """Damage in its header, and anywhere behind that."""
+    path = copy / "state.safetensors"
+    whole = (tiny_run / path.name).read_bytes()
+    expected, _ = load_tensors(tiny_run / path.name, "sincut-state")
+    for places in (damage, [(place + far, kind, value) for place, kind, value in damage]):
+        path.write_bytes(damaged(whole, places))
+        said = ""
+        try:
+            tensors, header = load_tensors(path, "sincut-state")
+            with fitting(path, header):
+                state = restored_state(tensors, header["step"], training_config(header["config"]))
+        except SincutError as error:
+            said = str(error)
+        if said:
+            assert said.startswith(str(path))
+            assert "\n" not in said
+        else:
+            assert tensors.keys() == expected.keys()
+            assert all(torch.equal(value, expected[name]) for name, value in tensors.items())
+            assert state.step == TINY["steps"]

@@ -101,7 +101,8 @@ class PartFile:
             with open(self.path, "wb"):
                 pass
             self.length = self._write((start,))
-            self._note({"identity": identity, "bands": self.bands, "length": self.length})
+            first = {"identity": identity, "bands": self.bands, "length": self.length}
+            self._note({**first, "crc": zlib.crc32(start)})
         except BaseException:
             self.discard()
             raise
@@ -114,13 +115,15 @@ class PartFile:
             lines.pop()
         if not lines:
             return {}
-        synced, good = lines[-1][0].get("synced", 0), 1
-        while good < len(lines):
+        synced, good, begin = lines[-1][0].get("synced", 0), 0, 0
+        for entry, _ in lines:
             # After a power loss the file may be long enough and yet not hold what was written.
-            begin, entry = lines[good - 1][0]["length"], lines[good][0]
-            if entry["length"] > synced and self._checksum(begin, entry["length"]) != entry["crc"]:
+            end = entry["length"]
+            if end > synced and self._checksum(begin, end) != entry["crc"]:
                 break
-            good += 1
+            good, begin = good + 1, end
+        if not good:
+            return {}
         self.entries = [entry for entry, _ in lines[1:good]]
         self.length, self._journal_length = lines[good - 1][0]["length"], lines[good - 1][1]
         return lines[0][0]
