@@ -30,6 +30,7 @@ from sincut.runs.events import Listener, Noticed
 from sincut.runs.final_colours import translated
 from sincut.runs.folder import RunFolder, RunRecord
 from sincut.runs.folder_report import write_folder_report
+from sincut.runs.report import LARGEST
 from sincut.runs.subject import Progress
 from sincut.training.state import State
 
@@ -153,6 +154,10 @@ class FolderSubject:
         ]
         styles = [self._pixels(image) for image in evenly(self.held_out.style.images, SHOWN)]
         write_folder_report(record, target, generator, images, styles, step, progress)
+
+    def report_bytes(self) -> int:
+        """As :meth:`Subject.report_bytes`: its pictures are small."""
+        return 2 * LARGEST
 
     def report_seconds(self, preview_seconds: float, config: TrainConfig) -> float:
         """As :meth:`Subject.report_seconds`: it shows twice as many images as a preview."""

@@ -20,7 +20,7 @@ from sincut.models.generator import Generator
 from sincut.runs.events import Listener, Noticed
 from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.runs.folder import RunImage, RunRecord
-from sincut.runs.report import expected_seconds, write_report
+from sincut.runs.report import expected_bytes, expected_seconds, write_report
 from sincut.runs.subject import Progress
 from sincut.training.state import State
 
@@ -75,6 +75,10 @@ class PairSubject:
     ) -> None:
         """As :meth:`Subject.write_report`."""
         write_report(record, target, generator, *self.data, step=step, on_progress=progress)
+
+    def report_bytes(self) -> int:
+        """As :meth:`Subject.report_bytes`."""
+        return expected_bytes(*self.data)
 
     def report_seconds(self, preview_seconds: float, config: TrainConfig) -> float:
         """As :meth:`Subject.report_seconds`."""

@@ -137,6 +137,21 @@ def expected_seconds(
     return seconds + (11 * (_count(content) + _count(style)) / 1e6 if wanted else 0)
 
 
+def expected_bytes(content: Pixels, style: Pixels) -> int:
+    """About how much memory a report takes at its peak beside the pair: Pillow's copy of a picture,
+    four bytes a pixel, its rows reduced, the reduced picture, and the page as text and as bytes."""
+
+    def reduced(image: Pixels) -> int:
+        height, width = image.shape[:2]
+        share = min(1.0, _PICTURE_SIDE / max(height, width))
+        across, down = round(share * width), round(share * height)
+        pixels: int = height * width + (across * (height + down) if share < 1 else 0)
+        return 4 * pixels
+
+    whole = content.nbytes if _count(content) <= WHOLE_PIXELS else 0  # the result
+    return whole + max(reduced(content), reduced(style)) + 2 * LARGEST
+
+
 @dataclass(frozen=True)
 class _Result:
     """The result as far as it is there: the whole, or a small one and squares of the whole."""

@@ -60,6 +60,10 @@ class Subject(Protocol):
         """The report of a run that ends, as a file."""
         ...
 
+    def report_bytes(self) -> int:
+        """About how many bytes of the host's memory a report takes beside what a run holds."""
+        ...
+
     def report_seconds(self, preview_seconds: float, config: TrainConfig) -> float:
         """About how long a report takes, where a preview takes so long."""
         ...

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from sincut.compute.devices import chosen_device
-from sincut.compute.memory import memory_in_words
+from sincut.compute.memory import memory_in_use, memory_in_words
 from sincut.compute.precision import Precision, resolved_with_reason
 from sincut.compute.processes import Processes
 from sincut.compute.public import public
@@ -153,7 +153,7 @@ def train(
         if state.step < config.steps:
             estimate = estimate or measure(subject, config, processes)
             foreseen = _foreseen(subject, config, estimate, state.step, report=report)
-            tell(Estimated(*foreseen, estimate.peak_bytes))
+            tell(Estimated(*foreseen, _peak_bytes(subject, config, estimate, report=report)))
         made = partial(_made, folder, lock, again=resume or force)
         state = _run(run, state, foreseen, made, images, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
@@ -279,6 +279,13 @@ def _foreseen(
     if report:
         seconds += subject.report_seconds(estimate.preview, config)
     return seconds, estimate.step(config)
+
+
+def _peak_bytes(subject: Subject, config: TrainConfig, estimate: Estimate, *, report: bool) -> int:
+    """Of the device; on a CPU of the process, whose report comes on top of what it holds then."""
+    if config.device == "cuda" or not report:
+        return estimate.peak_bytes
+    return max(estimate.peak_bytes, memory_in_use() + subject.report_bytes())
 
 
 def _run(

@@ -7,6 +7,8 @@ import dataclasses
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -374,3 +376,27 @@ def test_the_command_line_says_where_it_is(run: Path) -> None:
     result = CliRunner().invoke(main, ["report", str(run), "--no-figures"])
     assert result.exit_code == 0, result.output
     assert result.output.startswith(f"Report: {run / 'report.html'} (")
+
+
+@pytest.mark.parametrize("size", [(6000, 3000), (3600, 4000)], ids=["reduced", "as it is"])
+def test_the_memory_of_its_largest_picture_is_foreseen(size: tuple[int, int]) -> None:
+    """In a process of its own, whose peak is otherwise that of another test."""
+    code = f"""
+import resource, sys
+import numpy as np
+from sincut.pages.pictures import photograph
+from sincut.runs.report import LARGEST, WHOLE_PIXELS, _PICTURE_SIDE, expected_bytes
+width, height = {size}
+row = np.linspace(0, 255, width).astype(np.uint8)
+pixels = np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+photograph(pixels[:64, :64].copy(), 10**5, 64)
+scale = 1 if sys.platform == "darwin" else 1024
+before = scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+photograph(pixels, 4 * 10**6, _PICTURE_SIDE)
+taken = scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+said = expected_bytes(pixels, pixels[:1, :1]) - pixels.nbytes - 2 * LARGEST
+print(said, taken)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said, taken = map(int, done.stdout.split())
+    assert said == pytest.approx(taken, rel=0.2)
