@@ -167,4 +167,4 @@ def test_the_page_on_python_names_everything_public() -> None:
 
 def test_nothing_was_left_to_fill_in() -> None:
     for name, page in WITH_RULES.items():
-        assert not re.findall(r"\b(?:TODO|FIXME|[A-Z]{3,}_[A-Z]+)\b", page), name
+        assert not re.findall(r"\b(?:TODO|FIXME|(?!SLURM_)[A-Z]{3,}_[A-Z]+)\b", page), name
