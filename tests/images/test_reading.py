@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import subprocess
@@ -398,6 +399,45 @@ def test_jpeg_in_a_tiff(tmp_path: Path) -> None:
         path, array, photometric="ycbcr", compression="jpeg", subsampling=(1, 1), tile=(32, 32)
     )
     equal_to_whole(path, tolerance=2)
+
+
+# JPEG 2000 of 8×4 pixels of Y 100, and 4×4 of Cb 60 and Cr 200.
+SUBSAMPLED_JPEG_2000 = bytes.fromhex("""
+ff4fff51002f000000000008000000040000000000000000000000080000000400000000000000000003070101070201
+070201ff52000c00000001000004040001ff5c00044040ff90000a0000000000340001ff93c3e714115053c391200184
+847fcfb42811504978bc003020a90fcfb4241400515c0841816a08ffd9
+""")
+
+
+@pytest.mark.parametrize("photometric", [2, 6])
+@pytest.mark.parametrize("number", [33003, 33005])
+def test_aperio_s_jpeg_2000_has_the_colours_of_its_number(
+    tmp_path: Path, number: int, photometric: int
+) -> None:
+    """The photometric tag is wrong in half of them: 33003 is YCbCr, 33005 RGB."""
+    pytest.importorskip("imagecodecs")
+    array, data = pixels(16, 20), io.BytesIO()
+    Image.fromarray(array).save(data, "JPEG2000", no_jp2=True, irreversible=False, mct=0)
+    tags = tiff_tags(20, 16, 8, 8, 8, photometric=photometric, t259=(SHORT, number))
+    path = tiff(tmp_path / "in.tif", tags, data.getvalue())
+    expected = ycbcr_as_rgb(array) if number == 33003 else array
+    assert np.abs(everything(path)[0] - expected).max() <= (number == 33003)
+
+
+def test_aperio_s_jpeg_2000_with_subsampled_colour(tmp_path: Path) -> None:
+    """The codec brings it to RGB by itself."""
+    pytest.importorskip("imagecodecs")
+    tags = tiff_tags(8, 4, 8, 8, 8, t259=(SHORT, 33003))
+    path = tiff(tmp_path / "in.tif", tags, SUBSAMPLED_JPEG_2000)
+    assert np.abs(everything(path)[0] - ycbcr_as_rgb(np.array((100, 60, 200)))).max() <= 1
+
+
+def ycbcr_as_rgb(pixels: np.ndarray) -> np.ndarray:
+    """JPEG's, by the formula."""
+    y, cb, cr = np.moveaxis(pixels.astype(float), -1, 0)
+    cb, cr = cb - 128, cr - 128
+    rgb = (y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb)
+    return np.stack(rgb, axis=-1).clip(0, 255)
 
 
 def test_what_a_big_endian_bigtiff_says_is_told_to_be_lost(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from sincut.errors import SincutError, one_line
@@ -216,6 +217,9 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK, YCBCR = 0, 1, 2, 5, 6
 _SUBSAMPLING = 530
 _NOT_CONFIGURED, _NO_IMAGE = "support is not configured", "is not an image that can be read"
 _OLD_JPEG, _JPEG = 6, 7
+# Aperio's JPEG 2000, of YCbCr and of RGB whatever the photometric tag says.
+_APERIO_YCBCR, _APERIO_RGB = 33003, 33005
+_CODESTREAM = b"\xff\x4f\xff\x51"  # how one begins that stands in no file of its own
 _DECODED_BY_LINES = (5, 8, 32946, 32773)  # LZW, Deflate under two numbers, PackBits
 # Text, EXIF and GPS: what tiff_exif would look for.
 _PROFILE = 34675
@@ -257,6 +261,9 @@ class TiffReader:
         kind = f"{_FORMATS.get(page.sampleformat, 'void')}{page.bitspersample}"
         self.order, self.untold = self._bands(bits)
         self.compression_number = int(page.compression)
+        if self.compression_number in (_APERIO_YCBCR, _APERIO_RGB) and self.samples == 3:
+            self.photometric = RGB
+            page.subsampling = (1, 1)  # tifffile's guess where it is not said, and refuses
         streamed = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
         odd = page.sampleformat != 1 or bits > 8
         if self.photometric in streamed and kind not in SAMPLES and odd:
@@ -551,6 +558,8 @@ class _Bands:
                 pixels, (plane, _, y, x, _), _ = self._page.decode(data, index, **self._options)
             except RuntimeError as error:  # the codecs' own errors
                 raise ValueError(one_line(error)) from None
+            if pixels is not None and _is_aperio_ycbcr(tiff.compression_number, data):
+                pixels = _rgb_of_ycbcr(pixels)
             height = min(segment_rows, tiff.height - y)
             width = tiff.width - x
             if self._page.is_tiled:
@@ -563,6 +572,20 @@ class _Bands:
         for _ in self._pool.map(fill, segments()):
             pass
         self._top = top
+
+
+def _is_aperio_ycbcr(compression: int, data: bytes | None) -> bool:
+    """Whether a decoded segment is YCbCr still: the codec brings to RGB only what says that it is
+    YCbCr, as a file, or has subsampled colour."""
+    if compression != _APERIO_YCBCR or not data or not data.startswith(_CODESTREAM):
+        return False
+    components, second = data[40:42], data[46:48]  # count; the second's steps across and down
+    return components == b"\0\x03" and second == b"\x01\x01"
+
+
+def _rgb_of_ycbcr(pixels: Array) -> Array:
+    """(1, H, W, 3) uint8 YCbCr, as JPEG has it, to RGB."""
+    return np.asarray(Image.fromarray(pixels[0], "YCbCr").convert("RGB"))[None]
 
 
 def _installed() -> bool:
