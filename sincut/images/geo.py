@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from sincut.images.metadata import copied_tags, text_of
+from sincut.images.metadata import DAMAGE, copied_tags, text_of
 
 _GDAL_METADATA, _NODATA = 42112, 42113
 # GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; the
 # coefficients of a camera's rational polynomials.
-_PLACE = (33550, 33922, 34264, 34735, 34736, 34737, 50844)
-GEO_TAGS = (*_PLACE, _GDAL_METADATA, _NODATA)
-_PHOTOMETRIC, _SAMPLES, _COLOUR_TABLE, _PALETTE = 262, 277, 320, 3
+_SCALE, _TIES, _TRANSFORMATION, _KEYS, _POLYNOMIALS = 33550, 33922, 34264, 34735, 50844
+_PLACE = (_SCALE, _TIES, _TRANSFORMATION, _KEYS, 34736, 34737)
+_TURNED = (_SCALE, _TIES, _TRANSFORMATION)
+_RASTER_TYPE, _POINT, _DOUBLE = 1025, 2, 12
+GEO_TAGS = (*_PLACE, _POLYNOMIALS, _GDAL_METADATA, _NODATA)
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _COLOUR_TABLE, _PALETTE = 256, 257, 262, 277, 320, 3
 
 _ITEM = re.compile(r"\s*<Item\b([^>]*?)(?:/>|>(.*?)</Item>)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']")
@@ -31,6 +34,18 @@ _ROLES = {
     "colorinterp": "colour interpretation",
 }
 
+# By EXIF orientation: whether the column and the row of a pixel as stored count from the other end,
+# and whether they are the row and the column of the upright image.
+_TURNS = {
+    2: (True, False, False),
+    3: (True, True, False),
+    4: (False, True, False),
+    5: (False, False, True),
+    6: (False, True, True),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
 
 def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, list[str]]:
     """The tags that are true of the output, and the names of what is left out.
@@ -40,9 +55,15 @@ def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, 
             stand in the file.
     """
     geo, names = copied_tags(directory, GEO_TAGS), []
-    if 2 <= orientation <= 8 and any(tag in geo for tag in _PLACE):
-        geo = copied_tags(geo, (tag for tag in geo if tag not in _PLACE))
-        names.append("place on the map (its orientation turns the pixels, not the map)")
+    if orientation in _TURNS and any(tag in geo for tag in _TURNED):
+        try:
+            geo = _turned(geo, orientation, (int(directory[_HEIGHT]), int(directory[_WIDTH])))
+        except DAMAGE:
+            geo = copied_tags(geo, (tag for tag in geo if tag not in _PLACE))
+            names.append("place on the map (it is damaged, and its orientation turns the pixels)")
+    if orientation in _TURNS and _POLYNOMIALS in geo:
+        geo = copied_tags(geo, (tag for tag in geo if tag != _POLYNOMIALS))
+        names.append("rational polynomials (its orientation turns the pixels, not these)")
     if _GDAL_METADATA in geo:
         text, names_of_items = _true_items(text_of(geo[_GDAL_METADATA]), _one_band(directory))
         names += names_of_items
@@ -55,6 +76,51 @@ def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, 
     if _COLOUR_TABLE in directory and directory.get(_PHOTOMETRIC) != _PALETTE:
         names.append("colour table")
     return geo or None, names
+
+
+def _turned(geo: Directory, orientation: int, size: tuple[int, int]) -> Directory:
+    """The tags of the upright image: its pixels keep their places on the ground.
+
+    A scale with a tie point becomes a transformation, as a scale cannot swap axes; points that tie
+    pixels to the ground without one are turned themselves.
+
+    Args:
+        size: (H, W) as stored.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    as_stored = _as_stored(geo, orientation, size)
+    kept = copied_tags(geo, (tag for tag in geo if tag not in _TURNED))
+    ties = np.asarray(geo.get(_TIES, ()), float).reshape(-1, 6)
+    if _SCALE in geo:
+        scale = np.asarray(geo[_SCALE], float) * (1, -1, 1)
+        place = np.diag([*scale, 1.0])
+        place[:3, 3] = ties[0, 3:] - ties[0, :3] * scale
+    elif _TRANSFORMATION in geo:
+        place = np.asarray(geo[_TRANSFORMATION], float).reshape(4, 4)
+    else:
+        points = np.column_stack((ties[:, :3], np.ones(len(ties))))
+        ties[:, :3] = (points @ np.linalg.inv(as_stored).T)[:, :3]
+        kept.tagtype[_TIES], kept[_TIES] = _DOUBLE, tuple(ties.ravel().tolist())
+        return kept
+    kept.tagtype[_TRANSFORMATION] = _DOUBLE
+    kept[_TRANSFORMATION] = tuple((place @ as_stored).ravel().tolist())
+    return kept
+
+
+def _as_stored(geo: Directory, orientation: int, size: tuple[int, int]) -> npt.NDArray[Any]:
+    """The matrix that takes (column, row, 0, 1) of the upright image to those as stored."""
+    across, down, swapped = _TURNS[orientation]
+    keys = dict(zip(geo.get(_KEYS, ())[4::4], geo.get(_KEYS, ())[7::4], strict=False))
+    # Places are those of the corners of pixels, or of their centres.
+    less = 1 if keys.get(_RASTER_TYPE) == _POINT else 0
+    matrix = np.eye(4)[[1, 0, 2, 3]] if swapped else np.eye(4)
+    for axis, mirrored in enumerate((across, down)):
+        if mirrored:
+            matrix[axis] *= -1
+            matrix[axis, 3] = size[1 - axis] - less
+    return matrix
 
 
 def _one_band(directory: Directory) -> bool:

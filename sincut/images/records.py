@@ -33,7 +33,7 @@ _IS_XMP = re.compile(rb"<(\w+:)?xmpmeta\b|<(\w+:)?RDF\b|<\?xpacket")
 # XMP that tells a program of other images or of a film behind the image.
 _OTHERS = re.compile(rb"hdrgm:|Container:Directory|GDepth:|GImage:|MotionPhoto|MicroVideo")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_PLURALS = ("tags", "texts", "resources", "layers", "statistics", "bands")
+_PLURALS = ("tags", "texts", "resources", "layers", "statistics", "bands", "polynomials")
 # Chunks of PNG that are used or kept elsewhere, or say how the pixels are stored.
 _KNOWN_CHUNKS = (
     *(b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP"),

@@ -13,8 +13,9 @@ from PIL import Image
 from sincut.images.geo import beside_nodata
 from sincut.images.reading.open import open_source
 from sincut.images.reading.pillow import decode_picture
+from sincut.images.reading.rows import TURNS
 from sincut.images.reading.source import Source
-from tests.images.test_pillow import geo_of, pixels, written
+from tests.images.test_pillow import geo_of, pixels, refusal, written
 
 PLACE = [
     (33550, "d", 3, (10.0, 10.0, 0.0), True),
@@ -74,17 +75,100 @@ def test_metadata_that_stays_true_is_kept_as_it_is(tmp_path: Path) -> None:
     assert decode_picture(path).notices == ("its words on its bands are not kept",)
 
 
-@pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
-def test_a_place_that_is_not_turned_with_the_pixels_is_left_out(
-    tmp_path: Path, orientation: int
+SKEWED = (34264, "d", 16, (3.0, 1.0, 0, 5e5, 0.5, -2.0, 0, 4.6e6, *[0.0] * 7, 1.0), True)
+TIES = (33922, "d", 12, (0.0, 0.0, 0.0, 5.0, 50.0, 0.0, 7.0, 3.0, 0.0, 6.0, 40.0, 2.0), True)
+PLACED = {"scale": PLACE, "transformation": [SKEWED], "ties": [TIES]}
+
+
+def keys(raster_type: int) -> list[Any]:
+    """Corners of pixels, or their centres, have the places."""
+    return [(34735, "H", 8, (1, 1, 0, 1, 1025, 0, 1, raster_type), True)]
+
+
+def on_the_ground(path: Path) -> dict[tuple[int, ...], tuple[float, ...]]:
+    """Where the centre of each pixel lies, by its colour; or each tie's place and rest."""
+    with tifffile.TiffFile(path) as file:
+        array, tags = file.pages[0].asarray(), {tag.code: tag.value for tag in file.pages[0].tags}
+    half = 0 if tags[34735][7] == 2 else 0.5
+    if 33550 not in tags and 34264 not in tags:
+        ties = np.reshape(tags[33922], (-1, 6))
+        pixel = [(int(row - half), int(column - half)) for column, row in ties[:, :2]]
+        return {
+            tuple(array[at].tolist()): tuple(tie[2:]) for at, tie in zip(pixel, ties, strict=True)
+        }
+    rows, columns = np.indices(array.shape[:2]) + half
+    if 33550 in tags:
+        tie, scale = tags[33922], tags[33550]
+        x, y = tie[3] + (columns - tie[0]) * scale[0], tie[4] - (rows - tie[1]) * scale[1]
+    else:
+        a, b, _, c, d, e, _, f = tags[34264][:8]
+        x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    return {tuple(array[at].tolist()): (float(x[at]), float(y[at])) for at in np.ndindex(x.shape)}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("raster_type", [1, 2])
+@pytest.mark.parametrize("form", PLACED)
+def test_a_turned_pixel_keeps_its_place_on_the_ground(
+    tmp_path: Path, form: str, raster_type: int, orientation: int
 ) -> None:
-    tags = [(274, "H", 1, orientation, True), (42113, "s", 0, "7", True)]
-    path = raster(tmp_path / "in.tif", pixels(), extratags=tags)
+    array = np.arange(7 * 10 * 3, dtype=np.uint8).reshape(7, 10, 3)
+    ties = list(TIES[3])
+    ties[0:2] = ties[0] + 0.5 * (raster_type == 1), ties[1] + 0.5 * (raster_type == 1)
+    ties[6:8] = ties[6] + 0.5 * (raster_type == 1), ties[7] + 0.5 * (raster_type == 1)
+    place = [(*TIES[:3], tuple(ties), True)] if form == "ties" else PLACED[form]
+    path, out = tmp_path / "in.tif", tmp_path / "out.tif"
+    tags = [(274, "H", 1, orientation, True), (42113, "s", 0, "7", True), *place]
+    tifffile.imwrite(
+        path, array, photometric="rgb", metadata=None, extratags=[*tags, *keys(raster_type)]
+    )
     picture = decode_picture(path)
-    told = "its place on the map (its orientation turns the pixels, not the map) is not kept"
+    assert picture.notices == source_of(path)[1].notices == ()
+    written(out, picture)
+    before, after = on_the_ground(path), on_the_ground(out)
+    assert len(before) == (2 if form == "ties" else 70)
+    assert after == before
+    assert 42113 in geo_of(out)
+    carried = source_of(path)[1].carried.geo
+    assert carried is not None
+    assert {tag: carried[tag] for tag in carried} == {tag: picture.geo[tag] for tag in picture.geo}
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_rasterio_finds_a_turned_pixel_at_its_place(tmp_path: Path, orientation: int) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    path, out = tmp_path / "in.tif", tmp_path / "out.tif"
+    array = np.arange(7 * 10 * 3, dtype=np.uint8).reshape(7, 10, 3)
+    tags = [(274, "H", 1, orientation, True), *PLACE]
+    tifffile.imwrite(path, array, photometric="rgb", metadata=None, extratags=tags)
+    written(out, decode_picture(path))
+    places = []
+    for each in (path, out):
+        with rasterio.open(each) as file:
+            bands = file.read()
+            places.append(
+                {
+                    tuple(bands[:, row, column].tolist()): file.xy(row, column)
+                    for row, column in np.ndindex(bands.shape[1:])
+                }
+            )
+    assert places[0] == places[1]
+
+
+def test_a_place_that_cannot_be_turned_is_left_out(tmp_path: Path) -> None:
+    turned = (274, "H", 1, 6, True)
+    polynomials = (50844, "d", 92, (1.0,) * 92, True)
+    path = raster(tmp_path / "in.tif", pixels(), extratags=[turned, polynomials])
+    picture = decode_picture(path)
+    told = "its rational polynomials (its orientation turns the pixels, not these) are not kept"
     assert picture.notices == source_of(path)[1].notices == (told,)
-    assert set(geo_of(written(tmp_path / "out.tif", picture))) == {42113}
-    assert set(source_of(path)[1].carried.geo or ()) == {42113}
+    assert set(geo_of(written(tmp_path / "out.tif", picture))) == {34264}
+    damaged = (33922, "d", 5, (0.0,) * 5, True)
+    tifffile.imwrite(path, pixels(), photometric="rgb", extratags=[turned, PLACE[0], damaged])
+    told = "its place on the map (it is damaged, and its orientation turns the pixels) is not kept"
+    picture = decode_picture(path)
+    assert picture.notices == source_of(path)[1].notices == (told,)
+    assert picture.geo is None
 
 
 def test_a_colour_table_of_greys_is_said(tmp_path: Path) -> None:
@@ -93,13 +177,81 @@ def test_a_colour_table_of_greys_is_said(tmp_path: Path) -> None:
     assert decode_picture(path).notices == ("its colour table is not kept",)
 
 
-def test_a_transparency_mask_is_said_and_no_image(tmp_path: Path) -> None:
-    path = tmp_path / "in.tif"
+def masked(
+    path: Path, array: np.ndarray, mask: np.ndarray, orientation: int = 1, **options: Any
+) -> Path:
+    tags = [(274, "H", 1, orientation, True), *PLACE]
     with tifffile.TiffWriter(path) as file:
-        file.write(pixels(), photometric="rgb", metadata=None)
-        file.write(np.ones((10, 10), bool), subfiletype=4, photometric=4, metadata=None)
-    told = ("its transparency mask is not kept",)
+        file.write(array, metadata=None, extratags=tags, **options)
+        options = {name: options[name] for name in ("tile", "rowsperstrip") if name in options}
+        file.write(mask, subfiletype=2, metadata=None, photometric="minisblack", **options)
+    with tifffile.TiffFile(path) as file:
+        places = [file.pages[1].tags[tag].valueoffset for tag in (254, 262)]
+    data = bytearray(path.read_bytes())
+    for place in places:  # tifffile refuses to write masks of bytes
+        data[place] = 4
+    path.write_bytes(data)
+    return path
+
+
+SEEN = pixels(40, 50, 1)[..., 0] > 99
+BECOMES_ALPHA = "its transparency mask becomes an alpha channel"
+MASKED: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "rgb": ("uint8", 3, {"photometric": "rgb"}),
+    "strips": ("uint16", 3, {"photometric": "rgb", "rowsperstrip": 7}),
+    "tiles": ("float32", 3, {"photometric": "rgb", "tile": (16, 32), "compression": "deflate"}),
+    "grey": ("uint8", 1, {"photometric": "minisblack"}),
+    "beyond": ("uint8", 5, {"photometric": "rgb", "extrasamples": [0, 0]}),
+    "palette": ("uint8", 1, {"photometric": 3, "colormap": np.zeros((3, 256), np.uint16)}),
+}
+
+
+@pytest.mark.parametrize("kind", ["bits", "bytes"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("name", MASKED)
+def test_a_transparency_mask_becomes_alpha(
+    tmp_path: Path, name: str, orientation: int, kind: str
+) -> None:
+    dtype, channels, options = MASKED[name]
+    array = pixels(40, 50, channels).squeeze().astype(dtype) / (255 if dtype == "float32" else 1)
+    mask = SEEN if kind == "bits" else SEEN * np.uint8(255)
+    path = masked(tmp_path / "in.tif", array.astype(dtype), mask, orientation, **options)
+    rows, source = source_of(path)
+    top = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
+    expected = TURNS.get(orientation, lambda a: a)(SEEN) * np.float64(top)
+    np.testing.assert_array_equal(rows[..., 3], expected)
+    assert rows.dtype == dtype
+    assert source.notices[0] == BECOMES_ALPHA
+    if dtype == "uint8":
+        picture = decode_picture(path)
+        np.testing.assert_array_equal(picture.alpha, expected)
+        np.testing.assert_array_equal(picture.rgb, rows[..., :3])
+        assert picture.notices == source.notices
+        for ending in (".tif", ".png", ".webp"):
+            alpha = decode_picture(written(tmp_path / f"out{ending}", picture)).alpha
+            np.testing.assert_array_equal(alpha, expected)
+
+
+def test_a_transparency_mask_that_is_not_used_is_said_and_no_image(tmp_path: Path) -> None:
+    """Of another size; of another image; beside alpha."""
+    path, told = tmp_path / "in.tif", ("its transparency mask is not kept",)
+    rgb: dict[str, Any] = {"photometric": "rgb"}
+    for array in (pixels(), pixels(40, 50, 4)):
+        masked(path, array, SEEN, **rgb)
+        assert source_of(path)[1].notices == decode_picture(path).notices == told
+    with tifffile.TiffWriter(path) as file:
+        file.write(pixels(40, 50), metadata=None, **rgb)
+        file.write(pixels(40, 50), metadata=None, **rgb)
+        file.write(SEEN, subfiletype=4, photometric=4, metadata=None)
+    told = ("it has 2 images; the first is used", *told)
     assert source_of(path)[1].notices == decode_picture(path).notices == told
+
+
+def test_a_damaged_transparency_mask_is_damage(tmp_path: Path) -> None:
+    path = masked(tmp_path / "in.tif", pixels(40, 50), SEEN, photometric="rgb")
+    path.write_bytes(path.read_bytes()[:-20])
+    for read in (source_of, decode_picture):
+        assert "is broken or cut short" in refusal(read, path)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])

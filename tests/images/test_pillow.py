@@ -988,7 +988,7 @@ def geo_tiff(path: Path) -> Path:
 def geo_of(path: Path) -> dict[int, tuple[int, Any]]:
     with Image.open(path) as image:
         tags = image.tag_v2
-        return {tag: (tags.tagtype[tag], tags[tag]) for tag in GEO if tag in tags}
+        return {tag: (tags.tagtype[tag], tags[tag]) for tag in (*GEO, 34264) if tag in tags}
 
 
 def test_geotiff_tags_are_copied_to_a_tiff(tmp_path: Path) -> None:

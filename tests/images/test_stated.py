@@ -17,15 +17,22 @@ from sincut.images.reading.open import image_size, open_source
 from sincut.images.reading.pillow import decode_picture
 from tests.images.test_pillow import (
     ADOBE_PRIMARIES,
+    ASCII,
     D65,
+    LONG,
+    SHORT,
     SRGB_PRIMARIES,
     WIDE,
+    Tags,
+    directory,
     linear,
     pixels,
     png,
     raw,
     refusal,
     saved,
+    tiff,
+    tiff_tags,
     to_xyz,
     written,
 )
@@ -306,6 +313,23 @@ def test_adobe_rgb_by_exif_is_converted(tmp_path: Path) -> None:
         assert decode_picture(path).profile == WIDE
     path = saved(tmp_path / "in.jpg", SHOWN, exif=exif_with("R98"))
     assert decode_picture(path).profile is None
+
+
+def test_adobe_rgb_by_a_tiff_s_exif_is_converted(tmp_path: Path) -> None:
+    array = stored(ADOBE_PRIMARIES, power(2.2))
+    tags = tiff_tags(array.shape[1], array.shape[0], 8, 8, 8, t34665=(LONG, 0))
+    path = tiff(tmp_path / "in.tif", tags, array.tobytes())
+    end = path.stat().st_size
+    own: Tags = {40961: (SHORT, 65535), 40965: (LONG, 0)}
+    own[40965] = (LONG, end + len(directory(own, end)))
+    body = directory(own, end) + directory({1: (ASCII, b"R03\0")}, own[40965][1])
+    tags[34665] = (LONG, end)
+    path.write_bytes(tiff(path, tags, array.tobytes()).read_bytes() + body)
+    picture = decode_picture(path)
+    assert picture.notices[:1] == ("an ICC profile is made of its EXIF's Adobe RGB (R03)",)
+    np.testing.assert_allclose(picture.rgb.astype(int), SHOWN, atol=7)
+    with open_source(path, max_pixels=10**6, max_memory=10**9, stream_above=0) as source:
+        assert source.carried.profile == picture.profile
 
 
 def test_a_made_profile_is_the_one_made_by_hand() -> None:

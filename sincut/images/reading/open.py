@@ -25,6 +25,7 @@ from sincut.images.metadata import ORIENTATION
 from sincut.images.reading.ome_zarr import is_zarr, zarr_source
 from sincut.images.reading.pillow import (
     INPUT_FORMATS,
+    Opened,
     _decoded_source,
     _no_deep,
     early_notices,
@@ -105,7 +106,8 @@ def _opened(path: Path, limits: _Limits, level: int) -> Source:
 def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
     if magic in MAGIC and (source := _tiff_source(path, limits)):
         return source
-    with opened_picture(path) as (image, file, damage):
+    with opened_picture(path) as opened:
+        image = opened.image
         check_size(path, image.width, image.height, limits.max_pixels)
         deep = is_deep(image)
         if not deep and math.prod(image.size) * len(image.getbands()) <= limits.stream_above:
@@ -116,8 +118,9 @@ def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
         if found is None:
             return _decoded_source(path, limits, image)
         rows, layout = found
-        header, notices = _lazy_header(image, file)
-    return _source(path, rows, layout, (image.height, image.width), header, notices, damage, limits)
+        header, notices = _lazy_header(opened)
+    size, damage = (image.height, image.width), opened.damage
+    return _source(path, rows, layout, size, header, notices, damage, limits)
 
 
 def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
@@ -133,7 +136,8 @@ def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
     if magic in MAGIC or is_zarr(path) or is_slide(path):
         with open_source(path, max_pixels=max_pixels, max_memory=sys.maxsize) as source:
             return source.width, source.height
-    with opened_picture(path) as (image, _, _):
+    with opened_picture(path) as opened:
+        image = opened.image
         check_size(path, image.width, image.height, max_pixels)
         turned = image.getexif().get(ORIENTATION, 1) in _TURNED
         return (image.height, image.width) if turned else (image.width, image.height)
@@ -223,9 +227,10 @@ def _kept_by_vips(image: ImageFile.ImageFile) -> int:
     return 0
 
 
-def _lazy_header(image: ImageFile.ImageFile, file: IO[bytes]) -> tuple[Header, list[str]]:
+def _lazy_header(opened: Opened) -> tuple[Header, list[str]]:
     """What a file says beside its pixels, without decoding them, and notices."""
-    notices = early_notices(image, file)
+    image, file = opened.image, opened.file
+    notices = early_notices(opened)
     if image.format == "PNG":
         with Image.open(_png_of_one_pixel(file), formats=INPUT_FORMATS) as small:
             small.load()

@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -23,22 +23,19 @@ from PIL import Image, ImageFile, PngImagePlugin
 from PIL.TiffImagePlugin import TiffImageFile
 
 from sincut.errors import SincutError, one_line
-from sincut.images.geo import kept_geo
 from sincut.images.metadata import (
     BITS,
     DAMAGE,
     EXTRA_SAMPLES,
     ORIENTATION,
     damage_told,
-    orientation_of,
     resolution,
-    tiff_exif,
-    tiff_losses,
     upright_exif,
 )
 from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
 from sincut.images.reading.jpeg import load_whole
-from sincut.images.reading.pages import main_page, tiff_pages
+from sincut.images.reading.pages import Pages, pages_of
+from sincut.images.reading.rows import TURNS
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.source import (
     Array,
@@ -59,14 +56,13 @@ from sincut.images.reading.stated import (
     exif_colours,
     png_colours,
     refuse_hdr,
-    tiff_colours,
 )
+from sincut.images.reading.tiff_header import tiff_header
 from sincut.images.records import (
     Chunks,
     not_kept,
     png_chunks,
     records_of,
-    tiff_records,
     without_impostors,
 )
 from sincut.images.vips import _STREAMED_BY_VIPS, libvips
@@ -156,23 +152,32 @@ def decode_picture(
         SincutError: no such file, a folder, not an image, cut short, too large, more than 8 bits
             per channel, or a colour mode or ICC profile without a conversion.
     """
-    with opened_picture(path) as (image, file, damage):
+    with opened_picture(path) as opened:
+        image = opened.image
         check_size(path, image.width, image.height, max_pixels)
         if is_deep(image):
             raise SincutError(
                 f"{path} has more than 8 bits per channel (mode {image.mode}), which is not "
                 "supported yet; try an 8-bit copy"
             )
-        picture = _decoded(image, file, path, as_stored)
-    return replace(picture, notices=(*picture.notices, *damage))
+        picture = _decoded(opened, path, as_stored)
+    return replace(picture, notices=(*picture.notices, *opened.damage))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that Pillow identified and did not decode: its ``image``, the ``file`` itself, a
+    TIFF's ``pages``, and a list that holds notices of ``damage`` afterwards."""
+
+    image: ImageFile.ImageFile
+    file: IO[bytes]
+    pages: Pages | None
+    damage: list[str]
 
 
 @contextlib.contextmanager
-def opened_picture(
-    path: Path,
-) -> Iterator[tuple[ImageFile.ImageFile, IO[bytes], list[str]]]:
-    """A file identified by Pillow but not decoded, the file itself, and a list that holds notices
-    of damage afterwards. Whatever is wrong with the file becomes a ``SincutError``."""
+def opened_picture(path: Path) -> Iterator[Opened]:
+    """A file to look at. Whatever is wrong with it becomes a ``SincutError``."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it goes to stderr
     with (
         reading(path),
@@ -185,9 +190,10 @@ def opened_picture(
         if image.format == "PNG":
             refuse_hdr(path, png_chunks(file))
             without_impostors(image)
-        if image.format == "TIFF" and (number := main_page(file)[0]):
-            image.seek(number)
-        yield image, file, damage
+        pages = pages_of(file) if image.format == "TIFF" else None
+        if pages and pages.number:
+            image.seek(pages.number)
+        yield Opened(image, file, pages, damage)
 
 
 @contextlib.contextmanager
@@ -273,53 +279,36 @@ def decoding_bytes(opened: ImageFile.ImageFile) -> int:
     return opened.width * opened.height * (2 * stored + beside + 4)
 
 
-def early_notices(opened: ImageFile.ImageFile, file: IO[bytes]) -> list[str]:
-    """Notices of what is left out of a file. To be asked before it is decoded."""
-    notices = []
-    tiff = opened if isinstance(opened, TiffImageFile) else None
-    frames, masked = tiff_pages(file) if tiff else (getattr(opened, "n_frames", 1), False)
-    if frames > 1 and opened.format != "MPO":  # an MPO's further frames are a camera's previews
-        notices.append(f"it has {frames} images; the first is used")
-    if tiff and 0 in tiff.tag_v2.get(EXTRA_SAMPLES, ()):
-        notices.append("its channels beyond colour and alpha are not kept")
-    if tiff:
-        directory = main_page(file)[2]
-        more = kept_geo(directory, orientation_of(directory))[1]
-        notices += tiff_losses(directory, [*more, *["transparency mask"] * masked])
-    return notices
+def early_notices(opened: Opened) -> list[str]:
+    """Notices of what is left out of a file that is no TIFF. To be asked before it is decoded."""
+    frames = getattr(opened.image, "n_frames", 1)
+    if frames > 1 and opened.image.format != "MPO":  # its further frames are a camera's previews
+        return [f"it has {frames} images; the first is used"]
+    return []
 
 
-def header_of(opened: ImageFile.ImageFile, file: IO[bytes]) -> Header:
-    """What a file says beside its pixels. Of a PNG, to be asked when it is decoded: some of it may
-    stand behind the pixels."""
-    tiff = opened if isinstance(opened, TiffImageFile) else None
+def header_of(image: ImageFile.ImageFile, file: IO[bytes]) -> Header:
+    """What a file that is no TIFF says beside its pixels. Of a PNG, to be asked when it is decoded:
+    some of it may stand behind the pixels."""
     tags, orientation, exif, notices = Image.Exif(), 1, None, []
-    if opened.format == "PNG":
-        without_impostors(opened)  # those behind the pixels
+    if image.format == "PNG":
+        without_impostors(image)  # those behind the pixels
     try:
-        tags = opened.getexif()
+        tags = image.getexif()
         orientation = tags.get(ORIENTATION, 1)
-        exif = tiff_exif(file, main_page(file)[1]) if tiff else upright_exif(opened.info)
+        exif = upright_exif(image.info)
     except DAMAGE:
         notices.append("its EXIF is damaged and not kept")
-    chunks = png_chunks(file) if opened.format == "PNG" else ()
-    profile, told = _profile_of(opened, file, tags, chunks)
-    geo = None
-    if tiff:
-        directory = main_page(file)[2]  # as it was before Pillow turned the image
-        records = tiff_records(directory)[0]
-        orientation = orientation_of(directory)
-        geo = kept_geo(directory, orientation)[0]
-    else:
-        records, lost = records_of(opened, file, chunks)
-        told += not_kept(lost)
+    chunks = png_chunks(file) if image.format == "PNG" else ()
+    profile, told = _profile_of(image, file, tags, chunks)
+    records, lost = records_of(image, file, chunks)
     return Header(
         orientation=orientation,
         profile=profile,
         exif=exif,
-        dpi=resolution(opened, tags),
-        geo=geo,
-        notices=(*notices, *told),
+        dpi=resolution(image, tags),
+        geo=None,
+        notices=(*notices, *told, *not_kept(lost)),
         records=records,
     )
 
@@ -337,29 +326,30 @@ def _profile_of(
         return own, []
     if opened.format == "BMP":
         return bmp_colours(file)
-    if isinstance(opened, TiffImageFile):
-        stated = tiff_colours(opened.tag_v2, grey)
-        if stated[0] or stated[1]:
-            return stated
     try:
         return (None, []) if grey else exif_colours(tags.get_ifd(34665), tags.get_ifd(40965))
     except DAMAGE:
         return None, []
 
 
-def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored: bool) -> Picture:
-    notices = early_notices(opened, file)
+def _decoded(it: Opened, path: Path, as_stored: bool) -> Picture:
+    opened, file, pages = it.image, it.file, it.pages
+    notices = [] if pages else early_notices(it)
     if opened.format == "PNG" and opened.mode == "L" and "transparency" in opened.info:
         # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
         opened.info["transparency"] *= {"L;2": 85, "L;4": 17}.get(str(opened.tile[0][3]), 1)
     if opened.format in ("JPEG", "MPO"):
         load_whole(opened, file)
-    elif opened.format == "TIFF":
+    elif isinstance(opened, TiffImageFile):
         with _libtiff_heard():
             opened.load()  # which turns it upright
     else:
         opened.load()
-    header = header_of(opened, file)
+    if pages:
+        beyond = 0 in getattr(opened, "tag_v2", {}).get(EXTRA_SAMPLES, ())
+        header = tiff_header(file, pages, grey=opened.mode[0] in "1LIF", beyond=beyond)
+    else:
+        header = header_of(opened, file)
     notices += header.notices
     image: Image.Image = opened
     if header.orientation in _UPRIGHT and opened.format != "TIFF":
@@ -381,6 +371,8 @@ def _decoded(opened: ImageFile.ImageFile, file: IO[bytes], path: Path, as_stored
         path, header.profile, image.mode.removesuffix("A"), np.uint8
     )
     rgb, alpha = _arrays(image, device)
+    if pages and pages.mask is not None:
+        alpha = _mask_of(file, pages.mask, header.orientation)
     notices += more
     notices += _clipping(rgb, colours)
     return Picture(
@@ -413,6 +405,17 @@ def _arrays(image: Image.Image, device: bytes | None) -> tuple[Pixels, Pixels | 
         if alpha is not None:
             alpha[top:bottom] = strip[..., -1]
     return rgb, alpha
+
+
+def _mask_of(file: IO[bytes], number: int, orientation: int) -> Pixels:
+    """The page of a TIFF that is the transparency of its image, as (H, W) alpha, upright."""
+    import tifffile
+
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        seen = tiff.pages[number].asarray() > 0
+    turned = TURNS[orientation](seen) if orientation in TURNS else seen
+    return np.ascontiguousarray(turned) * np.uint8(255)
 
 
 def _clipping(rgb: Pixels, colours: Colours) -> list[str]:

@@ -124,6 +124,29 @@ class Mirrored:
         self._rows.close()
 
 
+class Masked:
+    """Rows whose alpha is a page of its own: a value for each pixel, 0 where nothing is seen."""
+
+    def __init__(self, rows: Rows, mask: Rows, bands: int) -> None:
+        """``bands`` is how many samples are colour; others are left out."""
+        self._rows, self._mask, self._bands = rows, mask, bands
+        self.resident_bytes = rows.resident_bytes + mask.resident_bytes
+        self.row_bytes = rows.row_bytes * (bands + 1) // bands
+        self.any_order = rows.any_order
+
+    def read(self, start: int, stop: int) -> Array:
+        """(stop - start, W, bands + 1)."""
+        colour = self._rows.read(start, stop)[..., : self._bands]
+        seen = self._mask.read(start, stop) > 0
+        top = np.iinfo(colour.dtype).max if colour.dtype.kind == "u" else 1
+        return np.concatenate((colour, seen * colour.dtype.type(top)), axis=-1)
+
+    def close(self) -> None:
+        """Close what it reads from."""
+        self._rows.close()
+        self._mask.close()
+
+
 class Turned:
     """Rows of an image that has to be there as a whole before the first is known."""
 
@@ -158,7 +181,9 @@ class Turned:
         self._whole = None
 
 
-_TURNS: dict[int, Callable[[Array], Array]] = {
+# EXIF orientation to what turns (H, W, …) upright.
+TURNS: dict[int, Callable[[Array], Array]] = {
+    2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
     4: lambda a: a[::-1],
     5: lambda a: a.swapaxes(0, 1),
@@ -174,8 +199,8 @@ def upright(rows: Rows, size: tuple[int, int], orientation: int) -> tuple[Rows, 
     if orientation == 2 or (orientation in (3, 4) and rows.any_order):
         down, across = orientation != 2, orientation != 4
         return Mirrored(rows, height, down=down, across=across), size
-    if orientation in _TURNS:
-        turned = Turned(rows, size, rows.row_bytes, _TURNS[orientation])
+    if orientation in TURNS:
+        turned = Turned(rows, size, rows.row_bytes, TURNS[orientation])
         return turned, (width, height) if orientation > 4 else size
     return rows, size
 

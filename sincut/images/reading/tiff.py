@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,36 +23,14 @@ from PIL import Image
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from sincut.errors import SincutError, one_line
-from sincut.images.geo import colour_order, kept_geo
-from sincut.images.metadata import (
-    CENTIMETRE,
-    DAMAGE,
-    EXTRA_SAMPLES,
-    INCH,
-    RESOLUTION_UNIT,
-    SUBDIRECTORIES,
-    TEXT_TAGS,
-    X_RESOLUTION,
-    Y_RESOLUTION,
-    damage_told,
-    orientation_of,
-    possible_dpi,
-    tiff_exif,
-    tiff_losses,
-)
+from sincut.images.geo import colour_order
+from sincut.images.metadata import DAMAGE, EXTRA_SAMPLES, damage_told, orientation_of
 from sincut.images.profiles import has_imagecodecs
-from sincut.images.reading.pages import main_page, tiff_pages
+from sincut.images.reading.pages import Pages, pages_of
 from sincut.images.reading.pillow import _decoded_source, decoding_bytes, opened_picture
-from sincut.images.reading.rows import (
-    BIG_ENDIAN_BIGTIFF,
-    PlainRows,
-    Rows,
-    check_end,
-    read_bytes,
-)
+from sincut.images.reading.rows import Masked, PlainRows, Rows, check_end, read_bytes
 from sincut.images.reading.samples import BANDS, Samples
 from sincut.images.reading.source import (
-    Header,
     Source,
     _Limits,
     _source,
@@ -59,8 +38,7 @@ from sincut.images.reading.source import (
     check_size,
     reading,
 )
-from sincut.images.reading.stated import tiff_colours
-from sincut.images.records import tiff_records
+from sincut.images.reading.tiff_header import tiff_header
 from sincut.images.vips import VipsRows, libvips
 
 _LARGEST_PIECE = 64_000_000  # bytes of a strip that tifffile decodes as one
@@ -73,7 +51,8 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         file = stack.enter_context(open(path, "rb"))
         try:
             with damage_told() as early:
-                tiff = TiffReader(path, file)
+                pages = pages_of(file)
+                tiff = TiffReader(path, file, pages)
         except _UNREADABLE:
             return None
         size = (tiff.height, tiff.width)
@@ -88,13 +67,17 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         if missing:
             raise _no_codec(path, missing)
         with reading(path), damage_told() as damage:
-            header, notices = _tiff_header(tiff, file)
+            grey = tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
+            header = tiff_header(file, pages, grey=grey, beyond=0 in tiff.beyond)
             layout, more = _tiff_layout(tiff)
             tiff.check()
             rows = _tiff_rows(path, tiff, limits)
+            if pages.mask is not None:
+                mask = _mask_of(path, stack.enter_context(open(path, "rb")), pages)
+                rows, layout = Masked(rows, mask, BANDS[layout.mode]), replace(layout, alpha=True)
         stack.pop_all()
     damage = list(dict.fromkeys((*early, *damage)))
-    return _source(path, rows, layout, size, header, [*notices, *more], damage, limits)
+    return _source(path, rows, layout, size, header, [*header.notices, *more], damage, limits)
 
 
 def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -> Source:
@@ -110,7 +93,8 @@ def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -
     try:
         if not tiff.deep and tiff.height * tiff.width * tiff.samples <= limits.stream_above:
             return _decoded_source(path, limits)
-        with opened_picture(path) as (image, _, _):
+        with opened_picture(path) as opened:
+            image = opened.image
             if missing and tiff.supported and decoding_bytes(image) > limits.max_memory:
                 raise _no_codec(path, missing)
             return _decoded_source(path, limits, image)
@@ -147,26 +131,12 @@ def _tiff_rows(path: Path, tiff: TiffReader, limits: _Limits) -> Rows:
     return tiff
 
 
-def _tiff_header(tiff: TiffReader, file: IO[bytes]) -> tuple[Header, list[str]]:
-    notices, exif = [], None
-    pages, masked = tiff_pages(file)
-    if pages > 1:
-        notices.append(f"it has {pages} images; the first is used")
-    if 0 in tiff.beyond:
-        notices.append("its channels beyond colour and alpha are not kept")
-    geo, more = kept_geo(tiff.tags, tiff.orientation)
-    notices += tiff_losses(tiff.tags, [*more, *["transparency mask"] * masked])
-    if tiff.no_exif:
-        notices.append("its EXIF is not kept: it is a BigTIFF in big-endian order")
-    try:
-        exif = tiff.exif()
-    except DAMAGE:
-        notices.append("its EXIF is damaged and not kept")
-    profile, told = tiff.colours
-    records = tiff_records(tiff.tags)[0]
-    header = Header(tiff.orientation, profile, exif, tiff.dpi, geo, (), records)
-    notices += told
-    return header, notices
+def _mask_of(path: Path, file: IO[bytes], pages: Pages) -> TiffReader:
+    """The page that is the image's transparency. ``file`` is for it alone."""
+    mask = TiffReader(path, file, pages, pages.mask)
+    mask.check_counts()
+    mask.check()
+    return mask
 
 
 def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
@@ -221,8 +191,6 @@ _OLD_JPEG, _JPEG = 6, 7
 _APERIO_YCBCR, _APERIO_RGB = 33003, 33005
 _CODESTREAM = b"\xff\x4f\xff\x51"  # how one begins that stands in no file of its own
 _DECODED_BY_LINES = (5, 8, 32946, 32773)  # LZW, Deflate under two numbers, PackBits
-# Text, EXIF and GPS: what tiff_exif would look for.
-_PROFILE = 34675
 _FORMATS = {1: "uint", 2: "int", 3: "float", 5: "complex int", 6: "complex"}
 # Segments decoded at a time reach this many bytes: enough for the threads to share.
 _BAND_BYTES = 16_000_000
@@ -230,7 +198,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 
 
 class TiffReader:
-    """The first page of a TIFF: what it is, what it says, and its rows as they are stored.
+    """A page of a TIFF: what it is, and its rows as they are stored.
 
     ``dtype`` is what ``read`` gives. ``supported`` says whether ``read`` can give it at all: of
     other kinds (palettes, inks, fewer than 8 bits) only the rest is known.
@@ -238,17 +206,19 @@ class TiffReader:
 
     any_order = True
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        """Raises what damage raises, and SincutError for samples of a kind that no one reads."""
+    def __init__(
+        self, path: Path, file: IO[bytes], pages: Pages, number: int | None = None
+    ) -> None:
+        """``number`` is that of the page, if it is not the image's. Raises what damage raises, and
+        SincutError for samples of a kind that no one reads."""
         import tifffile
 
         logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it goes to stderr
         self._file, self._lock = file, threading.Lock()
         file.seek(0)
         self._tiff = tifffile.TiffFile(file)
-        file.seek(0)
-        self._foreign = file.read(4) == BIG_ENDIAN_BIGTIFF
-        self._number, self._offset, self.tags = main_page(file)
+        self._number = pages.number if number is None else number
+        self.tags, self.orientation = pages.tags, orientation_of(pages.tags)
         self._page = page = self._tiff.pages[self._number].aspage()
         # Damaged ones are no numbers.
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
@@ -258,6 +228,7 @@ class TiffReader:
         extra = self.tags.get(EXTRA_SAMPLES, ())
         self.extra: tuple[int, ...] = extra if isinstance(extra, tuple) else (extra,)
         bits = page.bitspersample if isinstance(page.bitspersample, int) else 0
+        self._packed = bits % 8 != 0  # several samples to a byte
         kind = f"{_FORMATS.get(page.sampleformat, 'void')}{page.bitspersample}"
         self.order, self.untold = self._bands(bits)
         self.compression_number = int(page.compression)
@@ -324,44 +295,6 @@ class TiffReader:
         return f"{words} (photometric {photometric}, compression {self.compression})"
 
     @property
-    def orientation(self) -> int:
-        """The page's, or what its XMP says, as Pillow has it."""
-        return orientation_of(self.tags)
-
-    @property
-    def colours(self) -> tuple[object, list[str]]:
-        """Its ICC profile as it stands in the file, or one of what it states otherwise, or None;
-        and notices."""
-        if _PROFILE in self.tags:
-            return self.tags[_PROFILE], []
-        grey = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
-        return tiff_colours(self.tags, grey)
-
-    @property
-    def dpi(self) -> tuple[float, float] | None:
-        """Dots per inch across and down, where it says so."""
-        unit = self.tags.get(RESOLUTION_UNIT, INCH)
-        if X_RESOLUTION not in self.tags or unit not in (INCH, CENTIMETRE):
-            return None
-        scale = 2.54 if unit == CENTIMETRE else 1
-        try:
-            across, down = (
-                float(self.tags.get(tag, 1) * scale) for tag in (X_RESOLUTION, Y_RESOLUTION)
-            )
-        except DAMAGE:
-            return None
-        return possible_dpi(across, down)
-
-    @property
-    def no_exif(self) -> bool:
-        """Whether what it says about the picture stands in a form that Pillow cannot read."""
-        return self._foreign and any(tag in self.tags for tag in (*TEXT_TAGS, *SUBDIRECTORIES))
-
-    def exif(self) -> bytes | None:
-        """What it says about the picture, as an EXIF block. Raises what damage raises."""
-        return None if self._foreign else tiff_exif(self._file, self._offset)
-
-    @property
     def read_by_lines(self) -> bool:
         """Whether libvips gives the same rows line by line, without decoding whole strips."""
         page = self._page
@@ -421,7 +354,7 @@ class TiffReader:
     def _plain(self) -> bool:
         page = self._page
         plain = int(page.compression) == 1 and int(page.predictor) == 1 and int(page.fillorder) == 1
-        return plain and not page.is_tiled
+        return plain and not (page.is_tiled or self._packed)
 
     @property
     def _segment_rows(self) -> int:
