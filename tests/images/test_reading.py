@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import struct
 import subprocess
@@ -72,7 +73,8 @@ def geo_of(source: Source) -> dict[int, Any] | None:
 
 def equal_to_whole(path: Path, tolerance: int = 0) -> Source:
     """Streamed, in chunks too, it is what Pillow reads: pixels, colours, metadata, notices."""
-    with pillow._decoded_source(path, sources._Limits(path, 10**9, 10**9, 0, 10**9)) as first:
+    limits = sources._Limits(path, 10**9, 10**9, 0, 10**9)
+    with pillow.opened_picture(path) as it, pillow._decoded_source(path, limits, it) as first:
         whole = first.rows(0, first.height)
     for chunks in (0, 5):
         rows, second = everything(path, chunks)
@@ -700,8 +702,8 @@ def test_without_the_extra_it_is_decoded_whole_or_refused(
     _, source = everything(path)
     assert source.decoded
     assert refusal(opened, path, memory=10_000_000) == (
-        f"{path} has 2000×1000 pixels, which takes 24.0 MB of memory to decode, allowed are "
-        "10.0 MB; try pip install 'sincut[big]', a TIFF copy, --max-memory 24.0MB"
+        f"{path} has 2000×1000 pixels, which takes 20.3 MB of memory to decode, allowed are "
+        "10.0 MB; try pip install 'sincut[big]', a TIFF copy, --max-memory 20.3MB"
     )
 
 
@@ -821,6 +823,99 @@ def test_changed_bytes_end_in_rows_or_one_line(tmp_path: Path, compression: str)
             lines.append(str(error))
     assert len(lines) > 5
     assert not any("\n" in line for line in lines)
+
+
+SIDE = 1400
+DECODED: dict[str, tuple[str, dict[str, Any]]] = {
+    "palette.png": ("P", {}),
+    "transparent.png": ("P", {"transparency": 3}),
+    "two.png": ("1", {}),
+    "key.png": ("RGB", {"transparency": (1, 2, 3)}),
+    "alpha.png": ("RGBA", {"exif": exif_block()}),
+    "palette.gif": ("P", {}),
+    "palette.bmp": ("P", {}),
+    "rgb.bmp": ("RGB", {}),
+    "turned.jpg": ("RGB", {"exif": exif_block()}),
+    "grey.jpg": ("L", {}),
+    "progressive.jpg": ("CMYK", {"progressive": True}),
+    "alpha.webp": ("RGBA", {"method": 0}),
+    "rgb.webp": ("RGB", {"method": 0, "lossless": False}),
+    "g4.tif": ("1", {"compression": "group4"}),
+    "palette.tif": ("P", {"tiffinfo": {274: 6}}),
+    "cmyk.tif": ("CMYK", {"compression": "tiff_lzw"}),
+}
+MEASURED = """
+import sys
+import tifffile  # which would count for the first that needs it
+from pathlib import Path
+from sincut.errors import SincutError
+from sincut.images.reading.open import open_source
+from sincut.images.reading.pillow import decoding_bytes, opened_picture
+
+def status(name):
+    line = next(line for line in open("/proc/self/status") if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+def peak_of(path, memory):
+    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    before = status("VmRSS")
+    try:
+        open_source(path, max_pixels=10**8, max_memory=memory).close()
+        refused = ""
+    except SincutError as error:
+        refused = str(error)
+    return status("VmHWM") - before, refused
+
+paths = [Path(name) for name in sys.argv[1:]]
+for path in paths:  # whatever a format takes for the first time
+    with opened_picture(path) as opened:
+        opened.image.load()
+for path in paths:
+    with opened_picture(path) as opened:
+        foreseen = decoding_bytes(opened)
+    peak, refused = peak_of(path, foreseen)
+    assert not refused, refused
+    little, refused = peak_of(path, foreseen // 2)
+    print(foreseen, peak, little, refused, sep="|")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured by Linux' /proc")
+def test_memory_is_foreseen_before_it_is_taken(tmp_path: Path) -> None:
+    """What does not fit is refused by name, and nothing is decoded before."""
+    tile = Image.fromarray(np.tile(pixels(100, 100, 4), (SIDE // 100, SIDE // 100, 1)))
+    paths = []
+    for name, (mode, options) in DECODED.items():
+        image = tile.convert("RGB").convert(mode) if mode != "RGBA" else tile
+        paths.append(saved(tmp_path / name, image, **options))
+    code = "import sys; sys.modules['pyvips'] = None\n" + MEASURED
+    # What is freed goes back at once, or the next would take it without being seen.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(paths)
+    for path, line in zip(paths, lines, strict=True):
+        foreseen, peak, little, refused = line.split("|")
+        name = path.name
+        if int(foreseen) <= 16_000_000:  # decoded whatever is allowed
+            assert refused == "", name
+            continue
+        assert int(peak) <= int(foreseen) + 2_000_000 <= 2 * int(peak), name
+        # WebP's bytes are read, into two places.
+        assert int(little) < 1_000_000 + 2 * path.stat().st_size, name
+        amount, half = (f"{int(foreseen) / part / 1e6:.1f} MB" for part in (1, 2))
+        streamed = path.suffix in (".png", ".jpg", ".webp")
+        others = "pip install 'sincut[big]', a TIFF copy" if streamed else "a TIFF copy"
+        assert refused == (
+            f"{path} has {SIDE}×{SIDE} pixels, which takes {amount} of memory to decode, allowed "
+            f"are {half}; try {others}, --max-memory {math.ceil(int(foreseen) / 1e5) / 10}MB"
+        )
 
 
 def test_rows_are_asked_for_from_top_to_bottom(tmp_path: Path) -> None:

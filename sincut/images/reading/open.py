@@ -29,6 +29,7 @@ from sincut.images.reading.pillow import (
     _decoded_source,
     _no_deep,
     early_notices,
+    fits,
     header_of,
     is_deep,
     opened_picture,
@@ -110,13 +111,14 @@ def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
         image = opened.image
         check_size(path, image.width, image.height, limits.max_pixels)
         deep = is_deep(image)
-        if not deep and math.prod(image.size) * len(image.getbands()) <= limits.stream_above:
-            return _decoded_source(path, limits)
+        small = math.prod(image.size) * len(image.getbands()) <= limits.stream_above
+        if not deep and small and fits(opened, limits):
+            return _decoded_source(path, limits, opened)
         found = _rows_of(path, image)
         if found is None and deep:
             raise _no_deep(path, image)
         if found is None:
-            return _decoded_source(path, limits, image)
+            return _decoded_source(path, limits, opened)
         rows, layout = found
         header, notices = _lazy_header(opened)
     size, damage = (image.height, image.width), opened.damage

@@ -29,6 +29,7 @@ from sincut.images.metadata import (
     EXTRA_SAMPLES,
     ORIENTATION,
     damage_told,
+    orientation_of,
     resolution,
     upright_exif,
 )
@@ -68,11 +69,14 @@ from sincut.images.records import (
 from sincut.images.vips import _STREAMED_BY_VIPS, libvips
 
 
-def _decoded_source(
-    path: Path, limits: _Limits, image: ImageFile.ImageFile | None = None
-) -> Source:
-    """A source that is decoded at once. ``image`` is its header where the limit is to be asked."""
-    if image is not None and (needed := decoding_bytes(image)) > limits.max_memory:
+def _decoded_source(path: Path, limits: _Limits, opened: Opened) -> Source:
+    """A source that is decoded at once. ``opened`` is its header.
+
+    Raises:
+        SincutError: it takes more memory than allowed, or what ``decode_picture`` raises.
+    """
+    if not fits(opened, limits):
+        image, needed = opened.image, decoding_bytes(opened)
         extra = image.format in _STREAMED_BY_VIPS and not libvips()
         others = "pip install 'sincut[big]', a TIFF copy, " if extra else "a TIFF copy, "
         size = (image.height, image.width)
@@ -137,7 +141,9 @@ _UPRIGHT = {
 }
 _TEXT = 64 << 20  # bytes that a PNG's profile or text may have when it is inflated
 _LIBTIFF = re.compile(r"[\w.-]+: .*\.$")  # a line of its
-_STRIP = 1 << 22  # pixels that are brought from Pillow's memory to an array at a time
+_STRIP = 1 << 18  # pixels that are brought from Pillow's memory to an array at a time
+_STRIP_BYTES = 24  # for each of them, measured
+_LITTLE = 16_000_000  # bytes
 
 
 def decode_picture(
@@ -267,16 +273,48 @@ def is_deep(opened: ImageFile.ImageFile) -> bool:
     return opened.mode[0] in "IF" or (opened.format == "PNG" and "16" in str(decoding))
 
 
-def decoding_bytes(opened: ImageFile.ImageFile) -> int:
+def fits(opened: Opened, limits: _Limits) -> bool:
+    """Whether the memory allows to decode it at once. What takes little is decoded anyhow: the plan
+    of the whole translation says what is enough for all."""
+    little = min(_LITTLE, limits.stream_above)
+    return decoding_bytes(opened) <= max(limits.max_memory, little)
+
+
+def decoding_bytes(opened: Opened) -> int:
     """Host memory that ``decode_picture`` holds at its peak: Pillow's image, with what its decoder
-    and a change of mode or orientation take beside it, and the arrays."""
-    stored = 1 if opened.mode in ("1", "L", "P") else 4
-    beside = 4 if opened.mode in ("P", "PA", "LA", "La") or opened.has_transparency_data else 0
-    if opened.format == "WEBP":
-        beside += 8
-    if opened.info.get("progressive"):
-        beside += 6  # all coefficients, of 2 bytes
-    return opened.width * opened.height * (2 * stored + beside + 4)
+    and a change of orientation or mode take beside it, and the arrays."""
+    image = opened.image
+    stored = 1 if image.mode in ("1", "L", "P") else 4
+    decoder = {"WEBP": 13, "TIFF": len(image.getbands())}.get(image.format or "", 0)
+    if image.info.get("progressive"):
+        decoder = 2 * len(image.getbands())  # all coefficients
+    if image.format == "PPM" and not image.tile[0][0].startswith("raw"):
+        decoder = 4 * len(image.getbands())
+    kept = 8 if image.format == "WEBP" else 0  # until the file is closed
+    turned = stored if _is_turned(opened) else 0
+    seen = image.has_transparency_data or image.mode == "La"
+    changed = 1 if image.mode == "1" else 4 if seen or image.mode in ("P", "PA", "YCbCr") else 0
+    masked = 3 if opened.pages and opened.pages.mask is not None else 0
+    arrays = 3 + seen + masked
+    most = max(decoder, kept + turned + changed, kept + (changed or turned) + arrays)
+    # WebP's bytes are read, a JPEG's are mapped into memory.
+    whole = image.format in ("WEBP", "JPEG", "MPO")
+    file = os.fstat(opened.file.fileno()).st_size if whole else 0
+    pixels = image.width * image.height
+    return pixels * (stored + most) + _STRIP_BYTES * min(pixels, _STRIP) + file
+
+
+def _is_turned(opened: Opened) -> bool:
+    """Whether its orientation turns it, as far as is known before it is decoded."""
+    if opened.pages:
+        return orientation_of(opened.pages.tags) in TURNS
+    # A PNG that says nothing before its pixels would be decoded to be asked.
+    if opened.image.format == "PNG" and "exif" not in opened.image.info:
+        return False
+    try:
+        return opened.image.getexif().get(ORIENTATION) in TURNS
+    except DAMAGE:
+        return False
 
 
 def early_notices(opened: Opened) -> list[str]:

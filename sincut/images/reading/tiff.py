@@ -27,7 +27,7 @@ from sincut.images.geo import colour_order
 from sincut.images.metadata import DAMAGE, EXTRA_SAMPLES, damage_told, orientation_of
 from sincut.images.profiles import has_imagecodecs
 from sincut.images.reading.pages import Pages, pages_of
-from sincut.images.reading.pillow import _decoded_source, decoding_bytes, opened_picture
+from sincut.images.reading.pillow import _decoded_source, fits, opened_picture
 from sincut.images.reading.rows import Masked, PlainRows, Rows, check_end, read_bytes
 from sincut.images.reading.samples import BANDS, Samples
 from sincut.images.reading.source import (
@@ -91,13 +91,10 @@ def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -
     if tiff.subsampled:
         raise _no_kind(path, tiff)
     try:
-        if not tiff.deep and tiff.height * tiff.width * tiff.samples <= limits.stream_above:
-            return _decoded_source(path, limits)
         with opened_picture(path) as opened:
-            image = opened.image
-            if missing and tiff.supported and decoding_bytes(image) > limits.max_memory:
+            if missing and tiff.supported and not fits(opened, limits):
                 raise _no_codec(path, missing)
-            return _decoded_source(path, limits, image)
+            return _decoded_source(path, limits, opened)
     except SincutError as error:
         if missing and _NOT_CONFIGURED in str(error):  # Pillow's libtiff has not all codecs
             raise _no_codec(path, missing) from None
