@@ -68,7 +68,7 @@ class VipsRows:
         level = "warning" if self._warned else "error"
         try:
             image = self._vips.Image.new_from_file(
-                str(self._path), access="sequential", fail_on=level
+                str(self._path), access="sequential", fail_on=level, revalidate=True
             )
             self._region = self._vips.Region.new(image)
         except self._vips.Error as error:

@@ -442,6 +442,19 @@ def ycbcr_as_rgb(pixels: np.ndarray) -> np.ndarray:
     return np.stack(rgb, axis=-1).clip(0, 255)
 
 
+def test_lzma_in_a_tiff_whole_and_damaged(tmp_path: Path) -> None:
+    """Its errors are of a class of their own."""
+    path, array = tmp_path / "in.tif", values((9, 8, 3), "uint16")
+    tifffile.imwrite(path, array, photometric="rgb", compression="lzma", metadata=None)
+    np.testing.assert_array_equal(everything(path)[0], array)
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[place + 40] ^= 255
+    path.write_bytes(data)
+    assert refusal(everything, path).startswith(f"{path} is broken or cut short (")
+
+
 def test_what_a_big_endian_bigtiff_says_is_told_to_be_lost(tmp_path: Path) -> None:
     """Pillow cannot read such files at all; their pixels, profile and resolution are."""
     path = tmp_path / "in.tif"
@@ -916,6 +929,16 @@ def test_memory_is_foreseen_before_it_is_taken(tmp_path: Path) -> None:
             f"{path} has {SIDE}×{SIDE} pixels, which takes {amount} of memory to decode, allowed "
             f"are {half}; try {others}, --max-memory {math.ceil(int(foreseen) / 1e5) / 10}MB"
         )
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    """libvips remembers files that it cannot read from top to bottom, as interlaced ones."""
+    vips, path = pytest.importorskip("pyvips"), tmp_path / "in.png"
+    for value in (100, 200):
+        array = np.full((9, 8, 3), value, np.uint16)
+        image = vips.Image.new_from_array(array).copy(interpretation="rgb16")
+        image.write_to_file(str(path), interlace=True)
+        np.testing.assert_array_equal(everything(path)[0], array)
 
 
 def test_rows_are_asked_for_from_top_to_bottom(tmp_path: Path) -> None:

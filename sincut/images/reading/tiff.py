@@ -315,8 +315,12 @@ class TiffReader:
         try:
             decode = TIFF.DECOMPRESSORS[page.compression]
             if not _installed():
-                with contextlib.suppress(*_UNREADABLE):
+                try:
                     decode(b"")  # one of tifffile's own wants a newer Python
+                except (MemoryError, ImportError):
+                    raise
+                except Exception:  # which says that nothing is no data, each by its own error
+                    pass
             if int(page.predictor) != 1 and page.compression not in TIFF.IMAGE_COMPRESSIONS:
                 TIFF.UNPREDICTORS[page.predictor]
         except (KeyError, ImportError):
@@ -486,7 +490,11 @@ class _Bands:
                 data = read_bytes(self._file, self._lock, offset, int(self._lengths[index]))
             try:
                 pixels, (plane, _, y, x, _), _ = self._page.decode(data, index, **self._options)
-            except RuntimeError as error:  # the codecs' own errors
+            except DAMAGE:
+                raise
+            except MemoryError:
+                raise
+            except Exception as error:  # the codecs' own errors
                 raise ValueError(one_line(error)) from None
             if pixels is not None and _is_aperio_ycbcr(tiff.compression_number, data):
                 pixels = _rgb_of_ycbcr(pixels)
