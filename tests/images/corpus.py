@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from tests.images.test_pillow import SRGB, WIDE, png
+from tests.images.test_pillow import GREY, SRGB, WIDE, png
 
 Array = np.ndarray
 SIZES = ((1, 1), (1, 13), (13, 1), (7, 9), (16, 32), (17, 33), (5, 259), (259, 3))
@@ -61,8 +61,8 @@ class Case:
 
 def every_case() -> list[Case]:
     """All of them, each under a name of its own."""
-    made = [*by_tifffile(), *by_tifffile_codecs(), *by_pillow(), *by_hand(), *by_vips(), *by_gdal()]
-    return made
+    tiffs = [*by_tifffile(), *by_tifffile_codecs(), *by_tifffile_pages()]
+    return [*tiffs, *by_pillow(), *by_hand(), *by_vips(), *by_gdal()]
 
 
 def noise(name: str, size: tuple[int, ...], dtype: str, low: float = 0, high: float = 1) -> Array:
@@ -216,6 +216,58 @@ def by_tifffile_codecs() -> Iterator[Case]:
                 yield Case(name, ".tif", write, seen(array), needs=("imagecodecs",))
 
 
+def by_tifffile_pages() -> Iterator[Case]:
+    """Several pages, a small copy before or behind the image, one bit, and deep outputs as PNG."""
+    small, first = noise("small", (3, 5, 3), "uint8"), noise("first", (17, 33, 3), "uint8")
+    second = noise("second", (17, 33, 3), "uint8")
+    more = ("it has 2 images; the first is used",)
+    for name, pages, notices in (
+        ("two", ((first, 0), (second, 0)), more),
+        ("copy-behind", ((first, 0), (small, 1)), ()),
+        ("copy-before", ((small, 1), (first, 0)), ()),
+        ("copy-before-two", ((small, 1), (first, 0), (second, 0)), more),
+    ):
+        for order in "<>":
+            for big in (False, True):
+
+                def write(
+                    path: Path, pages: Any = pages, order: Any = order, big: bool = big
+                ) -> None:
+                    with tifffile.TiffWriter(path, bigtiff=big, byteorder=order) as file:
+                        for array, kind in pages:
+                            how = {"subfiletype": kind, "metadata": None, "software": False}
+                            file.write(array, photometric="rgb", **how)
+
+                name_of = f"pages-{name}-{'big' if big else 'classic'}-{order}"
+                yield Case(name_of, ".tif", write, seen(first), notices)
+    for order in "<>":
+        for kind in ("minisblack", "miniswhite"):
+            name = f"bits-{kind}-{order}"
+            bits = noise(name, (17, 33), "uint8") > 99
+
+            def write(path: Path, bits: Array = bits, kind: str = kind, order: Any = order) -> None:
+                tifffile.imwrite(path, bits, photometric=kind, byteorder=order, metadata=None)
+
+            shown = bits == (kind == "minisblack")
+            yield Case(name, ".tif", write, seen(shown * np.uint8(255)))
+    for dtype, notices in (
+        ("uint16", ()),
+        ("float32", ("floats become 16 bits per channel: PNG holds no more",)),
+    ):
+        array = noise(f"deep-{dtype}", (17, 33, 3), dtype)
+        expected = array
+        if dtype == "float32":
+            expected = np.rint(array * np.float32(65535)).astype(np.uint16)
+
+        def write(path: Path, array: Array = array) -> None:
+            tifffile.imwrite(path, array, photometric="rgb", metadata=None)
+
+        yield Case(
+            f"deep-{dtype}-as-png", ".tif", write, expected, notices, needs=("pyvips",),
+            output=".png",
+        )  # fmt: skip
+
+
 # -------------------------------------------------------------------------------------- Pillow
 
 
@@ -225,6 +277,8 @@ def by_pillow() -> Iterator[Case]:
     yield from _pillow_orientations()
     yield from _pillow_metadata()
     yield from _pillow_lossy()
+    yield from _pillow_frames()
+    yield from _pillow_grey_profiles()
 
 
 def _of_mode(name: str, mode: str, size: tuple[int, int]) -> tuple[Image.Image, Array, list[str]]:
@@ -360,6 +414,32 @@ def _pillow_lossy() -> Iterator[Case]:
                 )  # fmt: skip
 
 
+def _pillow_frames() -> Iterator[Case]:
+    """Films, of which the first image is used."""
+    for ending, options in (
+        (".gif", {}),
+        (".png", {}),
+        (".webp", {"lossless": True, "exact": True}),
+        (".tif", {}),
+    ):
+        mode = "P" if ending == ".gif" else "RGB"
+        image, expected, told = _of_mode(f"film{ending}", mode, (17, 33))
+        other = _of_mode(f"second{ending}", mode, (17, 33))[0]
+        write = _saver(image, save_all=True, append_images=[other, image], **options)
+        said = ("it has 3 images; the first is used", *told)
+        yield Case(f"pillow-film-{ending[1:]}", ending, write, expected, said)
+
+
+def _pillow_grey_profiles() -> Iterator[Case]:
+    """Black and white are the same in any grey profile, which RGB cannot keep."""
+    told = ("greyscale becomes sRGB; its grey profile is not kept",)
+    for ending in (".png", ".tif"):
+        for mode in ("1", "L"):
+            bits, expected, _ = _of_mode(f"grey{ending}", "1", (17, 33))
+            write = _saver(bits.convert(mode), icc_profile=GREY)
+            yield Case(f"pillow-grey-profile-{ending[1:]}-{mode}", ending, write, expected, told)
+
+
 # ------------------------------------------------------------------------------------- by hand
 
 
@@ -379,6 +459,7 @@ def by_hand() -> Iterator[Case]:
                     lambda path, a=(width, 5, depth, kind, rows), m=more: png(path, *a, **m),
                     seen(table[values] if kind else grey), (PALETTE,) if kind else (),
                 )  # fmt: skip
+    yield from _png_with_transparent_colours()
     for head, bands in ((b"P5", 1), (b"P6", 3)):
         array = noise(f"pnm{bands}", (7, 13, bands), "uint16")
         data = head + b" 13 7 65535\n" + array.astype(">u2").tobytes()
@@ -393,8 +474,40 @@ def by_hand() -> Iterator[Case]:
         )
 
 
+def _png_with_transparent_colours() -> Iterator[Case]:
+    """One grey or colour that is transparent; 16 bits with and without."""
+    for kind, bands in ((0, 1), (2, 3), (4, 2), (6, 4)):
+        for depth in (1, 2, 4, 8, 16):
+            if depth < 8 and kind:
+                continue
+            for clear in (False, True)[: 1 + (kind < 4)]:
+                if depth < 16 and not clear:
+                    continue
+                name = f"png-{kind}-{depth}-{'clear' if clear else 'plain'}"
+                values = noise(name, (5, 9, bands), "uint16") >> (16 - depth)
+                values[2, 3] = values[0, 0]
+                rows = (
+                    [row.astype(">u2").tobytes() for row in values]
+                    if depth == 16
+                    else _packed(values.astype(np.uint8), depth)
+                )
+                more = {"tRNS": values[0, 0].astype(">u2").tobytes()} if clear else {}
+                dtype, top = ("uint16", 65535) if depth == 16 else ("uint8", 255)
+                shown = (values.astype(int) * (top // ((1 << depth) - 1))).astype(dtype)
+                alpha = shown[..., -1] if kind > 3 else None
+                if clear:
+                    alpha = ((values != values[0, 0]).any(axis=2) * top).astype(dtype)
+                colour = shown[..., :-1] if kind > 3 else shown
+                yield Case(
+                    name, ".png",
+                    lambda path, a=(9, 5, depth, kind, rows), m=more: png(path, *a, **m),
+                    seen(colour, alpha), needs=("pyvips",) if depth == 16 else (),
+                )  # fmt: skip
+
+
 def _packed(values: Array, depth: int) -> list[bytes]:
     """Rows of samples of fewer bits than a byte."""
+    values = values.reshape(len(values), -1)
     bits = np.unpackbits(values[..., None], axis=-1)[..., 8 - depth :]
     return [row.tobytes() for row in np.packbits(bits.reshape(len(values), -1), axis=1)]
 
@@ -533,5 +646,9 @@ def pixels_in(path: Path) -> Array:
     """An output's pixels, by another reader."""
     if path.suffix == ".tif":
         return np.asarray(tifffile.imread(path))
+    if path.read_bytes()[24] == 16 and path.suffix == ".png":  # which Pillow opens as 8 bits
+        import pyvips
+
+        return np.asarray(pyvips.Image.new_from_file(str(path), revalidate=True).numpy())
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         return np.asarray(image)

@@ -15,7 +15,7 @@ from sincut.translation.translate import translate
 from tests.images.corpus import Case, every_case, kept_in, pixels_in
 
 CASES = every_case()
-EVERY = 11  # of the corpus one case in so many is in every run
+EVERY = 13  # of the corpus one case in so many is in every run
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +38,27 @@ def test_the_corpus_is_large_and_has_a_name_for_each() -> None:
         for at, case in enumerate(CASES)
     ],
 )
-def test_a_file_of_the_corpus(case: Case, model: Path, tmp_path: Path) -> None:
+def test_a_file_of_the_corpus(
+    case: Case, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded at once, and by rows as huge ones are."""
     for module in case.needs:
         pytest.importorskip(module)
     path, out = tmp_path / f"in{case.ending}", tmp_path / f"out{case.output}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the writers
         case.write(path)
-    (done,) = translate(model, path, out, strength=0, device="cpu", precision="fp32")
-    assert done.notices == case.notices
-    pixels = pixels_in(out)
-    assert pixels.dtype == case.pixels.dtype
-    assert pixels.shape == case.pixels.shape
-    difference = np.abs(pixels.astype(float) - case.pixels)
-    assert difference.max() <= case.tolerance
-    held = kept_in(out)
-    assert {name: held.get(name) for name in case.kept} == case.kept
+    for streamed in (False, True):
+        if streamed:
+            monkeypatch.setattr("sincut.images.reading.open.STREAM_ABOVE", 0)
+            monkeypatch.setattr("sincut.translation.plan._BAND_BYTES", 1)
+        options = {"strength": 0, "device": "cpu", "precision": "fp32", "force": streamed}
+        (done,) = translate(model, path, out, **options)
+        assert done.notices == case.notices
+        pixels = pixels_in(out)
+        assert pixels.dtype == case.pixels.dtype
+        assert pixels.shape == case.pixels.shape
+        difference = np.abs(pixels.astype(float) - case.pixels)
+        assert difference.max() <= case.tolerance
+        held = kept_in(out)
+        assert {name: held.get(name) for name in case.kept} == case.kept
