@@ -913,13 +913,15 @@ def test_memory_is_foreseen_before_it_is_taken(tmp_path: Path) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert len(lines) == len(paths)
+    shares = [int(line.split("|")[1]) / int(line.split("|")[0]) for line in lines]
+    assert np.median(shares) > 0.7  # not much more is foreseen than is taken
     for path, line in zip(paths, lines, strict=True):
         foreseen, peak, little, refused = line.split("|")
         name = path.name
         if int(foreseen) <= 16_000_000:  # decoded whatever is allowed
             assert refused == "", name
             continue
-        assert int(peak) <= int(foreseen) + 2_000_000 <= 2 * int(peak), name
+        assert int(peak) <= int(foreseen) + 2_000_000, name
         # WebP's bytes are read, into two places.
         assert int(little) < 1_000_000 + 2 * path.stat().st_size, name
         amount, half = (f"{int(foreseen) / part / 1e6:.1f} MB" for part in (1, 2))
@@ -1320,6 +1322,74 @@ def test_a_jpeg_cut_and_ended_is_broken(tmp_path: Path, name: str) -> None:
     for part in (0.5, 0.9):
         path.write_bytes(data[: int(part * len(data))] + b"\xff\xd9")
         assert "the data end before its last row" in refusal(decode_picture, path)
+
+
+def segments_of(data: bytes, *markers: int) -> bytes:
+    """A JPEG's segments of these kinds."""
+    place, found = 2, b""
+    while data[place + 1] != 0xDA:
+        end = place + 2 + struct.unpack_from(">H", data, place + 2)[0]
+        found += data[place:end] if data[place + 1] in markers else b""
+        place = end
+    return found
+
+
+def scan_of(data: bytes) -> bytes:
+    """The data of a JPEG's last scan."""
+    place = data.rindex(b"\xff\xda")
+    return data[place + 2 + struct.unpack_from(">H", data, place + 2)[0] : -2]
+
+
+def jpeg_by_components(array: np.ndarray, last: int | None = None) -> bytes:
+    """A sequential JPEG of (H, W, 3) with a scan for each component, the last cut to some bytes."""
+    planes = []
+    for each in range(3):
+        with io.BytesIO() as file:
+            Image.fromarray(array[..., each]).save(file, "JPEG", quality=90)
+            planes.append(file.getvalue())
+    frame = struct.pack(">BHHB9B", 8, *array.shape[:2], 3, 1, 17, 0, 2, 17, 0, 3, 17, 0)
+    data = b"\xff\xd8" + segments_of(planes[0], 0xDB, 0xC4)
+    data += b"\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame
+    for each, plane in enumerate(planes):
+        data += b"\xff\xda\0\x08\x01" + bytes((each + 1, 0, 0, 63, 0))
+        data += scan_of(plane)[: last if each == 2 else None]
+    return data + b"\xff\xd9"
+
+
+def test_a_jpeg_of_several_scans_cut_in_the_last_is_broken(tmp_path: Path) -> None:
+    path, array = tmp_path / "in.jpg", pixels(60, 90)
+    path.write_bytes(jpeg_by_components(array))
+    assert everything(path, stream=False)[0].shape == (60, 90, 3)
+    length = len(scan_of(jpeg_by_components(array)))
+    for last in (0, length // 2, length - 9):
+        path.write_bytes(jpeg_by_components(array, last))
+        assert "the data end before its last row" in refusal(decode_picture, path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_jpeg_cut_in_its_last_scan_is_broken(tmp_path: Path, mode: str) -> None:
+    array = pixels(60, 90, {"L": 1}.get(mode, len(mode))).squeeze()
+    path = saved(tmp_path / "in.jpg", Image.fromarray(array, mode), progressive=True)
+    data = path.read_bytes()
+    for missing in (9, len(scan_of(data)) // 2, len(scan_of(data))):
+        path.write_bytes(data[: -2 - missing] + data[-2:])
+        assert "the data end before its last row" in refusal(decode_picture, path)
+
+
+def test_a_jpeg_cut_between_restarts_is_broken(tmp_path: Path) -> None:
+    path = saved(tmp_path / "in.jpg", pixels(200, 130), restart_marker_rows=1)
+    data = path.read_bytes()
+    place = data.index(b"\xff\xd3")
+    for missing in (9, 99, place - data.index(b"\xff\xd2")):
+        path.write_bytes(data[: place - missing] + data[place:])
+        assert "the data end before its last row" in refusal(decode_picture, path)
+    path.write_bytes(data[:place] + b"more" + data[place:])  # too much is not too little
+    np.testing.assert_array_equal(decode_picture(path).rgb, pixels_of(data))
+
+
+def pixels_of(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image)
 
 
 @pytest.mark.parametrize("name", JPEGS)

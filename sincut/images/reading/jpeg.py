@@ -1,73 +1,84 @@
-"""JPEG whose data end before its rows do. No torch.
+"""JPEG whose data end before its pixels do. No torch.
 
-libjpeg fills in what is missing and only warns, and Pillow does not hear the warning. A scan of
-rows from top to bottom is therefore held back at its end, to see whether its last row is there by
-then; of several scans the codes of the first are counted.
+libjpeg fills in what is missing and only warns, and Pillow does not hear the warning. A single scan
+is therefore held back at its end, to see whether its last row is there by then. Where there are
+more, or markers within one, the file is decoded a second time with other bytes behind each: what
+is whole is the same.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import mmap
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from sincut.images.metadata import DAMAGE
 
-_SCAN, _TABLES, _RESTARTS = 0xDA, 0xC4, 0xDD
+_SCAN, _RESTARTS, _END = 0xDA, 0xDD, 0xD9
 _ALONE = (0x00, 0x01, *range(0xD0, 0xD9))  # what has no length
-_BASELINE, _PROGRESSIVE = (0xC0, 0xC1), (0xC2,)
+_BASELINE, _FRAMES = (0xC0, 0xC1), (0xC0, 0xC1, 0xC2)
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # that ends a scan
-_MISSING = "the data end before its last row"
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # No code consists of ones, so that these bits, which the decoder wants to see ahead, are no pixels.
 _AHEAD = b"\xff\x00" * 8
+_OTHER = np.random.default_rng(0).bytes(64).replace(b"\xff", b"")
+_STRIP = 1 << 18  # pixels
+_MISSING = "the data end before its last row"
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """The first scan: the frame's marker, size, sampling factors by component; the scan's
-    components with their DC tables, its code lengths by table, MCUs between restarts, its bytes."""
+class _Scans:
+    """The frame's marker, sampling factors by component, MCUs between restarts; of each scan its
+    count of components and the first and last place of its data."""
 
     frame: int
-    size: tuple[int, int]
     sampling: dict[int, tuple[int, int]]
-    tables: list[tuple[int, int]]
-    codes: dict[int, bytes]
     restart: int
-    start: int
-    end: int
+    scans: list[tuple[int, int, int]]
+
+    @property
+    def plain(self) -> bool:
+        """Whether rows come from top to bottom."""
+        one = len(self.scans) == 1 and self.scans[0][0] == len(self.sampling)
+        return one and self.frame in _BASELINE and not self.restart
 
 
 def load_whole(image: ImageFile.ImageFile, file: IO[bytes]) -> None:
     """Decode a JPEG.
 
     Raises:
-        EOFError: rows are missing. Else what Pillow raises.
+        EOFError: pixels are missing. Else what Pillow raises.
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            scan = _first_scan(data)
-            whole = scan is None or _is_whole(data, scan)
-        except DAMAGE:  # the decoder knows more kinds
-            scan, whole = None, True
-        if scan is None:
-            image.load()
-        elif scan.frame in _BASELINE and len(scan.tables) == len(scan.sampling):
-            _load_held_back(image, file, scan)
-        elif whole:
-            image.load()
-        else:
-            raise EOFError(_MISSING)
+    scans = other = None
+    with (
+        contextlib.suppress(*DAMAGE),  # the decoder knows more kinds, or says what is wrong
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        scans = _scans_of(data)
+        if not scans.plain:
+            with JpegImageFile(io.BytesIO(_with_more(data, scans))) as second:
+                other = _sum(second)
+    if scans and scans.plain:
+        _load_held_back(image, file, scans)
+        return
+    image.load()
+    if other is not None and other != _sum(image):
+        raise EOFError(_MISSING)
 
 
-def _load_held_back(image: ImageFile.ImageFile, file: IO[bytes], scan: _Scan) -> None:
+def _load_held_back(image: ImageFile.ImageFile, file: IO[bytes], scans: _Scans) -> None:
     """Decode, and look at the last row before the decoder is told that the scan is over."""
-    block = 8 * max(down for _, down in scan.sampling.values())  # the last rows come together
-    rows, end = (image.height - 1) % block + 1, scan.end
+    block = 8 * max(down for _, down in scans.sampling.values())  # the last rows come together
+    rows, end = (image.height - 1) % block + 1, scans.scans[0][2]
     box = (0, image.height - rows, image.width, image.height)
     noise = np.random.default_rng(0).bytes(rows * image.width * len(image.getbands()))
     image.load_prepare()
@@ -91,99 +102,58 @@ def _load_held_back(image: ImageFile.ImageFile, file: IO[bytes], scan: _Scan) ->
     image.load()
 
 
-def _first_scan(data: mmap.mmap) -> _Scan | None:
-    """What stands before the first scan, or None where it is of a rarer kind or damaged."""
+def _scans_of(data: mmap.mmap) -> _Scans:
+    """What the markers say. Raises what damage raises."""
     place, frame, restart = 2, 0, 0
-    size = (0, 0)
     sampling: dict[int, tuple[int, int]] = {}
-    codes: dict[int, bytes] = {}
-    while place + 4 <= len(data):
-        if data[place] != 0xFF or data[place + 1] == 0xFF:
+    scans = []
+    while data[place + 1] != _END:
+        marker = data[place + 1]
+        if data[place] != 0xFF or marker == 0xFF:
             place += 1
             continue
-        marker, length = data[place + 1], struct.unpack_from(">H", data, place + 2)[0]
         if marker in _ALONE:
             place += 2
             continue
+        (length,) = struct.unpack_from(">H", data, place + 2)
         body = data[place + 4 : place + 2 + length]
         place += 2 + length
-        if marker in _BASELINE + _PROGRESSIVE:
-            frame, (height, width, count) = marker, struct.unpack_from(">HHB", body, 1)
-            size = (height, width)
-            for each in range(6, 6 + 3 * count, 3):
-                sampling[body[each]] = (body[each + 1] >> 4, body[each + 1] & 15)
-        elif marker == _TABLES:
-            codes |= _tables(body)
+        if marker in _FRAMES:
+            frame = marker
+            sampling |= {
+                body[each]: (body[each + 1] >> 4, body[each + 1] & 15)
+                for each in range(6, 6 + 3 * body[5], 3)
+            }
         elif marker == _RESTARTS:
             (restart,) = struct.unpack(">H", body[:2])
         elif marker == _SCAN:
-            tables = [(body[1 + 2 * i], body[2 + 2 * i] >> 4) for i in range(body[0])]
             end = _MARKER.search(data, place)
-            if not frame or end is None:
-                return None
-            return _Scan(frame, size, sampling, tables, codes, restart, place, end.start())
-    return None
+            if end is None:
+                raise EOFError("no end of a scan")
+            scans.append((body[0], place, end.start()))
+            place = end.start()
+    return _Scans(frame, sampling, restart, scans)
 
 
-def _tables(body: bytes) -> dict[int, bytes]:
-    """Of a segment of Huffman tables those of DC: 16 counts of codes, and the symbols."""
-    found, place = {}, 0
-    while place + 17 <= len(body):
-        count = sum(body[place + 1 : place + 17])
-        if body[place] < 4:
-            found[body[place]] = body[place + 1 : place + 17 + count]
-        place += 17 + count
-    return found
+def _with_more(data: mmap.mmap, scans: _Scans) -> bytes:
+    """The file with other bytes behind each scan, and behind each of its parts between restarts."""
+    pieces, done = [], 0
+    for _, start, end in scans.scans:
+        parts = _RESTART.split(data[start:end])
+        if scans.restart:  # parts that may be missing at the end
+            parts += [b""] * 8
+        pieces.append(data[done:start])
+        for number, part in enumerate(parts):
+            pieces.append(bytes((0xFF, 0xD0 + (number - 1) % 8)) if number else b"")
+            pieces += [part, _OTHER]
+        done = end
+    return b"".join([*pieces, data[done:]])
 
 
-def _is_whole(data: mmap.mmap, scan: _Scan) -> bool:
-    """Whether the first scan, of DC alone, has a code for every block. True of another scan."""
-    if scan.frame not in _PROGRESSIVE or any(table not in scan.codes for _, table in scan.tables):
-        return True
-    (height, width), across, down = scan.size, 1, 1
-    for factors in scan.sampling.values():
-        across, down = max(across, factors[0]), max(down, factors[1])
-    if len(scan.tables) == 1:
-        one = scan.sampling[scan.tables[0][0]]
-        height, width = -(-height * one[1] // down), -(-width * one[0] // across)
-        across = down = 1
-        order = [scan.tables[0][1]]
-    else:
-        order = [
-            t for c, t in scan.tables for _ in range(scan.sampling[c][0] * scan.sampling[c][1])
-        ]
-    units = -(-height // (8 * down)) * -(-width // (8 * across))
-    lookups = {table: _lookup(scan.codes[table]) for table in set(order)}
-    counted = 0
-    for piece in re.split(rb"\xff[\xd0-\xd7]", data[scan.start : scan.end]):
-        wanted = min(scan.restart or units, units - counted)
-        counted += _units(piece.replace(b"\xff\x00", b"\xff"), wanted, [lookups[t] for t in order])
-    return counted >= units
-
-
-def _lookup(table: bytes) -> list[int]:
-    """By the next 16 bits: the length of the code and of the value behind it; 99 of no code."""
-    lengths, symbols = table[:16], table[16:]
-    found: list[int] = []
-    place = 0
-    for length, count in enumerate(lengths, 1):
-        for symbol in symbols[place : place + count]:
-            found += [length + symbol] * (1 << (16 - length))
-        place += count
-    return found + [99] * (65536 - len(found))
-
-
-def _units(data: bytes, wanted: int, order: list[list[int]]) -> int:
-    """How many of ``wanted`` units the bytes hold: each has a code of every table of ``order``."""
-    at, end = 0, 8 * len(data)
-    padded = data + b"\xff" * 4
-    for unit in range(wanted):
-        for lookup in order:
-            byte = at >> 3
-            if byte >= len(data):
-                return unit
-            bits = int.from_bytes(padded[byte : byte + 3], "big")
-            at += lookup[bits >> (8 - (at & 7)) & 0xFFFF]
-        if at > end:
-            return unit
-    return wanted
+def _sum(image: Image.Image) -> int:
+    """A checksum of the pixels, strip by strip."""
+    rows, total = max(1, _STRIP // image.width), 0
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        total = zlib.crc32(image.crop((0, top, image.width, bottom)).tobytes(), total)
+    return total

@@ -297,9 +297,9 @@ def decoding_bytes(opened: Opened) -> int:
     masked = 3 if opened.pages and opened.pages.mask is not None else 0
     arrays = 3 + seen + masked
     most = max(decoder, kept + turned + changed, kept + (changed or turned) + arrays)
-    # WebP's bytes are read, a JPEG's are mapped into memory.
-    whole = image.format in ("WEBP", "JPEG", "MPO")
-    file = os.fstat(opened.file.fileno()).st_size if whole else 0
+    # WebP's bytes are read, a JPEG's are mapped into memory, and those of several scans copied.
+    copies = {"WEBP": 1, "JPEG": 3, "MPO": 3}.get(image.format or "", 0)
+    file = copies * os.fstat(opened.file.fileno()).st_size
     pixels = image.width * image.height
     return pixels * (stored + most) + _STRIP_BYTES * min(pixels, _STRIP) + file
 
