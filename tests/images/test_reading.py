@@ -943,6 +943,15 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
         np.testing.assert_array_equal(everything(path)[0], array)
 
 
+def test_what_the_process_takes_already_is_said(tmp_path: Path) -> None:
+    path = saved(tmp_path / "in.gif", pixels(2000, 2000, 1)[..., 0])
+    size = {"max_pixels": 10**7, "max_memory": 300_000_000, "held": 355_000_000}
+    assert refusal(open_source, path, **size) == (
+        f"{path} has 2000×2000 pixels, which takes 22.3 MB of memory to decode beside 355.0 MB in "
+        "use, allowed are 300.0 MB; try a TIFF copy, --max-memory 377.3MB"
+    )
+
+
 def test_rows_are_asked_for_from_top_to_bottom(tmp_path: Path) -> None:
     with opened(saved(tmp_path / "in.tif", pixels(9, 9))) as source:
         source.rows(2, 5)

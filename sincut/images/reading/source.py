@@ -46,7 +46,7 @@ def _source(
             raise SincutError(
                 f"{path} is turned by its orientation {header.orientation}: its "
                 f"{size[1]}×{size[0]} pixels take {_amount(rows.resident_bytes)} of memory to "
-                f"turn, allowed are {_amount(limits.max_memory)}; try a copy turned upright or "
+                f"turn{_allowed(limits.max_memory, limits.held)}; try a copy turned upright or "
                 f"--max-memory {_amount(rows.resident_bytes + limits.held, up=True)}"
             )
         colours, device, more = interpreted(path, header.profile, layout.mode, layout.dtype)
@@ -339,8 +339,14 @@ def _too_much(
     enough = _amount(needed + held, up=True)
     return SincutError(
         f"{path} has {size[1]}×{size[0]} pixels, which takes {_amount(needed)} of memory to "
-        f"decode, allowed are {_amount(max(most, 0))}; try {others}--max-memory {enough}"
+        f"decode{_allowed(most, held)}; try {others}--max-memory {enough}"
     )
+
+
+def _allowed(most: int, held: int) -> str:
+    """What is allowed in all, where ``most`` of it is left beside ``held``."""
+    beside = f" beside {_amount(held)} in use" if held else ""
+    return f"{beside}, allowed are {_amount(most + held)}"
 
 
 def _amount(count: int, *, up: bool = False) -> str:
