@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.images.metadata import DAMAGE, copied_tags, text_of
+from sincut.images.records import not_kept
 
 _GDAL_METADATA, _NODATA = 42112, 42113
 # GeoTIFF: pixel scale, tie points, transformation, keys with their doubles and text; the
@@ -57,7 +58,8 @@ def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, 
     geo, names = copied_tags(directory, GEO_TAGS), []
     if orientation in _TURNS and any(tag in geo for tag in _TURNED):
         try:
-            geo = _turned(geo, orientation, (int(directory[_HEIGHT]), int(directory[_WIDTH])))
+            size = int(directory[_HEIGHT]), int(directory[_WIDTH])
+            geo = _moved(geo, _as_stored(geo, orientation, size))
         except DAMAGE:
             geo = copied_tags(geo, (tag for tag in geo if tag not in _PLACE))
             names.append("place on the map (it is damaged, and its orientation turns the pixels)")
@@ -78,19 +80,35 @@ def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, 
     return geo or None, names
 
 
-def _turned(geo: Directory, orientation: int, size: tuple[int, int]) -> Directory:
-    """The tags of the upright image: its pixels keep their places on the ground.
+def cropped_geo(geo: Directory, left: int, top: int) -> tuple[Directory, list[str]]:
+    """The tags of a part of an image that begins there, and what of them is lost."""
+    names = []
+    if any(tag in geo for tag in _TURNED):
+        within = np.eye(4)
+        within[:2, 3] = left, top
+        try:
+            geo = _moved(geo, within)
+        except DAMAGE:
+            geo = copied_tags(geo, (tag for tag in geo if tag not in _PLACE))
+            names.append("place on the map (it is damaged)")
+    if _POLYNOMIALS in geo:
+        geo = copied_tags(geo, (tag for tag in geo if tag != _POLYNOMIALS))
+        names.append("rational polynomials (they are of the whole image)")
+    return geo, not_kept(names)
+
+
+def _moved(geo: Directory, places: npt.NDArray[Any]) -> Directory:
+    """The tags of pixels that are elsewhere now, and keep their places on the ground.
 
     A scale with a tie point becomes a transformation, as a scale cannot swap axes; points that tie
-    pixels to the ground without one are turned themselves.
+    pixels to the ground without one are moved themselves.
 
     Args:
-        size: (H, W) as stored.
+        places: the matrix that takes (column, row, 0, 1) of a pixel now to what they were.
 
     Raises:
         ValueError: they are damaged.
     """
-    as_stored = _as_stored(geo, orientation, size)
     kept = copied_tags(geo, (tag for tag in geo if tag not in _TURNED))
     ties = np.asarray(geo.get(_TIES, ()), float).reshape(-1, 6)
     if _SCALE in geo:
@@ -101,11 +119,11 @@ def _turned(geo: Directory, orientation: int, size: tuple[int, int]) -> Director
         place = np.asarray(geo[_TRANSFORMATION], float).reshape(4, 4)
     else:
         points = np.column_stack((ties[:, :3], np.ones(len(ties))))
-        ties[:, :3] = (points @ np.linalg.inv(as_stored).T)[:, :3]
+        ties[:, :3] = (points @ np.linalg.inv(places).T)[:, :3]
         kept.tagtype[_TIES], kept[_TIES] = _DOUBLE, tuple(ties.ravel().tolist())
         return kept
     kept.tagtype[_TRANSFORMATION] = _DOUBLE
-    kept[_TRANSFORMATION] = tuple((place @ as_stored).ravel().tolist())
+    kept[_TRANSFORMATION] = tuple((place @ places).ravel().tolist())
     return kept
 
 

@@ -15,6 +15,7 @@ from sincut.images.reading.open import open_source
 from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.rows import TURNS
 from sincut.images.reading.source import Source
+from sincut.translation.translate import translate
 from tests.images.test_pillow import geo_of, pixels, refusal, written
 
 PLACE = [
@@ -132,6 +133,23 @@ def test_a_turned_pixel_keeps_its_place_on_the_ground(
     carried = source_of(path)[1].carried.geo
     assert carried is not None
     assert {tag: carried[tag] for tag in carried} == {tag: picture.geo[tag] for tag in picture.geo}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("raster_type", [1, 2])
+@pytest.mark.parametrize("form", ["scale", "transformation"])
+def test_a_region_keeps_its_place_on_the_ground(
+    tmp_path: Path, tiny_run: Path, form: str, raster_type: int, orientation: int
+) -> None:
+    array = np.arange(7 * 10 * 3, dtype=np.uint8).reshape(7, 10, 3)
+    path, out = tmp_path / "in.tif", tmp_path / "out.tif"
+    tags = [(274, "H", 1, orientation, True), *PLACED[form], *keys(raster_type)]
+    tifffile.imwrite(path, array, photometric="rgb", metadata=None, extratags=tags)
+    (done,) = translate(tiny_run, path, out, region=(2, 1, 4, 5), strength=0)
+    assert done.notices == ()
+    before, after = on_the_ground(path), on_the_ground(out)
+    assert len(after) == 20
+    assert after == {colour: before[colour] for colour in after}
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

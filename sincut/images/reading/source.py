@@ -19,7 +19,7 @@ from PIL import UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
 from sincut.errors import SincutError, one_line
-from sincut.images.geo import nodata_of
+from sincut.images.geo import cropped_geo, nodata_of
 from sincut.images.metadata import DAMAGE, KeptMetadata
 from sincut.images.profiles import Colours, interpreted
 from sincut.images.reading.rows import Rows, Turned, Windows, upright
@@ -272,8 +272,9 @@ class Source:
                 f"{bottom} and column {right}; try one within the image"
             )
         if self.carried.geo is not None:
-            self.carried = replace(self.carried, geo=None)
-            self._notices += ("its GeoTIFF tags are not kept: they are of the whole image",)
+            geo, lost = cropped_geo(self.carried.geo, region.left, region.top)
+            self.carried = replace(self.carried, geo=geo)
+            self._notices += tuple(lost)
         if self.picture is not None:
             rows, columns = slice(region.top, bottom), slice(region.left, right)
             alpha = self.picture.alpha
