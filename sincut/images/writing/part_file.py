@@ -87,6 +87,9 @@ class PartFile:
         elif self.done and resume:
             self._journal.truncate(self._journal_length)
             self._file.truncate(self.length)
+            # Nothing vouches for the beginning, which is known, and which the end writes anew.
+            self._file.seek(0)
+            _write_all(self._file, start)
             return
         elif self.done and not force:
             raise SincutError(
@@ -101,8 +104,7 @@ class PartFile:
             with open(self.path, "wb"):
                 pass
             self.length = self._write((start,))
-            first = {"identity": identity, "bands": self.bands, "length": self.length}
-            self._note({**first, "crc": zlib.crc32(start)})
+            self._note({"identity": identity, "bands": self.bands, "length": self.length})
         except BaseException:
             self.discard()
             raise
@@ -115,15 +117,13 @@ class PartFile:
             lines.pop()
         if not lines:
             return {}
-        synced, good, begin = lines[-1][0].get("synced", 0), 0, 0
-        for entry, _ in lines:
+        synced, good = lines[-1][0].get("synced", 0), 1
+        while good < len(lines):
             # After a power loss the file may be long enough and yet not hold what was written.
-            end = entry["length"]
-            if end > synced and self._checksum(begin, end) != entry["crc"]:
+            begin, entry = lines[good - 1][0]["length"], lines[good][0]
+            if entry["length"] > synced and self._checksum(begin, entry["length"]) != entry["crc"]:
                 break
-            good, begin = good + 1, end
-        if not good:
-            return {}
+            good += 1
         self.entries = [entry for entry, _ in lines[1:good]]
         self.length, self._journal_length = lines[good - 1][0]["length"], lines[good - 1][1]
         return lines[0][0]
