@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sincut.images.metadata import KeptMetadata, tiff_exif
+from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Picture
 from sincut.images.writing import tiff as tiffs
 from sincut.images.writing.tiff import half_size, levels, tiles_bytes
@@ -221,3 +222,26 @@ def test_a_pyramid_reads_back_no_more_than_it_needs(
         writer.finish()
     assert set(sizes) == {256 * 256 * 3}
     assert len(sizes) == 6 * 6 + 3 * 3 + 2 * 2
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_windows_of_tiles_are_read_in_any_order(
+    tmp_path: Path, tifffile: Any, planar: str, compression: str | None
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 2**16, (150, 170, 3), np.uint16)
+    stored = pixels if planar == "contig" else pixels.transpose(2, 0, 1)
+    tifffile.imwrite(
+        tmp_path / "in.tif", stored, photometric="rgb", planarconfig=planar, tile=(32, 48),
+        compression=compression, predictor=compression is not None,
+    )  # fmt: skip
+    with open_source(tmp_path / "in.tif", max_pixels=10**9, max_memory=10**9) as source:
+        assert source.by_window
+        assert np.array_equal(source.rows(0, 40), pixels[:40])
+        for top, bottom, left, right in ((100, 150, 90, 170), (3, 4, 0, 1), (0, 150, 0, 170)):
+            window = source.read(slice(top, bottom), slice(left, right))
+            assert np.array_equal(window, pixels[top:bottom, left:right])
+        assert np.array_equal(source.rows(40, 150), pixels[40:])
+    tifffile.imwrite(tmp_path / "strips.tif", pixels, photometric="rgb", compression="deflate")
+    with open_source(tmp_path / "strips.tif", max_pixels=10**9, max_memory=10**9) as source:
+        assert not source.by_window

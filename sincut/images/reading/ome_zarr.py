@@ -37,7 +37,7 @@ def is_zarr(path: Path) -> bool:
 class ZarrRows:
     """Rows and windows of an array whose axes are in any order and of which y and x are long."""
 
-    any_order = True
+    any_order, keeps_rows = True, False
 
     def __init__(self, array: Any, axes: Sequence[str]) -> None:
         """``axes`` are the names of the array's axes; all but c, y and x are taken at 0."""

@@ -43,7 +43,12 @@ class Rows(Protocol):
 
 @runtime_checkable
 class Windows(Rows, Protocol):
-    """Rows of which any window can be read, in any order and by several threads."""
+    """Rows of which any window can be read, in any order and by several threads.
+
+    ``keeps_rows`` says whether ``read`` decodes once what the next rows need as well.
+    """
+
+    keeps_rows: bool
 
     def window(self, top: int, bottom: int, left: int, right: int) -> Array:
         """(bottom - top, right - left, samples), as stored."""

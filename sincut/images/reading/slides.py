@@ -33,7 +33,7 @@ class SlideRows:
     mixes them: of windows that begin elsewhere a pixel would come out otherwise.
     """
 
-    any_order = True
+    any_order, keeps_rows = True, False
     samples = 3
 
     def __init__(self, slide: Any, level: int) -> None:

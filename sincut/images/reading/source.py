@@ -235,7 +235,7 @@ class Source:
         if not self._next <= start <= stop <= self.height:
             raise ValueError(f"rows {start} to {stop} of {self.height} after row {self._next}")
         self._next = stop
-        if self.by_window:
+        if isinstance(self._rows, Windows) and not self._rows.keeps_rows:
             return self.read(slice(start, stop), slice(0, self.width))
         top, left = self._region.top, self._region.left
         with reading(self.path):

@@ -114,7 +114,7 @@ def _tiff_rows(path: Path, tiff: TiffReader, limits: _Limits) -> Rows:
     """Rows of a TIFF, from libvips where tifffile would have to decode too much at once: a page
     that is compressed in one piece, which libvips decodes line by line."""
     if tiff.piece_bytes <= _LARGEST_PIECE:
-        return tiff
+        return TiledRows(tiff) if tiff.tiled else tiff
     vips = libvips()
     if vips and tiff.read_by_lines:
         rows = VipsRows(vips, path)
@@ -125,7 +125,7 @@ def _tiff_rows(path: Path, tiff: TiffReader, limits: _Limits) -> Rows:
         others += "a copy in tiles, "
         size, needed = (tiff.height, tiff.width), tiff.resident_bytes
         raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
-    return tiff
+    return TiledRows(tiff) if tiff.tiled else tiff
 
 
 def _mask_of(path: Path, file: IO[bytes], pages: Pages) -> TiffReader:
@@ -307,6 +307,11 @@ class TiffReader:
         )
 
     @property
+    def tiled(self) -> bool:
+        """Whether its pixels stand in tiles."""
+        return bool(self._page.is_tiled)
+
+    @property
     def missing_codec(self) -> str | None:
         """The compression or predictor that tifffile cannot undo as it is installed."""
         from tifffile import TIFF
@@ -390,6 +395,13 @@ class TiffReader:
             kind = "tiles" if page.is_tiled else "strips"
             raise ValueError(f"of {wrong} {kind} only the place or only the byte count is there")
 
+    @property
+    def tiles(self) -> _Bands:
+        """What decodes its tiles."""
+        self.check()
+        assert isinstance(self._rows, _Bands)
+        return self._rows
+
     def check(self) -> None:
         """Raise what damage raises if the file ends before its pixels do."""
         if self._rows is None:
@@ -424,6 +436,28 @@ class TiffReader:
             )
         check_end(self._file, int(np.where(offsets > 0, offsets + lengths, 0).max()))
         return _Bands(self, self._file, page, offsets, lengths, (planes, down, across))
+
+
+class TiledRows:
+    """Rows and windows of a TIFF in tiles."""
+
+    any_order = keeps_rows = True
+
+    def __init__(self, tiff: TiffReader) -> None:
+        self._tiff = tiff
+        self.resident_bytes, self.row_bytes = tiff.resident_bytes, tiff.row_bytes
+
+    def read(self, start: int, stop: int) -> Array:
+        """(stop - start, W, samples) as stored; sequential from the top or from the bottom."""
+        return self._tiff.read(start, stop)
+
+    def window(self, top: int, bottom: int, left: int, right: int) -> Array:
+        """(bottom - top, right - left, samples) as stored: only its tiles are decoded."""
+        return self._tiff.tiles.window(top, bottom, left, right)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tiff.close()
 
 
 class _Bands:
@@ -465,51 +499,73 @@ class _Bands:
             rows[first - start : last - start] = self._band[first - top : last - top]
         return rows
 
+    def window(self, top: int, bottom: int, left: int, right: int) -> Array:
+        result = np.empty((bottom - top, right - left, self._tiff.samples), self._tiff.dtype)
+        self._fill(result, top, left)
+        return result
+
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._band = np.empty(0)
 
     def _decode(self, top: int, bottom: int) -> None:
-        tiff, (planes, down, across) = self._tiff, self._grid
-        shape = (bottom - top, tiff.width, tiff.samples)
+        shape = (bottom - top, self._tiff.width, self._tiff.samples)
         self._top = -1  # until it is complete
         if self._band.shape != shape:
             self._band = np.empty(0)  # before the next is there
-            self._band = np.empty(shape, tiff.dtype)
-        band, segment_rows = self._band, tiff._segment_rows
+            self._band = np.empty(shape, self._tiff.dtype)
+        self._fill(self._band, top, 0)
+        self._top = top
+
+    def _fill(self, result: Array, top: int, left: int) -> None:
+        """Decode what (rows, columns, samples) from there on have, each segment once."""
+        tiff, page, (planes, down, across) = self._tiff, self._page, self._grid
+        bottom, right = top + result.shape[0], left + result.shape[1]
+        high, wide = tiff._segment_rows, page.tilewidth if page.is_tiled else tiff.width
 
         def segments() -> Iterator[int]:
             for plane in range(planes):
-                for row in range(top // segment_rows, math.ceil(bottom / segment_rows)):
+                for row in range(top // high, math.ceil(bottom / high)):
                     start = (plane * down + row) * across
-                    yield from range(start, start + across)
+                    yield from range(start + left // wide, start + math.ceil(right / wide))
 
         def fill(index: int) -> None:
-            data = None
-            if offset := int(self._offsets[index]):
-                data = read_bytes(self._file, self._lock, offset, int(self._lengths[index]))
-            try:
-                pixels, (plane, _, y, x, _), _ = self._page.decode(data, index, **self._options)
-            except DAMAGE:
-                raise
-            except MemoryError:
-                raise
-            except Exception as error:  # the codecs' own errors
-                raise ValueError(one_line(error)) from None
-            if pixels is not None and _is_aperio_ycbcr(tiff.compression_number, data):
-                pixels = _rgb_of_ycbcr(pixels)
-            height = min(segment_rows, tiff.height - y)
-            width = tiff.width - x
-            if self._page.is_tiled:
-                width = min(width, self._page.tilewidth)
-            together = tiff.samples // planes
-            part = band[y - top : y - top + height, x : x + width, plane : plane + together]
-            part[:] = self._page.nodata if pixels is None else pixels[0, :height, :width]
+            pixels, plane, y, x = self._segment(index)
+            rows = slice(max(top, y), min(bottom, y + high))
+            columns = slice(max(left, x), min(right, x + wide))
+            part = result[
+                rows.start - top : rows.stop - top,
+                columns.start - left : columns.stop - left,
+                plane : plane + tiff.samples // planes,
+            ]
+            if pixels is None:
+                part[:] = page.nodata
+            else:
+                part[:] = pixels[
+                    rows.start - y : rows.stop - y, columns.start - x : columns.stop - x
+                ]
 
-        # Not more at a time than a band has: map would hold on to results, here there are none.
+        # Not more at a time than the result has: map would hold on to results, here there are none.
         for _ in self._pool.map(fill, segments()):
             pass
-        self._top = top
+
+    def _segment(self, index: int) -> tuple[Array | None, int, int, int]:
+        """A strip or tile (rows, columns, samples), or nothing where it is sparse; its plane, its
+        first row and column."""
+        data = None
+        if offset := int(self._offsets[index]):
+            data = read_bytes(self._file, self._lock, offset, int(self._lengths[index]))
+        try:
+            pixels, (plane, _, y, x, _), _ = self._page.decode(data, index, **self._options)
+        except DAMAGE:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:  # the codecs' own errors
+            raise ValueError(one_line(error)) from None
+        if pixels is not None and _is_aperio_ycbcr(self._tiff.compression_number, data):
+            pixels = _rgb_of_ycbcr(pixels)
+        return None if pixels is None else pixels[0], plane, y, x
 
 
 def _is_aperio_ycbcr(compression: int, data: bytes | None) -> bool:
