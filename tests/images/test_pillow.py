@@ -1061,8 +1061,8 @@ def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.png"
     path.write_bytes(content)
     assert refusal(decode_picture, path) == (
-        f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, BMP, "
-        "GIF, PPM; try another copy or one converted to PNG"
+        f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, "
+        "HEIC, AVIF, camera raw, BMP, GIF, PPM; try another copy or one converted to PNG"
     )
 
 

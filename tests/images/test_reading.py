@@ -1427,7 +1427,7 @@ def test_what_libtiff_prints_is_damage(
     path.write_bytes(data)
     assert refusal(everything, path).startswith(f"{path} is broken or cut short (Fax")
     assert capfd.readouterr().err == ""
-    with pillow._libtiff_heard():
+    with pillow.heard(pillow._LIBTIFF):
         os.write(2, b"not of libtiff\n")
     assert capfd.readouterr().err == "not of libtiff\n"
 

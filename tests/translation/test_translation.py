@@ -49,6 +49,16 @@ def test_a_file_keeps_size_and_profile(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_photo_of_10_bits_gives_16(tiny_run: Path, tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    pixels = np.random.default_rng(7).integers(0, 1024, (48, 64, 3), np.uint16)
+    options = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
+    heif.encode("RGB;10", (64, 48), pixels.tobytes(), tmp_path / "in.heic", **options)
+    translate(tiny_run, tmp_path / "in.heic", tmp_path / "out.tif", strength=0.0)
+    written = tifffile.imread(tmp_path / "out.tif")
+    np.testing.assert_array_equal(written, np.rint(pixels * (65535 / 1023)).astype(np.uint16))
+
+
 def test_verify_reports_the_difference(
     noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

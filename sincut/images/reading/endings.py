@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+# Files of cameras: what they measured, not yet a picture.
+RAW_ENDINGS = (
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".srf", ".sr2", ".raf", ".rw2"),
+    *(".orf", ".pef", ".srw", ".x3f", ".3fr", ".fff", ".iiq", ".mrw", ".erf", ".kdc", ".dcr"),
+    *(".mos", ".rwl", ".gpr"),
+)
+
 # What is taken from a folder; a file that is named is opened whatever its ending is.
 INPUT_ENDINGS = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".webp", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".pnm"),
+    *(".ppm", ".pgm", ".pnm", ".heic", ".heif", ".hif", ".avif"),
+    *RAW_ENDINGS,
 )
 
 

@@ -2,7 +2,8 @@
 
 TIFF is decoded by tifffile while it is read, but for its rarer kinds. Of the other formats what is
 small is decoded at once (pillow.py), and larger and deeper files are decoded while they are read:
-binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package.
+binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package. HEIF, AVIF and
+camera raw take extra packages too (heif.py, raw.py) and are decoded whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from PIL import Image, ImageFile
 
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import ORIENTATION
+from sincut.images.reading.heif import heif_size, heif_source, is_heif
 from sincut.images.reading.ome_zarr import is_zarr, zarr_source
 from sincut.images.reading.pillow import (
     INPUT_FORMATS,
@@ -34,6 +36,7 @@ from sincut.images.reading.pillow import (
     is_deep,
     opened_picture,
 )
+from sincut.images.reading.raw import is_raw, raw_size, raw_source
 from sincut.images.reading.rows import PlainRows, Rows
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.slides import has_openslide, is_slide, slide_source
@@ -98,14 +101,18 @@ def _opened(path: Path, limits: _Limits, level: int) -> Source:
     if is_zarr(path):
         return zarr_source(path, limits, level)
     with reading(path), open(path, "rb") as file:
-        magic = file.read(4)
-    if level or (is_slide(path) and (magic not in MAGIC or has_openslide())):
+        magic = file.read(16)
+    if level or (is_slide(path) and (magic[:4] not in MAGIC or has_openslide())):
         return slide_source(path, limits, level)
     return _file_source(path, limits, magic)
 
 
 def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
-    if magic in MAGIC and (source := _tiff_source(path, limits)):
+    if is_raw(path, magic):
+        return raw_source(path, limits)
+    if is_heif(magic):
+        return heif_source(path, limits)
+    if magic[:4] in MAGIC and (source := _tiff_source(path, limits)):
         return source
     with opened_picture(path) as opened:
         image = opened.image
@@ -134,8 +141,12 @@ def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
     magic = b""
     if not is_zarr(path):
         with reading(path), open(path, "rb") as file:
-            magic = file.read(4)
-    if magic in MAGIC or is_zarr(path) or is_slide(path):
+            magic = file.read(16)
+        if is_raw(path, magic):
+            return raw_size(path, max_pixels)
+        if is_heif(magic):
+            return heif_size(path, max_pixels)
+    if magic[:4] in MAGIC or is_zarr(path) or is_slide(path):
         with open_source(path, max_pixels=max_pixels, max_memory=sys.maxsize) as source:
             return source.width, source.height
     with opened_picture(path) as opened:

@@ -217,8 +217,8 @@ def _texts_bounded(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _libtiff_heard() -> Iterator[None]:
-    """What libtiff prints on standard error, instead of failing, as a ``ValueError``."""
+def heard(lines_of_its: re.Pattern[str]) -> Iterator[None]:
+    """What a library prints on standard error, instead of failing, as a ``ValueError``."""
     with tempfile.TemporaryFile() as lines:
         try:
             saved = os.dup(2)
@@ -237,10 +237,10 @@ def _libtiff_heard() -> Iterator[None]:
             os.dup2(saved, 2)
             os.close(saved)
             lines.seek(0)
-            heard = lines.read().decode(errors="replace").splitlines(keepends=True)
-            own = [line for line in heard if _LIBTIFF.match(line)]
+            told = lines.read().decode(errors="replace").splitlines(keepends=True)
+            own = [line for line in told if lines_of_its.match(line)]
             with contextlib.suppress(AttributeError, OSError, ValueError):
-                sys.stderr.write("".join(line for line in heard if line not in own))
+                sys.stderr.write("".join(line for line in told if line not in own))
     if own:
         raise ValueError(one_line(own[0].rstrip(".\n")))
     if failed:
@@ -379,7 +379,7 @@ def _decoded(it: Opened, path: Path, as_stored: bool) -> Picture:
     if opened.format in ("JPEG", "MPO"):
         load_whole(opened, file)
     elif isinstance(opened, TiffImageFile):
-        with _libtiff_heard():
+        with heard(_LIBTIFF):
             opened.load()  # which turns it upright
     else:
         opened.load()

@@ -108,6 +108,26 @@ class PlainRows:
         self._file.close()
 
 
+class ArrayRows:
+    """Rows of an image that is decoded whole."""
+
+    any_order = True
+
+    def __init__(self, pixels: Array) -> None:
+        """``pixels`` is (H, W, samples)."""
+        self._pixels = pixels
+        self.resident_bytes = pixels.nbytes
+        self.row_bytes = pixels.nbytes // max(1, len(pixels))
+
+    def read(self, start: int, stop: int) -> Array:
+        """(stop - start, W, samples) of it."""
+        return self._pixels[start:stop]
+
+    def close(self) -> None:
+        """Let go of the pixels."""
+        self._pixels = self._pixels[:0].copy()
+
+
 class Mirrored:
     """Rows with their columns, or their columns and the order of rows, mirrored."""
 

@@ -40,11 +40,11 @@ class Samples:
         bands = BANDS[self.mode]
         with np.errstate(over="ignore"):  # of 64 bits; it becomes infinite, and is told
             stored = stored.astype(self.dtype, copy=False)
-        colour = stored[..., :bands] if self.order is None else stored[..., list(self.order)]
-        top = np.iinfo(colour.dtype).max if colour.dtype.kind == "u" else 1
+        top = np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1
         if self.highest is not None and self.highest != top:
-            wide = colour.astype(np.uint32).clip(0, self.highest)
-            colour = ((wide * top + self.highest // 2) // self.highest).astype(self.dtype)
+            wide = stored.astype(np.uint32).clip(0, self.highest)
+            stored = ((wide * top + self.highest // 2) // self.highest).astype(self.dtype)
+        colour = stored[..., :bands] if self.order is None else stored[..., list(self.order)]
         if self.inverted:
             colour = (top - colour).astype(self.dtype)
         alpha = stored[..., bands : bands + self.alpha]

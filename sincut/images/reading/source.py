@@ -143,7 +143,7 @@ def reading(path: Path) -> Iterator[None]:
     except UnidentifiedImageError:
         raise SincutError(
             f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, "
-            "BMP, GIF, PPM; try another copy or one converted to PNG"
+            "HEIC, AVIF, camera raw, BMP, GIF, PPM; try another copy or one converted to PNG"
         ) from None
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none

@@ -1,7 +1,7 @@
 """Colours that a file states otherwise than by an ICC profile, as one. No torch.
 
 PNG's cICP, sRGB, gAMA and cHRM; the profile or the endpoints of a BMP's header; TransferFunction,
-WhitePoint and PrimaryChromaticities of a TIFF; EXIF's mark of Adobe RGB (R03).
+WhitePoint and PrimaryChromaticities of a TIFF; EXIF's mark of Adobe RGB (R03); nclx of HEIF, AVIF.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _CURVES = {
     **{4: gamma_curve(2.2), 5: gamma_curve(2.8), 8: gamma_curve(1.0), 13: SRGB_CURVE},
 }
 _HDR = {16: "PQ", 18: "HLG"}
+_UNSPECIFIED, _BT709, _SRGB_TRANSFER = 2, 1, 13
 # What is written for sRGB by who does not say sRGB, within libpng's margin: 1/2.2.
 _GAMMA, _MARGIN = 0.45455, 0.05
 _POINTS = 0.003  # by which primaries may differ from those they mean
@@ -54,11 +55,32 @@ def refuse_hdr(path: Path, chunks: Sequence[tuple[bytes, bytes]]) -> None:
         SincutError: its curve is PQ or HLG.
     """
     code = dict(chunks).get(b"cICP", b"")
-    if len(code) == 4 and code[1] in _HDR:
+    if len(code) == 4:
+        _refuse_curve(path, code[1], "cICP")
+
+
+def _refuse_curve(path: Path, curve: int, where: str) -> None:
+    if curve in _HDR:
         raise SincutError(
-            f"{path} has {_HDR[code[1]]} colours of high dynamic range (cICP), which is not "
+            f"{path} has {_HDR[curve]} colours of high dynamic range ({where}), which is not "
             "supported; allowed: sRGB, Display P3, Rec. 2020, gamma; try a copy in sRGB"
         )
+
+
+def nclx_colours(path: Path, primaries: int, curve: int, grey: bool) -> Stated:
+    """What a HEIF or AVIF states in the numbers of ITU-T H.273.
+
+    Raises:
+        SincutError: its curve is PQ or HLG.
+    """
+    _refuse_curve(path, curve, "nclx")
+    primaries, curve = (
+        default if number == _UNSPECIFIED else number
+        for number, default in ((primaries, _BT709), (curve, _SRGB_TRANSFER))
+    )
+    if primaries not in _PRIMARIES or curve not in _CURVES:
+        return None, ["its nclx colours are of a kind that is not supported; sRGB is assumed"]
+    return _built("nclx", grey, [_CURVES[curve]], _PRIMARIES[primaries])
 
 
 def png_colours(chunks: Sequence[tuple[bytes, bytes]], grey: bool) -> Stated | None:
