@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import NAME, PATH
+from sincut.cli.options import NAME, PATH, image_options
 from sincut.errors import SincutError, printable
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ _DISTANCES = {
     help="Measure folders by KID and FID of this network's features. A TorchScript file, and its "
     "code is run. It takes float32 (N, 3, 299, 299), RGB of 0 to 255, and returns (N, D).",
 )
+@image_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     content: Path,
@@ -85,6 +86,7 @@ def evaluate(
     force: bool,
     features: Path | None,
     as_json: bool,
+    **fields: str | None,
 ) -> None:
     """Measure translations OUTPUT of CONTENT towards STYLE.
 
@@ -102,13 +104,14 @@ def evaluate(
     console = Console(quiet=False, as_json=as_json)
     if kept is not None:
         _check_kept(kept, [content, style, *map(Path, outputs)], force=force)
+    values = {name: value for name, value in fields.items() if value is not None}
     if are_folders(content, style, outputs):
         for_files: dict[str, object] = {"--anchors": anchors, "--model": model, "--plot": plot}
         for_files["--force"] = force and kept is None
         _refuse("folders", for_files)
         with console.progress() as update:
             of_folders = evaluate_folders(
-                content, style, outputs[0], features=features, on_progress=update
+                content, style, outputs[0], features=features, on_progress=update, **values
             )
         _tell(of_folders, _print_folders, as_json, kept)
         return
@@ -123,6 +126,7 @@ def evaluate(
             model=model,
             anchors=anchors or plot is not None,
             on_progress=update,
+            **values,
         )
         if plot is not None:
             draw_plane(found, plot)

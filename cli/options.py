@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sincut.config.fields import Config, field_of
+from sincut.config.parts import ImageSettings
 from sincut.config.presets import parse_assignments
 from sincut.errors import empty_name
 
@@ -66,6 +67,15 @@ class _GivenPath(click.Path):
 
 PATH = _GivenPath(path_type=Path)
 NAME = _GivenPath()  # the same as it was typed: ./a is not a
+
+
+def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of :class:`sincut.config.parts.ImageSettings`."""
+    for name in ("style_bands", "style_range", "bands", "range"):
+        of_range = name.endswith("range")
+        default, metavar = ("full", "LOW,HIGH|auto|full") if of_range else ("first", "R,G,B")
+        command = field_option(ImageSettings, name, default=default, metavar=metavar)(command)
+    return command
 
 
 def given_changes(assignments: tuple[str, ...], fields: Mapping[str, str | None]) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import PATH, field_option, given_changes, json_option, quiet_option
+from sincut.cli.options import (
+    PATH,
+    field_option,
+    given_changes,
+    image_options,
+    json_option,
+    quiet_option,
+)
 from sincut.config.presets import FOLDER_PRESETS, PRESETS
 from sincut.config.training import FolderConfig, PairConfig
 from sincut.units import byte_text, duration
@@ -57,6 +64,7 @@ skip_bad_option = click.option(
 @field_option(PairConfig, "seed")
 @field_option(PairConfig, "device")
 @field_option(PairConfig, "precision", default="the preset's")
+@image_options
 @field_option(PairConfig, "evaluate_every")
 @field_option(FolderConfig, "keep")
 @held_out_option

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 @field_option(TranslateConfig, "workers")
 @field_option(TranslateConfig, "shard", metavar="I/N")
 @field_option(TranslateConfig, "cluster", metavar="ADDRESS")
+@field_option(TranslateConfig, "range", metavar="LOW,HIGH|auto|full|learned")
+@field_option(TranslateConfig, "bands", default="the first ones", metavar="R,G,B")
 @field_option(TranslateConfig, "depth")
 @field_option(TranslateConfig, "compression")
 @field_option(TranslateConfig, "pyramid")

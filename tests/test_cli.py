@@ -183,7 +183,7 @@ def test_errors_are_one_line_and_exit_with_2(
         "preset must be one of paper, published, draft, fast, got best; try --preset draft"
     )
     assert refused("train", *pair, "-o", out, "--set", "speed=9").startswith(
-        "there is no field speed in the configuration; allowed: batch, "
+        "there is no field speed in the configuration; allowed: bands, batch, "
     )
     assert refused("train", *pair, "-o", out, "--steps", "0") == (
         "steps must be at least 1, got 0; try --steps 100000"

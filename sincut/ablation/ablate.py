@@ -17,6 +17,7 @@ writes the tables anew from what is there.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import traceback
@@ -59,6 +60,7 @@ from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import memory_in_words
 from sincut.compute.processes import ALONE, Processes
 from sincut.compute.public import public
+from sincut.config.parts import ImageSettings
 from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
@@ -166,6 +168,7 @@ def ablate(
         if former is not None and preset is None:
             preset = former.trials[0].config.preset if "preset" not in (over or {}) else None
         plan = planned(images, over or {}, seeds, paper, preset, method, changes)
+        _refuse_values(plan)
     if former is not None:
         _check_former(folder, former, plan, tell)
         plan = former
@@ -185,6 +188,18 @@ def ablate(
     work = _Work(folder, plan, images, machine, tell)
     number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, outcomes_of(folder, plan), number)
+
+
+def _refuse_values(plan: AblationPlan) -> None:
+    """Refuse settings of the images' values: all trials share the images as they are stored."""
+    for trial in plan.trials:
+        for field in dataclasses.fields(ImageSettings):
+            value = getattr(trial.config, field.name)
+            if value != field.default:
+                raise SincutError(
+                    f"ablate takes images as they are stored, got {field.name}={value}; try copies "
+                    "scaled to all values of their type"
+                )
 
 
 def _check_former(folder: Path, former: AblationPlan, plan: AblationPlan, tell: Listener) -> None:

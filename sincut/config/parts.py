@@ -21,6 +21,7 @@ from sincut.config.fields import (
     field_of,
     option,
 )
+from sincut.config.values import BANDS_HELP, FULL, RANGE_HELP, bands_of, range_of
 from sincut.errors import SincutError
 
 
@@ -30,6 +31,26 @@ def another(part: type[Config], name: str, default: Any, help: str = "") -> Any:
     return dataclasses.field(
         default=default, metadata={**metadata, **({"help": help} if help else {})}
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSettings(Config):
+    """How the images' values are taken."""
+
+    range: str = option(FULL, RANGE_HELP.format(of="of the content"))
+    bands: str = option("", BANDS_HELP.format(of="of the content"))
+    style_range: str = option(FULL, "the same of the style")
+    style_bands: str = option("", "the same of the style")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("range", "style_range"):
+            range_of(self, name)
+        for name in ("bands", "style_bands"):
+            bands_of(self, name)
+
+
+AS_THEY_ARE = ImageSettings()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from sincut.config.parts import (
     LOOK,
     CropSettings,
     FolderSettings,
+    ImageSettings,
     LogSettings,
     NetworkSettings,
     ObjectiveSettings,
@@ -31,7 +32,7 @@ FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 # Fields that have an option of their own; the others are set with --set.
 _OPTIONS = (
     *("preset", "method", "look", "stroke", "seed", "device", "precision", "steps"),
-    *("evaluate_every", "keep"),
+    *("evaluate_every", "keep", "range", "bands", "style_range", "style_bands"),
 )
 
 
@@ -45,7 +46,9 @@ class _Named(Config):
 
 # Fields stand in the order of the bases, from the last to the first.
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings, _Named):
+class TrainConfig(
+    LogSettings, ObjectiveSettings, OptimiserSettings, RunSettings, ImageSettings, _Named
+):
     """What all trainings have."""
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, as_text, option
+from sincut.config.values import AUTO, BANDS_HELP, FULL, LEARNED, RANGE_HELP, bands_of, range_of
 from sincut.errors import SincutError
 
 
@@ -30,6 +31,13 @@ class TranslateConfig(Config):
         choices=PRECISIONS,
         advanced=True,
     )
+
+    range: str = option(
+        LEARNED,
+        RANGE_HELP.format(of="of the input")
+        + "; learned: what the model's content had, where the values are of the same type",
+    )
+    bands: str = option("", BANDS_HELP.format(of="of the input"))
 
     # The look
     working_width: int = option(
@@ -115,6 +123,8 @@ class TranslateConfig(Config):
         super().__post_init__()
         self.tile_pixels(1)
         self.memory_bytes(1)
+        range_of(self, "range", (LEARNED, AUTO, FULL))
+        bands_of(self, "bands")
         if self.verify and self.working_width:
             raise SincutError(
                 "verify compares tiles of the network at the image's own size, got "

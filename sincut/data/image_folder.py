@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sincut.errors import SincutError
+from sincut.images.reading.asked import AS_STORED, AskedValues
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
-from sincut.images.reading.open import image_size, read_picture
+from sincut.images.reading.open import image_size, open_source, read_picture
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,11 +28,12 @@ _NAMED = 3  # bad files of a message
 
 
 class FolderImage(NamedTuple):
-    """An image of a folder: its file, and its size in pixels, upright."""
+    """An image of a folder: its file, its size in pixels, upright, and how its values are taken."""
 
     path: Path
     width: int
     height: int
+    asked: AskedValues = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,17 @@ class ImageFolder:
         found = dict(bad)
         images = tuple(image for image in self.images if image.path not in found)
         return ImageFolder(self.path, images, (*self.bad, *found.items()))
+
+    @property
+    def asked(self) -> AskedValues:
+        """How the images' values are taken."""
+        return self.images[0].asked
+
+    def kind(self) -> str:
+        """The name of the type of the first image's values."""
+        path = self.images[0].path
+        with open_source(path, max_pixels=sys.maxsize, max_memory=sys.maxsize) as source:
+            return source.dtype.name
 
     @property
     def digest(self) -> str:
@@ -104,23 +118,31 @@ def _pair_in(folder: Path, names: Sequence[tuple[str, str]]) -> tuple[Path, Path
     return None
 
 
-def read_folder(folder: Path, *, skip_bad: bool = False) -> ImageFolder:
+def read_folder(
+    folder: Path, *, skip_bad: bool = False, asked: AskedValues = AS_STORED
+) -> ImageFolder:
     """Look at the headers of all images in a folder and its subfolders; links are followed.
 
     Raises:
-        SincutError: there is no image, or one cannot be read and ``skip_bad`` is not set.
+        SincutError: there is no image, or one cannot be read and ``skip_bad`` is not set; or a
+            range is to be found, which each image would have of its own.
     """
+    if asked.automatic:
+        raise SincutError(
+            f"a range is found of one image, got range=auto for the folder {folder}; try the range "
+            "that all its images share, such as --range 0,4095"
+        )
     walked = os.walk(folder, followlinks=True)
     images, bad = [], []
     for path in images_among(Path(place) / name for place, _, names in walked for name in names):
         try:
             width, height = image_size(path)
             if skip_bad:  # what is damaged behind its header is to be left out, too
-                read_picture(path)
+                read_picture(path, asked=asked)
         except SincutError as error:
             bad.append((path, str(error)))
         else:
-            images.append(FolderImage(path, width, height))
+            images.append(FolderImage(path, width, height, asked))
     found = ImageFolder(folder, tuple(images))
     return checked(found, bad, skip_bad=skip_bad)
 
@@ -153,7 +175,7 @@ def decoded(image: FolderImage, halvings: int) -> Pixels:
         SincutError: it is damaged behind its header, or was changed.
     """
     try:
-        rgb = read_picture(image.path).rgb
+        rgb = read_picture(image.path, asked=image.asked).rgb
     except SincutError as error:
         raise SincutError(f"{error}; --skip-bad leaves out what cannot be read") from None
     if rgb.shape[:2] != (image.height, image.width):

@@ -14,6 +14,7 @@ import torch
 
 from sincut.compute.devices import chosen_device
 from sincut.compute.public import public
+from sincut.config.parts import AS_THEY_ARE, ImageSettings
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, PATCHES
@@ -21,7 +22,9 @@ from sincut.evaluation.anchors import anchors as make_anchors
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison, Figures, edge_correlation
 from sincut.evaluation.patch_matching import matched_patches
 from sincut.images.in_memory import ImageFiles, ImageLike
+from sincut.images.reading.asked import AS_STORED, AskedValues
 from sincut.images.reading.open import read_picture
+from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_generator
 from sincut.translation.tiles import translate_pixels
 
@@ -85,6 +88,7 @@ def evaluate(
     model: Path | str | None = None,
     anchors: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
 ) -> Evaluation:
     """Measure images against the pair they were made from.
 
@@ -98,15 +102,18 @@ def evaluate(
         anchors: measure the anchors of :mod:`sincut.evaluation.anchors` as well, and
             :func:`sincut.evaluation.patch_matching.matched_patches`, which takes a minute.
         on_progress: called with what is being done, and how many of how many parts are done.
+        options: fields of :class:`sincut.config.parts.ImageSettings`; the content's range is also
+            that of outputs whose values have its type.
 
     Raises:
         SincutError: before the work, for a file that cannot be read or is too small, an output
             given twice, of another size or named like a key of the result, or a bad model.
     """
+    settings = AS_THEY_ARE.replaced(**options)
     with ImageFiles() as images:
         pair = images.file("content", content), images.file("style", style)
         paths = images.files("output", outputs)
-        return _evaluate(*pair, paths, images.shown, model, anchors, on_progress)
+        return _evaluate(*pair, paths, images.shown, settings, model, anchors, on_progress)
 
 
 def _evaluate(
@@ -114,6 +121,7 @@ def _evaluate(
     style: Path | str,
     outputs: Sequence[Path | str],
     shown: Callable[[object], str],
+    settings: ImageSettings,
     model: Path | str | None,
     anchors: bool,
     on_progress: Callable[[str, int, int], None] | None,
@@ -121,16 +129,12 @@ def _evaluate(
     """As :func:`evaluate`, of files that go by what they are ``shown`` as."""
     _check_names([shown(path) for path in outputs])
     notices: list[tuple[str, str]] = []
-    content_pixels, style_pixels = (read_image(path, notices) for path in (content, style))
-    for path, image in ((content, content_pixels), (style, style_pixels)):
-        if min(image.shape[:2]) < SMALLEST_SIDE:
-            raise SincutError(
-                f"{path} must have sides of at least {SMALLEST_SIDE} pixels to be measured, "
-                f"got {image.shape[1]}×{image.shape[0]}; try a larger image"
-            )
+    read = _measurable(content, notices, AskedValues.of(settings, "content"))
+    content_pixels, taken = read.rgb, of_outputs(read)
+    style_pixels = _measurable(style, notices, AskedValues.of(settings, "style")).rgb
     # All are read once before the work, and again one by one: together they may be large.
     for path in outputs:
-        read_output(path, content_pixels, notices)
+        read_output(path, content_pixels, notices, taken)
     generator = load_generator(model) if model is not None else None
 
     total = 1 + len(outputs) + (6 if anchors else 0) + (1 if generator is not None else 0)
@@ -147,7 +151,7 @@ def _evaluate(
     figures, of_anchors, identity = {}, {}, None
     for path in outputs:
         report(shown(path))
-        figures[shown(path)] = comparison.figures(read_output(path, content_pixels, []))
+        figures[shown(path)] = comparison.figures(read_output(path, content_pixels, [], taken))
     if anchors:
         images = make_anchors(content_pixels, style_pixels)
         for name, image in images.items():
@@ -163,6 +167,16 @@ def _evaluate(
     report("done")
     told = tuple((shown(path), notice) for path, notice in notices)
     return Evaluation(figures, of_anchors, identity, told)
+
+
+def _measurable(path: Path | str, notices: list[tuple[str, str]], asked: AskedValues) -> Picture:
+    picture = read_told(path, notices, asked)
+    if min(picture.rgb.shape[:2]) < SMALLEST_SIDE:
+        raise SincutError(
+            f"{path} must have sides of at least {SMALLEST_SIDE} pixels to be measured, "
+            f"got {picture.width}×{picture.height}; try a larger image"
+        )
+    return picture
 
 
 def beyond_the_line(figures: Figures, anchors: Mapping[str, Figures]) -> bool:
@@ -201,22 +215,32 @@ def _check_names(outputs: Sequence[str]) -> None:
         taken[place] = output
 
 
-def read_image(path: Path | str, notices: list[tuple[str, str]]) -> Pixels:
-    """The (H, W, 3) uint8 sRGB of a file; ``notices`` gets what is told."""
-    picture = read_picture(Path(path))
+def of_outputs(content: Picture) -> AskedValues:
+    """How the values of a content's translations are taken: those of its type have its range."""
+    return AskedValues(content.range, kind=content.kind)
+
+
+def read_told(path: Path | str, notices: list[tuple[str, str]], asked: AskedValues) -> Picture:
+    """An image file as it is measured; ``notices`` gets what is told."""
+    picture = read_picture(Path(path), asked=asked)
     notices += [(str(path), notice) for notice in picture.notices]
     if picture.alpha is not None:
         notices.append((str(path), "its alpha channel is not measured"))
-    return picture.rgb
+    return picture
 
 
-def read_output(path: Path | str, content: Pixels, notices: list[tuple[str, str]]) -> Pixels:
+def read_output(
+    path: Path | str,
+    content: Pixels,
+    notices: list[tuple[str, str]],
+    asked: AskedValues = AS_STORED,
+) -> Pixels:
     """The (H, W, 3) uint8 sRGB of a translation of ``content``; ``notices`` gets what is told.
 
     Raises:
         SincutError: it cannot be read, or has another size.
     """
-    output = read_image(path, notices)
+    output = read_told(path, notices, asked).rgb
     if output.shape != content.shape:
         raise SincutError(
             f"{path} must have the content's size, {content.shape[1]}×{content.shape[0]}, got "

@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.compute.public import public
+from sincut.config.parts import AS_THEY_ARE
 from sincut.errors import SincutError
-from sincut.evaluation.evaluate import read_image
+from sincut.evaluation.evaluate import of_outputs, read_told
 from sincut.evaluation.figures import edge_correlation, layout_correlation
 from sincut.evaluation.judge import FID, Judge, file_judge, lite_judge
 from sincut.evaluation.set_distances import FEWEST_IMAGES, Measured
+from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
 
 Pixels = npt.NDArray[np.uint8]
@@ -168,6 +170,7 @@ def evaluate_folders(
     *,
     features: Path | str | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
 ) -> FolderEvaluation:
     """Measure a folder that holds a translation of every image of another folder.
 
@@ -182,12 +185,15 @@ def evaluate_folders(
         features: a TorchScript file, see :func:`sincut.evaluation.judge.file_judge`. It runs code.
             Without it, :func:`sincut.evaluation.judge.lite_judge` judges, where it is installed.
         on_progress: called with the file that is read, and how many of how many were.
+        options: as of :func:`sincut.evaluation.evaluate.evaluate`; a range that is found is each
+            image's own.
 
     Raises:
         SincutError: before the work, for a folder that is none or holds no image, two contents that
             differ in their endings only, contents with no or two translations; on the way, for a
             file that cannot be read, an output of another size, a bad ``features``.
     """
+    settings = AS_THEY_ARE.replaced(**options)
     contents, styles, found = (_images_in(folder) for folder in (content, style, outputs))
     pairs, notices = _matched(contents, found, Path(outputs))
     judge = file_judge(features) if features is not None else lite_judge()
@@ -199,7 +205,10 @@ def evaluate_folders(
         notices.append((str(style), f"distances to it take {few} and {len(styles)}"))
     reads = 2 * len(contents) + (len(contents) + len(styles) if judge is not None else 0)
     files = _Files(reads, on_progress)
-    comparison = FolderComparison(_Images(files, contents), _Images(files, styles), judge)
+    of_contents, of_styles = (AskedValues.of(settings, role) for role in ("content", "style"))
+    comparison = FolderComparison(
+        _Images(files, contents, of_contents), _Images(files, styles, of_styles), judge
+    )
     structures, distances = comparison.compare(files.translations(pairs))
     files.report("done")
     return FolderEvaluation(
@@ -295,23 +304,24 @@ class _Files:
         self.total, self.on_progress = total, on_progress
         self.done = 0
         self.shapes: dict[Path, tuple[int, ...]] = {}
+        self.taken: dict[Path, AskedValues] = {}  # of the translations of a content
         self.notices: list[tuple[str, str]] = []
 
     def report(self, text: str) -> None:
         if self.on_progress is not None:
             self.on_progress(text, self.done, self.total)
 
-    def read(self, path: Path) -> Pixels:
+    def read(self, path: Path, asked: AskedValues) -> Pixels:
         self.report(str(path))
         self.done += 1
-        image = read_image(path, self.notices)
-        self.shapes[path] = image.shape
-        return image
+        picture = read_told(path, self.notices, asked)
+        self.shapes[path], self.taken[path] = picture.rgb.shape, of_outputs(picture)
+        return picture.rgb
 
     def translations(self, pairs: Iterable[tuple[Path, Path]]) -> Iterator[Pixels]:
         """Of contents that were read before."""
         for content, path in pairs:
-            image = self.read(path)
+            image = self.read(path, self.taken[content])
             height, width = self.shapes[content][:2]
             if image.shape[:2] != (height, width):
                 raise SincutError(
@@ -327,9 +337,10 @@ class _Images:
 
     files: _Files
     paths: Sequence[Path]
+    asked: AskedValues
 
     def __iter__(self) -> Iterator[Pixels]:
-        return map(self.files.read, self.paths)
+        return (self.files.read(path, self.asked) for path in self.paths)
 
 
 def _folded(notices: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -36,30 +36,69 @@ class Colours:
     """How a file's RGB becomes sRGB and back.
 
     ``profile`` holds the bytes of the profile that the output keeps; ``converted`` says whether it
-    differs from sRGB. Without one, the file's colours are taken for sRGB. Both ways work on each
-    pixel by itself, and in several threads at once.
+    differs from sRGB. Without one, the file's colours are taken for sRGB. ``range`` holds the
+    file's values that are black and white, where these are not all that their type holds. Both
+    ways work on each pixel by itself, and in several threads at once.
     """
 
     profile: bytes | None = None
     converted: bool = False
+    range: tuple[float, float] | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether sRGB differs from what the file has."""
+        return self.converted or self.range is not None
 
     def to_srgb(self, pixels: Array) -> Array:
         """(..., 3) ``uint8``, ``uint16`` or ``float32`` in [0, 1], of the file, to sRGB of the
-        same kind. What lies outside sRGB is clipped; a float pixel with a NaN becomes NaN."""
+        same kind. What lies outside sRGB or the range is clipped, of floats only where they are
+        converted; a float pixel with a NaN becomes NaN."""
+        pixels = self.spread(pixels)
         return _converted(pixels, self.profile, None) if self.converted else pixels
 
     def from_srgb(self, pixels: Array) -> Array:
         """The way back, of the same kinds."""
-        return _converted(pixels, None, self.profile) if self.converted else pixels
+        if self.converted:
+            pixels = _converted(pixels, None, self.profile)
+        return pixels if self.range is None else _gathered(pixels, *self.range)
+
+    def spread(self, pixels: Array) -> Array:
+        """The file's values with its range on all that their type holds, of floats on 0 to 1."""
+        return pixels if self.range is None else _spread(pixels, *self.range)
 
     def outside_srgb(self, pixels: Array) -> int:
         """How many pixels of (..., 3) change when they go to sRGB and back."""
         if not self.converted or not pixels.size:
             return 0
-        back = self.from_srgb(self.to_srgb(pixels))
+        pixels = self.spread(pixels)
+        back = _converted(_converted(pixels, self.profile, None), None, self.profile)
         most = _CHANGED * (np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1)
         off = np.abs(pixels.astype(np.float64) - back) > most
         return int(off.any(axis=-1).sum())
+
+
+def _spread(pixels: Array, low: float, high: float) -> Array:
+    if pixels.dtype.kind == "u":
+        return np.asarray(_tables(pixels.dtype, low, high)[0][pixels])
+    return ((pixels - np.float64(low)) / (high - low)).astype(pixels.dtype)
+
+
+def _gathered(pixels: Array, low: float, high: float) -> Array:
+    if pixels.dtype.kind == "u":
+        return np.asarray(_tables(pixels.dtype, low, high)[1][pixels])
+    return (pixels * np.float64(high - low) + low).astype(pixels.dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def _tables(dtype: np.dtype[Any], low: float, high: float) -> tuple[Array, Array]:
+    """What each value of an integer type becomes when a range is spread, and the way back. There
+    and back again gives every whole number of the range itself."""
+    top = np.iinfo(dtype).max
+    values = np.arange(top + 1, dtype=np.float64)
+    there = ((values - low) * (top / (high - low))).clip(0, top).round().astype(dtype)
+    back = (low + values * ((high - low) / top)).clip(0, top).round().astype(dtype)
+    return there, back
 
 
 def interpreted(

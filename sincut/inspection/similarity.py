@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,14 @@ from sincut.config.training import TrainConfig, training_config
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
 from sincut.files import file_digest
+from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.open import read_picture
 from sincut.inspection.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.models.generator import Generator
 from sincut.models.model_file import Model, load_model
 from sincut.models.projector import PatchProjector
 from sincut.pages.heat_maps import ReducedMap, reduced, reduced_size
+from sincut.translation.learned import learned_bands, learned_values
 from sincut.translation.pixels import as_network, as_pixels
 from sincut.translation.tiles import plan_tiles, translate_tile, window_of
 from sincut.translation.tiling import Tile, tiles
@@ -52,6 +54,15 @@ _SAMPLE = 4096  # places of a layer, for PCA and for the accuracy
 _TIED = 1e-6  # cosines so near to each other are told apart by rounding errors alone
 _ROWS = 16_384  # projected at a time: 16 MB at a width of 256
 _SHOWN = (2.0, 98.0)  # percentiles of a principal component that become 0 and 1
+
+
+def _asked(model: Model, image: Path) -> AskedValues:
+    """How the image's values are taken: as the model learned, bands only of its own content."""
+    asked, content = learned_values(model.header), model.header.get("content") or {}
+    of_bands = bool(learned_bands(model.header)) and image.is_file()
+    if not of_bands or file_digest(image) != content.get("sha256"):
+        return asked
+    return replace(asked, bands=AskedValues.of(training_config(model.header["config"])).bands)
 
 
 def _prepared(
@@ -69,7 +80,7 @@ def _prepared(
             f"{run} has no projection heads, which PatchNCE compares with (its origin: "
             f"{model.header.get('origin', 'unknown')}); try a run of sincut train"
         )
-    picture = read_picture(Path(image))
+    picture = read_picture(Path(image), asked=_asked(model, Path(image)))
     notices = list(picture.notices)
     rgb = picture.rgb
     if model.generator.normalises:  # what it is extended by would count in its norms

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.data.image_folder import ImageFolder
 from sincut.errors import SincutError
 from sincut.files import file_digest
+from sincut.images.reading.source import Picture
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
@@ -48,35 +49,54 @@ FOLDERS_TITLE = "{} translated into {}"
 class RunImage:
     """One of the pair, as the run recorded it: the file's name without its folder, and what it is.
 
-    ``width`` and ``height`` are in pixels, upright.
+    ``width`` and ``height`` are in pixels, upright. ``range`` holds the values that were taken for
+    black and white where these were not all of their type ``values``.
     """
 
     name: str
     width: int
     height: int
     sha256: str
+    range: tuple[float, float] | None = None
+    values: str | None = None
 
     @classmethod
-    def of(cls, path: Path, width: int, height: int) -> RunImage:
-        """As a run records an image file of that size."""
-        return cls(path.name, width, height, file_digest(path))
+    def of(cls, path: Path, picture: Picture) -> RunImage:
+        """As a run records an image file."""
+        kind = picture.kind if picture.range else None
+        size = picture.width, picture.height
+        return cls(path.name, *size, file_digest(path), picture.range, kind)
+
+    def record(self) -> dict[str, Any]:
+        """What a run's files hold of it: what there is."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """One of the two folders of a run: its name, how many images, from which to which size, and
-    :attr:`sincut.data.image_folder.ImageFolder.digest`."""
+    :attr:`sincut.data.image_folder.ImageFolder.digest`; ``range`` and ``values`` as of
+    :class:`RunImage`."""
 
     name: str
     count: int
     sizes: str
     sha256: str
+    range: tuple[float, float] | None = None
+    values: str | None = None
 
     @classmethod
     def of(cls, folder: ImageFolder) -> RunFolder:
         """As a run records a folder of images."""
         name = folder.path.resolve().name
-        return cls(name, len(folder.images), folder.sizes(), folder.digest)
+        asked = folder.asked
+        kind = folder.kind() if asked.range else None
+        facts = len(folder.images), folder.sizes(), folder.digest
+        return cls(name, *facts, asked.range, kind)
+
+    def record(self) -> dict[str, Any]:
+        """What a run's files hold of it: what there is."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def described(record: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sincut.config.parts import AS_THEY_ARE, ImageSettings
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.folders import Folders
 from sincut.data.image_folder import (
@@ -24,6 +24,7 @@ from sincut.data.image_folder import (
 from sincut.errors import SincutError
 from sincut.evaluation.folders import FolderComparison
 from sincut.evaluation.judge import lite_judge
+from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
 from sincut.runs.events import Listener, Noticed
@@ -64,10 +65,12 @@ class FolderSubject:
         tell: Listener,
         *,
         skip_bad: bool,
+        images: ImageSettings = AS_THEY_ARE,
     ) -> FolderSubject:
         """Look at the headers of all images; what will be done with them is told."""
         paths = both_folders(Path(content), None if style is None else Path(style))
-        return cls.of(_read(paths, skip_bad, tell), held_out, tell, skip_bad=skip_bad)
+        folders = _read(paths, skip_bad, tell, images)
+        return cls.of(folders, held_out, tell, skip_bad=skip_bad, images=images)
 
     @classmethod
     def of(
@@ -77,6 +80,7 @@ class FolderSubject:
         tell: Listener,
         *,
         skip_bad: bool,
+        images: ImageSettings = AS_THEY_ARE,
     ) -> FolderSubject:
         """As :meth:`read`, of folders that are read."""
         given = held_out or held_out_folders(*(folder.path for folder in folders.both))
@@ -85,9 +89,9 @@ class FolderSubject:
             text = "previews and figures are of images that are trained on; try --held-out"
             tell(Noticed("held-out images", text))
         else:
-            tested = _read((Path(given[0]), Path(given[1])), skip_bad, tell)
+            tested = _read((Path(given[0]), Path(given[1])), skip_bad, tell, images)
         records = {
-            name: dataclasses.asdict(RunFolder.of(folder))
+            name: RunFolder.of(folder).record()
             for name, folder in zip(("content", "style"), folders.both, strict=True)
         }
         return cls(folders, tested, records)
@@ -184,10 +188,13 @@ def evenly(images: tuple[FolderImage, ...], count: int) -> list[FolderImage]:
     return [images[i * len(images) // count] for i in range(count)]
 
 
-def _read(paths: tuple[Path, Path], skip_bad: bool, tell: Listener) -> Folders:
+def _read(
+    paths: tuple[Path, Path], skip_bad: bool, tell: Listener, images: ImageSettings
+) -> Folders:
     folders: list[ImageFolder] = []
-    for path in paths:
-        folder = read_folder(path, skip_bad=skip_bad)
+    for role, path in zip(("content", "style"), paths, strict=True):
+        asked = AskedValues.of(images, role)
+        folder = read_folder(path, skip_bad=skip_bad, asked=asked)
         tell(Noticed(f"the images in {path}", f"{len(folder.images)}, {folder.sizes()} pixels"))
         for bad, reason in folder.bad:
             tell(Noticed(str(bad), f"it is left out: {reason}"))

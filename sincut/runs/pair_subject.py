@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from sincut.config.parts import AS_THEY_ARE, ImageSettings
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
+from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture, Pixels
 from sincut.models.brushwork import Brushwork
@@ -34,16 +36,20 @@ class PairSubject:
     comparison: Comparison | None = None
 
     @classmethod
-    def read(cls, content: Path, style: Path, tell: Listener) -> PairSubject:
+    def read(
+        cls, content: Path, style: Path, tell: Listener, images: ImageSettings = AS_THEY_ARE
+    ) -> PairSubject:
         """Read both files; notices of them are told."""
         paths = {"content": content, "style": style}
-        pictures = {name: read_picture(path) for name, path in paths.items()}
+        pictures = {
+            name: read_picture(path, asked=AskedValues.of(images, name))
+            for name, path in paths.items()
+        }
         for name, picture in pictures.items():
             for notice in (*picture.notices, *_hidden(picture)):
                 tell(Noticed(f"the {name} image", notice))
         records = {
-            name: dataclasses.asdict(RunImage.of(paths[name], picture.width, picture.height))
-            for name, picture in pictures.items()
+            name: RunImage.of(paths[name], picture).record() for name, picture in pictures.items()
         }
         return cls(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
 

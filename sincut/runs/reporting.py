@@ -11,7 +11,8 @@ from sincut.config.translating import TranslateConfig
 from sincut.data.folders import Folders
 from sincut.data.image_folder import ImageFolder, read_folder
 from sincut.errors import SincutError
-from sincut.evaluation.evaluate import read_output
+from sincut.evaluation.evaluate import of_outputs, read_output
+from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.open import read_picture
 from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.runs.folder import REPORT_FILE, RunFolder, RunRecord, find_image, places_of, read_run
@@ -69,8 +70,13 @@ def report(
     ]
     if output is not None:
         check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
-    content_pixels, style_pixels = (read_picture(path).rgb for path in pair)
-    given_result = None if result is None else read_output(result, content_pixels, [])
+    roles = ("content", "style")
+    taken = [AskedValues.of(record.config, role) for role in roles]
+    pictures = [read_picture(path, asked=asked) for path, asked in zip(pair, taken, strict=True)]
+    content_pixels, style_pixels = (picture.rgb for picture in pictures)
+    given_result = None
+    if result is not None:
+        given_result = read_output(result, content_pixels, [], of_outputs(pictures[0]))
     model = load_model(folder)
     return write_report(
         record,
@@ -99,7 +105,7 @@ def _of_folders(
         for role, path in zip(("content", "style"), given, strict=True)
     )
     folders = Folders(content, style)
-    subject = FolderSubject.of(folders, None, lambda _: None, skip_bad=False)
+    subject = FolderSubject.of(folders, None, lambda _: None, skip_bad=False, images=record.config)
     subject.with_length(record.config)
     model = load_model(record.folder)
     generator = model.generator.to(chosen_device(device))
@@ -112,8 +118,9 @@ def _folder_of(record: RunRecord, role: str, given: Path | None) -> ImageFolder:
     """The folder of images that a run was trained on; a run keeps its name alone."""
     image: RunFolder = getattr(record, role)
     paths = [given] if given is not None else [place / image.name for place in places_of(record)]
+    asked = AskedValues.of(record.config, role)
     for path in paths:
-        if path.is_dir() and (folder := read_folder(path)).digest == image.sha256:
+        if path.is_dir() and (folder := read_folder(path, asked=asked)).digest == image.sha256:
             return folder
     where = "is neither here nor beside the run" if given is None else f"is not {given}"
     raise SincutError(

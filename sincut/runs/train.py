@@ -232,7 +232,9 @@ def _subject(
     """The images as they are told of, and the configuration with the length that they give it."""
     subject: Subject
     if isinstance(config, FolderConfig):
-        subject = folders = FolderSubject.read(content, style, held_out, tell, skip_bad=skip_bad)
+        subject = folders = FolderSubject.read(
+            content, style, held_out, tell, skip_bad=skip_bad, images=config
+        )
         config = folders.with_length(config, processes.count)
     else:
         refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
@@ -240,7 +242,7 @@ def _subject(
             raise SincutError(
                 f"a run of a pair takes two images, got {content} alone; give the style as well"
             )
-        subject = PairSubject.read(content, style, tell)
+        subject = PairSubject.read(content, style, tell, config)
     if config.evaluate_every and processes.leads:
         subject.prepare_figures()
     return subject, config

@@ -55,11 +55,6 @@ class Loaded:
         """The band's own rows as the source gives them."""
         return self.raw[self.band.start - self.top : self.band.stop - self.top]
 
-    @property
-    def own_srgb(self) -> Array:
-        """The same in sRGB."""
-        return self.rgb[self.band.start - self.top : self.band.stop - self.top]
-
 
 class InputRows:
     """Reads each row of a source once, and keeps it as long as a later band needs it."""
@@ -73,7 +68,7 @@ class InputRows:
         """The rows of the next band; bands come in their order, from any first one on."""
         source, count = self.source, band.last - band.first
         raw = np.empty((count, source.width, source.channels), source.dtype)
-        apart = source.colours.converted or source.dtype == np.float32
+        apart = source.colours.apart or source.dtype == np.float32
         rgb = np.empty((count, source.width, 3), source.dtype) if apart else raw[..., :3]
         known = 0
         if self.last is not None:
@@ -146,9 +141,9 @@ def translate_bands(
             while len(behind) >= ENCODERS[kind]:
                 behind.popleft().result()
             own = loaded.own if _needs_input(rows, engine) else None
-            if own is not None and colours != rows.source.colours:  # the output is sRGB
-                own = np.concatenate([loaded.own_srgb, own[..., 3:]], axis=-1)
             strength, nodata = engine.strength, rows.source.nodata
+            if own is not None:
+                own, nodata = own_in(colours, rows.source, own)
             finish = partial(
                 final_pixels, output, own, loaded.mask, strength, colours, nodata, rows.moved
             )
@@ -158,6 +153,22 @@ def translate_bands(
             del loaded, output, own, finish, encoded
         for each in behind:
             each.result()
+
+
+def own_in(colours: Colours, source: Source, own: Array) -> tuple[Array, float | None]:
+    """What was read of a source, in the colours of an output, which may be others: sRGB, or with
+    the whole range of its type; and what nodata is there."""
+    stored = source.colours
+    if colours == stored:
+        return own, source.nodata
+    if colours.converted != stored.converted:
+        rgb = colours.from_srgb(in_srgb(source, own))
+    elif colours.range != stored.range:
+        rgb = stored.spread(own[..., :3])
+    else:
+        rgb = own[..., :3]
+    nodata = source.nodata if colours.range == stored.range else None
+    return np.concatenate([rgb, own[..., 3:]], axis=-1), nodata
 
 
 @torch.inference_mode()

@@ -19,11 +19,13 @@ from sincut.compute.memory import keep_freed_memory, memory_in_use
 from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
+from sincut.config.values import FULL, LEARNED, range_text
 from sincut.errors import Interrupted, SincutError
 from sincut.files import file_digest
 from sincut.images.geo import nodata_of, without_nodata
 from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours, require_depth
+from sincut.images.reading.asked import AS_STORED, AskedValues
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Region, Source
@@ -36,6 +38,7 @@ from sincut.models.model_file import load_model, model_file
 from sincut.translation.bands import InputRows, tile_output, translate_bands
 from sincut.translation.brushwork import brushed
 from sincut.translation.deep_zoom_page import check_page, is_deep_zoom, write_page
+from sincut.translation.learned import learned_bands, learned_values
 from sincut.translation.operators import ImageRows, Operator
 from sincut.translation.plan import Cut, Plan, check_disk, cut, cut_bands, seconds_left
 from sincut.translation.tiles import TileWorker, memory_limit, operator_of
@@ -72,13 +75,16 @@ class LoadedModel:
     """A generator on its device with what translating asks about it.
 
     ``path`` is that of its file and ``digest`` the file's, ``learned`` the largest width in pixels
-    at which training saw the content, where that is known.
+    at which training saw the content, where that is known. ``values`` says which of the content's
+    values it saw, and ``bands`` which bands, where these are not the first ones.
     """
 
     path: Path
     generator: Generator
     digest: str
     learned: int | None
+    values: AskedValues = AS_STORED
+    bands: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -108,7 +114,9 @@ def loaded_model(path: Path, device: torch.device) -> LoadedModel:
         keep_freed_memory()
     trained.generator.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = file_digest(model_file(path))
-    return LoadedModel(path, trained.generator, digest, learned_width(trained.header))
+    header = trained.header
+    learned = learned_width(header), learned_values(header), learned_bands(header)
+    return LoadedModel(path, trained.generator, digest, *learned)
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,9 @@ class OneImage:
     ) -> None:
         self.model, self.source, self.target, self.config = model, source, target, config
         self.notices: list[str] = []  # of the work itself
+        self.asked = AskedValues.of(config)
+        if config.range == LEARNED:
+            self.asked = replace(model.values, bands=self.asked.bands)
 
     def run(
         self, on_plan: Callable[[Plan], None], on_tile: Callable[[int, int], None]
@@ -181,6 +192,9 @@ class OneImage:
 
     def _open(self, stack: ExitStack) -> Opened:
         source = stack.enter_context(self._opened(self.source, part=True))
+        if self.asked.automatic:  # what is found is the same the next time
+            found = source.colours.range
+            self.asked = replace(self.asked, automatic=False, range=found)
         mask = self._mask(source, stack)
         layout, carried, colours, notices = self._output(source)
         self._check_place(layout)
@@ -298,7 +312,7 @@ class OneImage:
         return replace(planned.plan, done=writer.done, seconds=seconds)
 
     def _opened(self, path: Path, *, part: bool = False) -> Source:
-        """An image; ``part``: only the level and region that are asked for."""
+        """An image; ``part``: only the level, region, bands and range that are asked for."""
         config, region = self.config, None
         if part and config.region:
             left, top, width, height = config.region
@@ -310,6 +324,7 @@ class OneImage:
             held=memory_in_use(),
             level=config.level if part else 0,
             region=region,
+            asked=self.asked if part else AS_STORED,
         )
 
     def _output(self, source: Source) -> tuple[Layout, KeptMetadata, Colours, list[str]]:
@@ -323,12 +338,16 @@ class OneImage:
             )
         carried, colours = source.carried, source.colours
         notices = [notice] if notice else []
+        if dtype != source.dtype:
+            colours = replace(colours, range=None)
         if is_deep_zoom(self.target) or is_zarr(self.target):  # viewers take them for sRGB
             if is_zarr(self.target) and colours.converted:
                 notices.append("its colours become sRGB: OME-Zarr holds no profile")
-            carried, colours = replace(carried, profile=None), Colours()
+            kept = colours.range if is_zarr(self.target) else None
+            carried, colours = replace(carried, profile=None), Colours(range=kept)
         require_depth(self.target, colours, dtype)
         layout = Layout(source.height, source.width, source.channels, dtype)
+        notices += self._of_values(source, colours)
         other = "the depth is another" if dtype != source.dtype else ""
         if source.nodata is None and nodata_of(carried.geo, source.dtype) is not None:
             other = "its values come as other numbers"  # of a profile, inverted or premultiplied
@@ -336,6 +355,24 @@ class OneImage:
             carried = replace(carried, geo=without_nodata(carried.geo))
             notices.append(f"its GDAL_NODATA is not kept: {other}")
         return layout, carried, colours, notices
+
+    def _of_values(self, source: Source, colours: Colours) -> list[str]:
+        """What is to be told of how the values are taken, and written."""
+        told = []
+        if source.colours.range and not colours.range:
+            told.append("the output has other values: black to white fill its type")
+        learned = self.model.values
+        if self.config.range == LEARNED and learned.range and not source.colours.range:
+            told.append(
+                f"the model learned {learned.kind} values {range_text(learned.range)}, and all "
+                f"{source.dtype.name} values are taken here; try --range"
+            )
+        if self.model.bands and not self.config.bands:
+            told.append(
+                f"the model learned bands {self.model.bands}, and the first ones are taken here; "
+                f"try --bands {self.model.bands}"
+            )
+        return told
 
     def _writer(self, opened: Opened, chosen: Cut) -> Writer:
         config = self.config
@@ -369,6 +406,8 @@ class OneImage:
             "--strength": config.strength,
             "--working-width": config.working_width,
             "--brushwork": config.brushwork,
+            "--range": range_text(taken) if (taken := opened.source.colours.range) else FULL,
+            "--bands": config.bands,
             "device": self.model.device.type,
         }
 

@@ -219,7 +219,7 @@ def _band_bytes(
 def _read_bytes(source: Source, layout: Layout, rows: int) -> int:
     """Host memory of rows as they are read, and in sRGB where that is another."""
     read = layout.width * source.channels * source.dtype.itemsize * rows
-    if source.colours.converted or source.dtype == np.float32:
+    if source.colours.apart or source.dtype == np.float32:
         read += layout.width * 3 * source.dtype.itemsize * rows
     return read
 

@@ -31,7 +31,7 @@ from sincut.images.writing.ome_zarr import (
     check_place,
     lost,
 )
-from sincut.translation.bands import final_pixels, weights_of
+from sincut.translation.bands import final_pixels, own_in, weights_of
 from sincut.translation.one_image import OneImage, Opened, Translated, depth_text
 from sincut.translation.operators import Operator
 from sincut.translation.plan import Plan, check_disk
@@ -195,9 +195,7 @@ class ShardMaker:
             rows.start - down.start : rows.stop - down.start,
             columns.start - across.start : columns.stop - across.start,
         ]
-        if opened.colours != opened.source.colours:  # the output is sRGB
-            own = np.concatenate([in_srgb(opened.source, own), own[..., 3:]], axis=-1)
-        nodata = opened.source.nodata
+        own, nodata = own_in(opened.colours, opened.source, own)
         return final_pixels(made, own, mask, engine.strength, opened.colours, nodata, self._moved)
 
     @property

@@ -153,7 +153,7 @@ def test_unknown_names() -> None:
         "method must be one of sincut, cut, fastcut, got gan; try --method sincut"
     )
     unknown = message(parse_assignments, ("temprature=1",))
-    assert unknown.startswith("there is no field temprature in the configuration; allowed: batch, ")
+    assert unknown.startswith("there is no field temprature in the configuration; allowed: bands, ")
     assert "temperature" in unknown
     assert message(TranslateConfig().replaced, tiles=3).startswith("there is no field tiles")
     assert message(parse_assignments, ("temperature",)) == (

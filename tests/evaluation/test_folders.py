@@ -185,7 +185,7 @@ def test_what_is_told(
 def test_what_is_refused_before_the_work(
     three: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(folders, "read_image", None)  # no work may begin
+    monkeypatch.setattr(folders, "read_told", None)  # no work may begin
     contents, styles, outputs = three
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -559,7 +559,7 @@ def test_float_values_of_another_range_are_refused(tmp_path: Path) -> None:
     with opened(path) as source:
         assert refusal(source.rows, 0, 10) == (
             f"{path} has float values from -5 to 9000; allowed are 0 (black) to 1 (white); "
-            "try a copy scaled to that range"
+            "try --range -5,9000, --range auto or a copy scaled to 0…1"
         )
     array[0] = np.nan  # says nothing yet
     with opened(float_tiff(path, array)) as source:

@@ -354,6 +354,10 @@ def test_the_command_repeats_the_run(tiny_run: Path) -> None:
 
 
 EVERY_FIELD = {
+    "range": "0,4095",
+    "bands": "4,3,2",
+    "style_range": "auto",
+    "style_bands": "1,2,3",
     "look": 0.75,
     "stroke": 2.0,
     "lambda_painting": 1.0,  # without it there is nothing to look like

@@ -21,6 +21,7 @@ from PIL import Image
 
 from sincut.errors import Interrupted, SincutError
 from sincut.images.writing import ome_zarr
+from sincut.translation.one_image import LoadedModel
 from sincut.translation.plan import Plan
 from sincut.translation.shards import ShardedImage, ShardMaker, Share, WindowReader
 from sincut.translation.sharing import SharedImage
@@ -272,7 +273,8 @@ def test_a_zarr_is_read_by_windows_and_a_png_by_rows(
 ) -> None:
     source = noise(tmp_path / "in.png", 96, 130)
     translate(tiny_run, source, tmp_path / "copy.ome.zarr", strength=0)
-    image = ShardedImage(None, source, tmp_path / "x.zarr", _config())  # type: ignore[arg-type]
+    model = LoadedModel(tiny_run, None, "", None)  # type: ignore[arg-type]
+    image = ShardedImage(model, source, tmp_path / "x.zarr", _config())
     windows = [(slice(0, 40), slice(10, 50)), (slice(0, 40), slice(50, 130)),
                (slice(30, 96), slice(0, 20)), (slice(90, 96), slice(100, 130)),
                (slice(3, 30), slice(0, 9))]  # fmt: skip

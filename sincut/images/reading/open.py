@@ -23,6 +23,7 @@ from PIL import Image, ImageFile
 
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import ORIENTATION
+from sincut.images.reading.asked import AS_STORED, AskedValues, no_bands
 from sincut.images.reading.heif import heif_size, heif_source, is_heif
 from sincut.images.reading.ome_zarr import is_zarr, zarr_source
 from sincut.images.reading.pillow import (
@@ -52,6 +53,7 @@ from sincut.images.reading.source import (
     reading,
 )
 from sincut.images.reading.tiff import MAGIC, _tiff_source
+from sincut.images.reading.value_range import found_range
 from sincut.images.vips import _STREAMED_BY_VIPS, VipsRows, libvips
 
 STREAM_ABOVE = 64_000_000  # bytes
@@ -67,6 +69,7 @@ def open_source(
     stream_above: int | None = None,
     level: int = 0,
     region: Region | None = None,
+    asked: AskedValues = AS_STORED,
 ) -> Source:
     """Open an image, to be closed again.
 
@@ -79,14 +82,29 @@ def open_source(
             given, ``STREAM_ABOVE``.
         level: of an image that has smaller copies of itself; 0 is the largest.
         region: the part that is wanted, in the level's pixels.
+        asked: how its values are taken. A range that has to be found takes a pass over the part.
 
     Raises:
         SincutError: no such file, not an image, damaged, too large, of a kind that is not
-            supported, or one that takes an absent package; it lacks the level or the region.
+            supported, or one that takes an absent package; it lacks the level, the region, the
+            range or the bands.
     """
+    if asked.automatic:
+        bare = replace(asked, automatic=False)
+        with open_source(
+            path,
+            max_pixels=max_pixels,
+            max_memory=max_memory,
+            held=held,
+            level=level,
+            region=region,
+            asked=bare,
+        ) as bare_source:
+            found = found_range(bare_source)
+        asked = replace(bare, range=found.range, why=found.why)
     if stream_above is None:
         stream_above = STREAM_ABOVE
-    limits = _Limits(path, max_pixels, max_memory - held, held, stream_above)
+    limits = _Limits(path, max_pixels, max_memory - held, held, stream_above, asked)
     source = _opened(path, limits, level)
     if region is not None:
         with contextlib.ExitStack() as stack:
@@ -99,10 +117,16 @@ def open_source(
 def _opened(path: Path, limits: _Limits, level: int) -> Source:
     """The whole of a level."""
     if is_zarr(path):
+        if limits.asked.bands:
+            raise no_bands(path, "an OME-Zarr")
         return zarr_source(path, limits, level)
     with reading(path), open(path, "rb") as file:
         magic = file.read(16)
+    if limits.asked.bands and magic[:4] not in MAGIC:
+        raise no_bands(path, "no TIFF")
     if level or (is_slide(path) and (magic[:4] not in MAGIC or has_openslide())):
+        if limits.asked.bands:
+            raise no_bands(path, "a slide")
         return slide_source(path, limits, level)
     return _file_source(path, limits, magic)
 
@@ -121,12 +145,12 @@ def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
         small = math.prod(image.size) * len(image.getbands()) <= limits.stream_above
         if not deep and small and fits(opened, limits):
             return _decoded_source(path, limits, opened)
-        found = _rows_of(path, image)
-        if found is None and deep:
+        rows_there = _rows_of(path, image)
+        if rows_there is None and deep:
             raise _no_deep(path, image)
-        if found is None:
+        if rows_there is None:
             return _decoded_source(path, limits, opened)
-        rows, layout = found
+        rows, layout = rows_there
         header, notices = _lazy_header(opened)
     size, damage = (image.height, image.width), opened.damage
     return _source(path, rows, layout, size, header, notices, damage, limits)
@@ -157,7 +181,10 @@ def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
 
 
 def read_picture(
-    path: Path, max_pixels: int = 1_000_000_000, max_memory: int | None = None
+    path: Path,
+    max_pixels: int = 1_000_000_000,
+    max_memory: int | None = None,
+    asked: AskedValues = AS_STORED,
 ) -> Picture:
     """A whole image as sRGB of 8 bits, from any file that ``open_source`` reads. Deeper images are
     rounded, a float NaN becomes black.
@@ -166,7 +193,7 @@ def read_picture(
         SincutError: as ``open_source``, or the image takes more than ``max_memory`` bytes.
     """
     most = sys.maxsize if max_memory is None else max_memory
-    with open_source(path, max_pixels=max_pixels, max_memory=most) as source:
+    with open_source(path, max_pixels=max_pixels, max_memory=most, asked=asked) as source:
         if source.picture is not None:
             rgb = source.colours.to_srgb(source.picture.rgb)
             return replace(source.picture, rgb=rgb)
@@ -193,6 +220,8 @@ def read_picture(
             geo=source.carried.geo,
             records=source.carried.records,
             notices=source.told_of_integers(),
+            range=source.colours.range,
+            kind=source.dtype.name,
         )
 
 

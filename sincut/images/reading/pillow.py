@@ -34,6 +34,7 @@ from sincut.images.metadata import (
     upright_exif,
 )
 from sincut.images.profiles import Colours, clipping_told, interpreted, rgb_of, sparse
+from sincut.images.reading.asked import ranged
 from sincut.images.reading.jpeg import load_whole
 from sincut.images.reading.pages import Pages, pages_of
 from sincut.images.reading.rows import TURNS
@@ -82,15 +83,18 @@ def _decoded_source(path: Path, limits: _Limits, opened: Opened) -> Source:
         size = (image.height, image.width)
         raise _too_much(path, size, needed, limits.max_memory, others, limits.held)
     picture = decode_picture(path, limits.max_pixels, as_stored=True)
+    layout = Samples("RGB", picture.alpha is not None)
+    colours = Colours(picture.profile, picture.converted)
+    colours, notices = ranged(path, colours, layout, limits.asked)
     return Source(
         path,
         _PictureRows(picture),
-        Samples("RGB", picture.alpha is not None),
+        layout,
         (picture.height, picture.width),
         picture.carried,
-        Colours(picture.profile, picture.converted),
-        picture.notices,
-        picture,
+        colours,
+        (*picture.notices, *notices),
+        picture if colours.range is None else None,  # what a range clips is seen in its rows
     )
 
 

@@ -88,8 +88,10 @@ class Seen:
         self._path, self._colours, self._nodata = path, colours, nodata
         self._steps = sparse(size[0]), sparse(size[1])
         self._float = np.dtype(dtype).kind == "f"
-        self._looked = not (self._float or self._colours.converted)
-        self._idle = self._looked
+        self._low, self._high = colours.range or (0.0, 1.0)
+        self._counted = self._float or colours.range is not None
+        self._looked = not self._float or colours.range is not None
+        self._idle = not (self._counted or colours.converted)
         self._pixels = self._outside = self._nan = self._values = self._beyond = 0
 
     def add(self, rgb: Array, top: int, left: int = 0) -> None:
@@ -100,18 +102,19 @@ class Seen:
             return
         self._pixels += sample.shape[0] * sample.shape[1]
         self._outside += self._colours.outside_srgb(sample)
-        if not self._float:
+        if not self._counted:
             return
         if self._nodata is not None:
             sample = sample[~unknown(sample, self._nodata)]
         values = sample[np.isfinite(sample)]
-        beyond = int(((values < 0) | (values > 1)).sum())
+        beyond = int(((values < self._low) | (values > self._high)).sum())
         if not self._looked and values.size:
             self._looked = True
             if 2 * beyond > values.size:
                 raise SincutError(
                     f"{self._path} has float values from {values.min():g} to {values.max():g}; "
-                    "allowed are 0 (black) to 1 (white); try a copy scaled to that range"
+                    "allowed are 0 (black) to 1 (white); try --range "
+                    f"{values.min():.6g},{values.max():.6g}, --range auto or a copy scaled to 0…1"
                 )
         self._nan += int(np.isnan(sample).any(axis=-1).sum())
         self._values += sample.size
@@ -122,7 +125,8 @@ class Seen:
         told = clipping_told(self._outside, self._pixels)
         if self._beyond:
             share = _percent(self._beyond, self._values)
-            told.append(f"{share} of its values lie outside 0…1 and were clipped")
+            limits = f"{self._low:.6g}…{self._high:.6g}"
+            told.append(f"{share} of its values lie outside {limits} and were clipped")
         if self._nan:
             share = _percent(self._nan, self._pixels)
             told.append(f"{share} of its pixels are not numbers and {nan}")

@@ -22,6 +22,7 @@ from sincut.errors import SincutError, one_line
 from sincut.images.geo import cropped_geo, nodata_of
 from sincut.images.metadata import DAMAGE, KeptMetadata
 from sincut.images.profiles import Colours, interpreted
+from sincut.images.reading.asked import AS_STORED, AskedValues, ranged
 from sincut.images.reading.rows import Rows, Turned, Windows, upright
 from sincut.images.reading.samples import Samples, Seen
 from sincut.images.records import NO_RECORDS, Records
@@ -50,13 +51,15 @@ def _source(
                 f"--max-memory {_amount(rows.resident_bytes + limits.held, up=True)}"
             )
         colours, device, more = interpreted(path, header.profile, layout.mode, layout.dtype)
+        layout = replace(layout, device=device)
+        colours, of_range = ranged(path, colours, layout, limits.asked)
     except SincutError:
         rows.close()
         raise
     return Source(
         path,
         rows,
-        replace(layout, device=device),
+        layout,
         upright_size,
         KeptMetadata(
             colours.profile,
@@ -66,7 +69,7 @@ def _source(
             turned_records(header.records, header.orientation),
         ),
         colours,
-        (*notices, *more, *damage),
+        (*notices, *more, *of_range, *damage),
     )
 
 
@@ -81,7 +84,8 @@ class Picture:
     of the file's RGB profile, ``converted`` says whether it differs from sRGB. ``exif`` is a block
     as JPEG has it, its orientation reset; ``dpi`` counts across and down; ``geo`` holds the
     GeoTIFF tags, ``records`` what stands beside EXIF. ``notices`` are lines for the person who
-    gave the file.
+    gave the file. ``range`` holds the values, of the type ``kind``, that became black and white
+    where that was asked.
     """
 
     rgb: Pixels
@@ -93,6 +97,8 @@ class Picture:
     geo: Directory | None = None
     notices: tuple[str, ...] = ()
     records: Records = NO_RECORDS
+    range: tuple[float, float] | None = None
+    kind: str = "uint8"
 
     @property
     def carried(self) -> KeptMetadata:
@@ -234,15 +240,22 @@ class Source:
         """
         if not self._next <= start <= stop <= self.height:
             raise ValueError(f"rows {start} to {stop} of {self.height} after row {self._next}")
-        self._next = stop
-        if isinstance(self._rows, Windows) and not self._rows.keeps_rows:
-            return self.read(slice(start, stop), slice(0, self.width))
-        top, left = self._region.top, self._region.left
-        with reading(self.path):
-            stored = self._rows.read(start + top, stop + top)
-            pixels = self._layout(stored[:, left : left + self.width])
+        pixels = self.unchecked_rows(start, stop)
         if not self.decoded:
             self._seen.add(pixels[..., :3], start)
+        return pixels
+
+    def unchecked_rows(self, start: int, stop: int) -> Array:
+        """As :meth:`rows`, also of float values that nothing has told the range of; what is seen
+        of them is not told."""
+        self._next = stop
+        top, left = self._region.top, self._region.left
+        with reading(self.path):
+            if isinstance(self._rows, Windows) and not self._rows.keeps_rows:
+                stored = self._rows.window(start + top, stop + top, left, left + self.width)
+            else:
+                stored = self._rows.read(start + top, stop + top)[:, left : left + self.width]
+            pixels = self._layout(stored)
         return np.ascontiguousarray(pixels)
 
     def read(self, rows: slice, columns: slice) -> Array:
@@ -331,6 +344,7 @@ class _Limits:
     max_memory: int
     held: int
     stream_above: int
+    asked: AskedValues = AS_STORED
 
 
 def _too_much(

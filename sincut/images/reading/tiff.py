@@ -26,6 +26,7 @@ from sincut.errors import SincutError, one_line
 from sincut.images.geo import colour_order
 from sincut.images.metadata import DAMAGE, EXTRA_SAMPLES, damage_told, orientation_of
 from sincut.images.profiles import has_imagecodecs
+from sincut.images.reading.asked import no_bands, with_bands
 from sincut.images.reading.pages import Pages, pages_of
 from sincut.images.reading.pillow import _decoded_source, fits, opened_picture
 from sincut.images.reading.rows import Masked, PlainRows, Rows, check_end, read_bytes
@@ -42,6 +43,7 @@ from sincut.images.reading.tiff_header import tiff_header
 from sincut.images.vips import VipsRows, libvips
 
 _LARGEST_PIECE = 64_000_000  # bytes of a strip that tifffile decodes as one
+_DROPPED = "its channels beyond colour and alpha are not kept"
 _UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, RuntimeError)
 
 
@@ -68,8 +70,14 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
             raise _no_codec(path, missing)
         with reading(path), damage_told() as damage:
             grey = tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
-            header = tiff_header(file, pages, grey=grey, beyond=0 in tiff.beyond)
             layout, more = _tiff_layout(tiff)
+            beyond = 0 in tiff.beyond
+            if bands := limits.asked.bands:
+                layout, told = with_bands(path, layout, tiff.samples, bands)
+                more, beyond = [told] * bool(told), False
+                lost_mask = pages.lost_mask or pages.mask is not None
+                pages = replace(pages, mask=None, lost_mask=lost_mask)
+            header = tiff_header(file, pages, grey=grey, beyond=beyond)
             tiff.check()
             rows = _tiff_rows(path, tiff, limits)
             if pages.mask is not None:
@@ -88,6 +96,8 @@ def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -
     """
     if missing and tiff.compression_number not in COMPRESSION_INFO:
         raise _no_codec(path, missing)
+    if limits.asked.bands:
+        raise no_bands(path, f"a TIFF of {tiff.kind}")
     if tiff.subsampled:
         raise _no_kind(path, tiff)
     try:
@@ -151,7 +161,7 @@ def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
             "red, green and blue"
         )
     if beyond > alpha and 0 not in tiff.beyond:
-        notices.append("its channels beyond colour and alpha are not kept")
+        notices.append(_DROPPED)
     dtype = tiff.dtype if tiff.dtype.kind == "u" else np.dtype(np.float32)
     layout = Samples(
         mode,

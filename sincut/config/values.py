@@ -1,0 +1,74 @@
+"""Which values of an image are black and white, and which bands are its colours, as text."""
+
+from __future__ import annotations
+
+import math
+
+from sincut.config.fields import Config
+from sincut.errors import SincutError
+
+FULL, AUTO, LEARNED = "full", "auto", "learned"  # words in the place of a range
+
+Range = tuple[float, float]
+Bands = tuple[int, int, int]
+
+RANGE_HELP = (
+    "values {of} that become black and white, LOW,HIGH in the file's own units; auto: percentiles "
+    "0.1 and 99.9 of its valid pixels; full: all that its type holds, of floats 0 to 1"
+)
+BANDS_HELP = (
+    "bands {of}, a TIFF, that are red, green and blue, such as 4,3,2, counted from 1; the first "
+    "ones otherwise"
+)
+
+
+def range_of(config: Config, name: str, words: tuple[str, ...] = (AUTO, FULL)) -> Range | None:
+    """The numbers that a field says, or None where it says one of the words.
+
+    Raises:
+        SincutError: it says something else.
+    """
+    text: str = getattr(config, name)
+    if text in words:
+        return None
+    try:
+        low, high = (_number(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if low < high and math.isfinite(high - low):
+        return low, high
+    allowed = f"{', '.join(words[:-1])} or {words[-1]}"
+    raise SincutError(
+        f"{name} must be two increasing numbers such as 0,4095, {allowed}, got {text}; "
+        f"try {config.flag(name, '0,4095')}"
+    )
+
+
+def bands_of(config: Config, name: str) -> Bands | None:
+    """The numbers that a field says, or None where it says none.
+
+    Raises:
+        SincutError: it says something else than three whole numbers from 1.
+    """
+    text: str = getattr(config, name)
+    if not text:
+        return None
+    parts = text.split(",")
+    if len(parts) == 3 and all(each.isascii() and each.isdigit() and int(each) for each in parts):
+        red, green, blue = map(int, parts)
+        return red, green, blue
+    raise SincutError(
+        f"{name} must be three whole numbers from 1 such as 4,3,2, got {text}; "
+        f"try {config.flag(name, '4,3,2')}"
+    )
+
+
+def _number(text: str) -> float:
+    """A whole one as such, which is told without a point."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def range_text(values: Range) -> str:
+    """A range as one types it."""
+    return ",".join(f"{value:.9g}" for value in values)

@@ -1,0 +1,118 @@
+"""How the values of an image are to be taken: which are black and white, which bands are colours.
+No torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sincut.config.fields import Config
+from sincut.config.values import AUTO, FULL, LEARNED, Bands, Range, bands_of, range_of, range_text
+from sincut.errors import SincutError
+from sincut.images.profiles import Colours
+from sincut.images.reading.samples import Samples
+
+
+@dataclass(frozen=True)
+class AskedValues:
+    """What is asked of an image's values.
+
+    ``range`` holds those that become black and white, in the file's own units; without it all
+    that their type holds are taken, unless it is ``automatic``: to be found. ``kind`` is the name
+    of the type that the range is of, where it is of other images: of what is of another type, or
+    not read as it stands, all values are taken.
+    ``bands`` are red, green and blue, counted from 1. ``why`` goes behind what is told.
+    """
+
+    range: Range | None = None
+    automatic: bool = False
+    kind: str = ""
+    bands: Bands | None = None
+    why: str = ""
+
+    @classmethod
+    def of(cls, config: Config, role: str = "content") -> AskedValues:
+        """What a configuration's ``range`` and ``bands`` say, or for the role ``style`` its
+        ``style_range`` and ``style_bands``."""
+        range_name, bands_name = (
+            ("style_range", "style_bands") if role == "style" else ("range", "bands")
+        )
+        automatic = getattr(config, range_name) == AUTO
+        values = range_of(config, range_name, (AUTO, FULL, LEARNED))
+        return cls(values, automatic, bands=bands_of(config, bands_name))
+
+
+AS_STORED = AskedValues()
+
+
+def ranged(
+    path: Path, colours: Colours, layout: Samples, asked: AskedValues
+) -> tuple[Colours, list[str]]:
+    """Colours that take the range that is asked for, and what is to be told.
+
+    Raises:
+        SincutError: the values are not read as they stand, or the range lies outside their type.
+    """
+    dtype = np.dtype(layout.dtype)
+    if asked.range is None or asked.kind not in ("", dtype.name):
+        return colours, []
+    if changed := _changed(layout):
+        if asked.kind:  # nobody asked for it
+            return colours, []
+        raise SincutError(
+            f"{path} {changed}, and a range is of values that are read as they stand; try it "
+            "without a range, or a copy as RGB"
+        )
+    low, high = asked.range
+    if dtype.kind == "u" and not 0 <= low < high <= (top := np.iinfo(dtype).max):
+        raise SincutError(
+            f"{path} has values from 0 to {top}, got the range {range_text(asked.range)}; "
+            f"try --range 0,{top}"
+        )
+    told = f"its values {low:.6g} to {high:.6g} become black to white{asked.why}"
+    return replace(colours, range=asked.range), [told]
+
+
+def _changed(layout: Samples) -> str:
+    """What is done to the values of a file while it is read, or nothing."""
+    if layout.inverted:
+        return "stores white as 0"
+    if layout.premultiplied:
+        return "has colours multiplied by its alpha"
+    if layout.highest not in (None, np.iinfo(np.uint16).max):
+        return f"says that {layout.highest} is white"
+    if layout.mode == "CMYK" or layout.device is not None:
+        return "is brought to RGB by a profile"
+    return ""
+
+
+def with_bands(path: Path, layout: Samples, samples: int, bands: Bands) -> tuple[Samples, str]:
+    """A layout of a TIFF whose colours are the chosen bands, and what is told of the others.
+
+    Raises:
+        SincutError: it has no such bands.
+    """
+    if max(bands) > samples:
+        hint = "without --bands" if samples < 3 else "--bands 1,2,3"
+        count = f"{samples} band{'s' if samples > 1 else ''}"
+        raise SincutError(f"{path} has {count}, got bands {','.join(map(str, bands))}; try {hint}")
+    red, green, blue = (number - 1 for number in bands)
+    left = [str(number + 1) for number in range(samples) if number + 1 not in bands]
+    told = ""
+    if left:
+        told = f"its bands {', '.join(left)} are not kept"
+        if len(left) == 1:
+            told = f"its band {left[0]} is not kept"
+    order = (red, green, blue)
+    return replace(layout, mode="RGB", alpha=False, premultiplied=False, order=order), told
+
+
+def no_bands(path: Path, kind: str) -> SincutError:
+    """Of a file that has none to choose from."""
+    return SincutError(
+        f"{path} is {kind}, and bands are chosen of a TIFF of several grey bands or colours; try "
+        "it without --bands"
+    )
