@@ -201,7 +201,9 @@ class ShardMaker:
     @property
     def notices(self) -> list[str]:
         """What is to be told of the shards that were made."""
-        told = list(self._image.source.notices)
+        source, layout = self._image.source, self._opened.layout
+        deep = layout.dtype == np.float32
+        told = list(source.notices if deep else source.told_of_integers())
         if moved := sum(self._moved):
             told.append(
                 f"{moved} of its pixels came out as the nodata value "
@@ -247,7 +249,14 @@ class ShardedImage(OneImage):
                     f"{self.target} is {output.done(0)} of {total} shards done; the same command "
                     "with --resume goes on"
                 ) from None
-            notices = [*opened.source.notices, *opened.notices, *self.notices]
+            except SincutError as error:
+                if not output.done(0):
+                    raise
+                raise SincutError(
+                    f"{error}; {output.done(0)} of {total} shards are kept: --resume goes on with "
+                    "them, --force starts anew"
+                ) from None
+            notices = [*maker.notices, *opened.notices, *self.notices]
             notices += self._hints(opened.layout, working)
             notices += lost(opened.carried, config.strip_metadata)
             told = tuple(dict.fromkeys(notices))
@@ -340,7 +349,6 @@ class ShardedImage(OneImage):
         for each in todo:
             output.write(each, maker.make(output.place(0, each)))
             tell()
-        self.notices += maker.notices
 
     def maker(self, stack: ExitStack) -> tuple[OmeZarr, ShardMaker]:
         """What was begun, and what makes its shards, until the stack ends."""

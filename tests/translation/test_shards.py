@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -178,6 +179,44 @@ def test_an_interrupted_image_goes_on(
     assert (plans[0].done, len(made)) == (4, 5)
     assert files(tmp_path / "one.ome.zarr") == files(target)
     assert translate(noisy_model, source, target, resume=True) == []  # it is there
+
+
+def test_a_full_disk_keeps_what_is_done(
+    small_shards: None, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = noise(tmp_path / "in.png", 150, 170), tmp_path / "out.ome.zarr"
+    real = ome_zarr.OmeZarr.write
+
+    def full(self: ome_zarr.OmeZarr, index: int, pixels: Pixels) -> None:
+        with ome_zarr.told(self.target):
+            if index == 5:
+                raise OSError(28, "No space left on device")
+            real(self, index, pixels)
+
+    monkeypatch.setattr(ome_zarr.OmeZarr, "write", full)
+    with pytest.raises(SincutError) as caught:
+        translate(tiny_run, source, target)
+    assert str(caught.value) == (
+        f"cannot write {target} (No space left on device); check the place and its free space; "
+        "5 of 9 shards are kept: --resume goes on with them, --force starts anew"
+    )
+    monkeypatch.setattr(ome_zarr.OmeZarr, "write", real)
+    translate(tiny_run, source, target, resume=True)
+    translate(tiny_run, source, tmp_path / "one.ome.zarr")
+    assert files(target) == files(tmp_path / "one.ome.zarr")
+
+
+def test_floats_that_are_no_numbers_are_told(
+    small_shards: None, tiny_run: Path, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).random((100, 90, 3), np.float32)
+    pixels[3:9, 4:8] = np.nan
+    tifffile.imwrite(tmp_path / "in.tif", pixels, photometric="rgb")
+    (done,) = translate(tiny_run, tmp_path / "in.tif", tmp_path / "out.ome.zarr")
+    assert any("are not numbers and stay so" in notice for notice in done.notices)
+    assert np.isnan(level(tmp_path / "out.ome.zarr")[3:9, 4:8]).all()
+    (done,) = translate(tiny_run, tmp_path / "in.tif", tmp_path / "whole.ome.zarr", depth="8")
+    assert any("are not numbers and become black" in notice for notice in done.notices)
 
 
 def test_what_sincut_did_not_write_is_not_replaced(
