@@ -42,7 +42,7 @@ def measure(
         model = folder / "model.safetensors"
         save_random_model(model, channels)
         write_synthetic(folder / "in.tif", side)
-        translate(model, folder / "in.tif", folder / "in.ome.zarr", strength=0)
+        translate(model, folder / "in.tif", folder / "in.ome.zarr", strength=0)  # a copy
         (folder / "in.tif").unlink()
         costs = _costs(model, folder)
         tell(", ".join(f"{name} {value:.3f}" for name, value in costs.items()))
@@ -70,10 +70,10 @@ def measure(
         for count, found in times.items()
     ]
     rows.append({"costs_of_a_shard": costs})
-    shards = -((-side // 2048) ** 2)
+    across = -(-side // 2048)
     for storage, rate in STORAGES.items():
         for count in SIMULATED:
-            seconds = simulated(shards, count, costs, rate)
+            seconds = simulated(across * across, count, costs, rate)
             rows.append({"simulated_workers": count, "storage": storage, "seconds": seconds})
     return rows
 

@@ -147,9 +147,11 @@ class TileWorker:
     @torch.inference_mode()
     def _computed(self, window: Tensor, tile: Tile, weights: Tensor | None) -> Tensor:
         image = as_network(window)
+        content = image[..., tile.rows.core, tile.columns.core]
+        if self.strength == 0:
+            return as_pixels(content, self.dtype)
         output = self.operator(image, tile)
         if weights is not None or self.strength != 1:
-            content = image[..., tile.rows.core, tile.columns.core]
             share = self.strength if weights is None else self.strength * weights.permute(2, 0, 1)
             output = content + share * (output - content)
         return as_pixels(output, self.dtype)
