@@ -143,6 +143,22 @@ def test_shares_make_the_same_bytes_as_one_process(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_others_left_is_finished_by_other_numbers_of_processes(
+    small_shards: None, noisy_model: Path, tmp_path: Path
+) -> None:
+    source = noise(tmp_path / "in.png", 150, 170)
+    translate(noisy_model, source, tmp_path / "one.ome.zarr")
+    for name, rest in (
+        ("two", [{"shard": "0/2"}, {"shard": "1/2"}]),
+        ("alone", [{"resume": True}]),
+    ):
+        target = tmp_path / f"{name}.ome.zarr"
+        translate(noisy_model, source, target, shard="1/3")
+        for options in rest:
+            translate(noisy_model, source, target, **options)
+        assert files(target) == files(tmp_path / "one.ome.zarr")
+
+
 def test_an_interrupted_image_goes_on(
     small_shards: None, noisy_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
