@@ -29,7 +29,7 @@ from sincut.images.reading.asked import AS_STORED, AskedValues
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Region, Source
-from sincut.images.writing.formats import check, depth_notice, output_dtype
+from sincut.images.writing.formats import check, depth_notice, finishing_seconds, output_dtype
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
@@ -442,11 +442,12 @@ class OneImage:
         )
 
     def _seconds(self, planned: Planned, todo: Sequence[Band]) -> float:
-        """How long computing takes, what comes before the first tile included."""
+        """How long computing takes, with what comes before the first tile and after the last."""
         rehearsed, before = planned.operator.rehearsal(planned.chosen.window)
         engine = planned.engine
         worker = TileWorker(rehearsed, engine.height, engine.width, engine.dtype, engine.strength)
-        return before + seconds_left(worker, todo)
+        layout = Layout(engine.height, engine.width, 3, engine.dtype)
+        return before + seconds_left(worker, todo) + finishing_seconds(self.target, layout)
 
     def _hints(self, layout: Layout, working: Working | None) -> list[str]:
         """That the image is much larger than what the model has seen, where it is."""

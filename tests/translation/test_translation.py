@@ -24,6 +24,8 @@ import sincut
 from sincut.errors import Interrupted, SincutError
 from sincut.images.bit_depth import WHITE
 from sincut.images.reading.source import Source
+from sincut.images.writing.formats import finishing_seconds
+from sincut.images.writing.layout import Layout
 from sincut.images.writing.writer import Writer
 from sincut.models.model_file import load_generator, load_model
 from sincut.models.stylegan2 import StyleGAN2Generator
@@ -74,6 +76,21 @@ def test_verify_reports_the_difference(
     (done,) = translate(noisy_model, source, tmp_path / "out.png", **options)
     assert done.difference is not None
     assert done.difference > 0.1
+
+
+def test_the_time_of_a_webp_has_its_encoding_in_it(
+    tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(2000, 3000, 3, np.dtype(np.uint8))
+    assert 0.1 < finishing_seconds(tmp_path / "a.webp", layout) < 60
+    assert finishing_seconds(tmp_path / "a.png", layout) == 0
+    monkeypatch.setattr("sincut.images.writing.formats.encoding_seconds", lambda _: 1000.0)
+    plans: list[Plan] = []
+    for name in ("a.webp", "a.png"):
+        translate(tiny_run, pair[0], tmp_path / name, dry_run=True, on_plan=plans.append)
+    assert plans[0].seconds is not None
+    assert plans[1].seconds is not None
+    assert plans[0].seconds > 1000 > plans[1].seconds
 
 
 def test_several_inputs_go_into_a_folder(

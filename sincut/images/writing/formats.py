@@ -15,6 +15,7 @@ from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.layout import Layout, deflated_at_most
 from sincut.images.writing.tiff import TILE, tiles_bytes, tiles_count
+from sincut.images.writing.webp import encoding_seconds
 
 OUTPUT_FORMATS = {
     ".png": "PNG",
@@ -133,6 +134,11 @@ def disk_bytes(
         pyramid_bytes = raw * 4 // 3 * 9 // 8  # of the content, too, for the page
         return raw, raw + 2 * pyramid_bytes + _METADATA_BYTES
     return raw, 2 * raw + raw // 8 + _METADATA_BYTES
+
+
+def finishing_seconds(path: Path, layout: Layout) -> float:
+    """About how long ``Writer.finish`` takes where it encodes the whole image."""
+    return encoding_seconds(layout) if _kind(path) == "WEBP" else 0.0
 
 
 def memory_bytes(path: Path, layout: Layout) -> int:
