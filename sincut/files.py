@@ -81,6 +81,11 @@ def check_file(path: Path, *, hint: str = "give a file name for the output") -> 
         raise SincutError(f"{path} is a pipe or a device, not a file; {hint}")
     if path.parent.exists() and not path.parent.is_dir():
         raise SincutError(f"{path.parent} is {kind_of_file(path.parent)}, not a folder; {hint}")
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Refuse a place whose folder is missing or must not be written to."""
     if not path.parent.is_dir():
         raise SincutError(f"the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):

@@ -48,6 +48,7 @@ _SHAPE_ALONE = re.compile(r'\s*\{"shape":\s*\[[\d,\s]+\]\}$')
 BITS, ORIENTATION, EXTRA_SAMPLES, _INTEROP = 258, 274, 338, 40965
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
+MICROMETRES_PER_INCH = 25_400.0
 _BYTE, _ASCII, _SHORT, _LONG = 1, 2, 3, 4
 
 # What Pillow raises on damage, found on files with some bytes changed at random.

@@ -254,7 +254,7 @@ def _computed(engine: TileWorker, loaded: Loaded, on_tile: Callable[[], None]) -
     def land() -> None:
         tile, pending = flying.popleft()
         rows, columns = tile.rows, tile.columns
-        place = slice(rows.start - band.start, rows.stop - band.start)
+        place = rows.written_within(band.start)
         output[place, columns.start : columns.stop] = pending.wait()
         on_tile()
 
@@ -262,7 +262,7 @@ def _computed(engine: TileWorker, loaded: Loaded, on_tile: Callable[[], None]) -
         rows, columns = tile.rows, tile.columns
         mask = None
         if loaded.mask is not None:
-            place = slice(rows.start - band.start, rows.stop - band.start)
+            place = rows.written_within(band.start)
             mask = loaded.mask[place, columns.start : columns.stop]
         window = window_of(loaded.rgb, tile, loaded.top, engine.height)
         flying.append((tile, engine.start(window, tile, mask)))

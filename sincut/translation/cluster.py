@@ -34,13 +34,12 @@ _WORKERS_PATIENCE = 60  # seconds, for a first worker
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know beside the model: paths as all see them, the configuration, the
-    width that the model learned at, and the version of sincut that asks."""
+    """What a worker has to know beside the model: paths as all see them, the configuration, and the
+    version of sincut that asks."""
 
     source: Path
     target: Path
     config: Mapping[str, Any]
-    learned: int | None
     version: str
 
 

@@ -187,7 +187,10 @@ class ShardMaker:
         mask = None if self._mask is None else weights_of(self._mask.read(rows, columns))
         made = np.empty((rows.stop - rows.start, columns.stop - columns.start, 3), engine.dtype)
         for tile in tiles:
-            inside = _within(tile.rows, rows), _within(tile.columns, columns)
+            inside = (
+                tile.rows.written_within(rows.start),
+                tile.columns.written_within(columns.start),
+            )
             weights = None if mask is None else mask[inside]
             window = window_of(rgb, tile, down.start, engine.height, across.start, engine.width)
             made[inside] = engine.start(window, tile, weights).wait()
@@ -343,7 +346,7 @@ class ShardedImage(OneImage):
         index, count = self.config.share
         total = output.count(0)
         mine = range(total * index // count, total * (index + 1) // count)
-        todo = [each for each in mine if not output.has(0, each)]
+        todo = output.missing(mine)
         if todo:
             before()
         for each in todo:
@@ -392,11 +395,6 @@ class ShardedImage(OneImage):
             workers=self.config.workers,
             part="shard",
         )
-
-
-def _within(span: Span, outer: slice) -> slice:
-    """What a span writes, in what a shard holds."""
-    return slice(span.start - outer.start, span.stop - outer.start)
 
 
 def _needed(spans_of: Sequence[Span], length: int) -> slice:

@@ -34,16 +34,16 @@ class SharedImage(ShardedImage):
     def _with_workers(self, output: OmeZarr, tell: Tell) -> None:
         """Have processes of this machine share the image, and start those again that end."""
         count = self.config.workers
+        missing = output.missing()
         running = {index: self._started(index, count) for index in range(count)}
-        begun, done = dict.fromkeys(running, (1, output.done(0))), output.done(0)
+        begun = dict.fromkeys(running, (1, len(missing)))
         try:
             while running:
                 time.sleep(_POLL_SECONDS)
                 ended = {index for index, each in running.items() if each.poll() is not None}
-                now = output.done(0)
-                for _ in range(now - done):
+                before, missing = missing, output.missing(missing)
+                for _ in range(len(before) - len(missing)):
                     tell()
-                done = now
                 for index in ended:
                     process = running[index]
                     del running[index]
@@ -52,10 +52,11 @@ class SharedImage(ShardedImage):
                         self.notices += json.loads(told)
                         continue
                     starts, then = begun[index]
-                    if process.returncode > 0 or (now == then and starts == _STARTS):
+                    idle = len(missing) == then
+                    if process.returncode > 0 or (idle and starts == _STARTS):
                         raise SincutError(said or f"worker {index} of {count} ended")
                     # It was killed: what it had not finished is made again.
-                    begun[index] = (1 if now > then else starts + 1, now)
+                    begun[index] = (starts + 1 if idle else 1, len(missing))
                     running[index] = self._started(index, count)
         finally:
             for process in running.values():
@@ -66,14 +67,9 @@ class SharedImage(ShardedImage):
     def _on_cluster(self, output: OmeZarr, tell: Tell) -> None:
         """Have a dask cluster make what is not there."""
         config = self.config.replaced(cluster="", force=False, resume=True, verify=0)
-        job = Job(
-            self.source.absolute(),
-            self.target.absolute(),
-            config.to_dict(),
-            self.model.learned,
-            __version__,
-        )
-        todo = [index for index in range(output.count(0)) if not output.has(0, index)]
+        places = self.source.absolute(), self.target.absolute()
+        job = Job(*places, config.to_dict(), __version__)
+        todo = output.missing()
         model = model_file(self.model.path).read_bytes()
         self.notices += make_on_cluster(self.config.cluster, job, model, todo, tell)
 

@@ -139,7 +139,8 @@ class TileWorker:
         parts = []
         for half in halves:
             inside = half.rows.read_within(tile.rows), half.columns.read_within(tile.columns)
-            rows, columns = _written(half.rows, tile.rows), _written(half.columns, tile.columns)
+            rows = half.rows.written_within(tile.rows.start)
+            columns = half.columns.written_within(tile.columns.start)
             part = None if weights is None else weights[rows, columns]
             parts.append(self._translated(window[inside], half, part))
         return torch.cat(parts, dim=0 if halves[0].rows != tile.rows else 1)
@@ -280,11 +281,6 @@ def translate_tile(generator: Generator, rgb: Array, tile: Tile, config: Transla
     network = Network(generator, config)
     window = torch.from_numpy(np.ascontiguousarray(window_of(rgb, tile, 0, rgb.shape[0])))
     return network(as_network(window.to(network.device)), tile)[0].permute(1, 2, 0)
-
-
-def _written(span: Span, outer: Span) -> slice:
-    """What a span writes, in what the outer one writes."""
-    return slice(span.start - outer.start, span.stop - outer.start)
 
 
 def _indices(span: Span, length: int, first: int) -> slice | list[int]:

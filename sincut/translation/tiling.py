@@ -34,6 +34,10 @@ class Span:
         """The written pixels, as a slice of the network's output for this window."""
         return slice(self.start - self.read_start, self.stop - self.read_start)
 
+    def written_within(self, first: int) -> slice:
+        """What is written, as a slice of what begins at pixel ``first``."""
+        return slice(self.start - first, self.stop - first)
+
     def read_within(self, outer: Span) -> slice:
         """What is read, as a slice of what a span around this one reads."""
         return slice(self.read_start - outer.read_start, self.read_stop - outer.read_start)

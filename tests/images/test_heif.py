@@ -15,8 +15,8 @@ from PIL import ExifTags, Image, ImageCms
 
 from sincut.errors import SincutError
 from sincut.images.reading.endings import images_among
-from sincut.images.reading.open import image_size, open_source, read_picture
-from sincut.images.reading.source import Source
+from sincut.images.reading.open import image_size, read_picture
+from tests.images.sources import opened, refusal, rows_of
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
 
@@ -47,25 +47,6 @@ def avif(path: Path, pixels: np.ndarray, **options: Any) -> Path:
     """An AVIF, nearly without loss."""
     Image.fromarray(pixels).save(path, quality=100, subsampling="4:4:4", **options)
     return path
-
-
-def opened(path: Path, pixels: int = 10**9, memory: int = 10**9) -> Source:
-    return open_source(path, max_pixels=pixels, max_memory=memory)
-
-
-def rows_of(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """All rows as the source gives them, and its notices."""
-    with opened(path) as source:
-        half = source.height // 2
-        rows = np.concatenate((source.rows(0, half), source.rows(half, source.height)))
-        return rows, source.notices
-
-
-def refusal(path: Path, **limits: int) -> str:
-    with pytest.raises(SincutError) as caught:
-        opened(path, **limits)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def orientation_exif(orientation: int) -> bytes:

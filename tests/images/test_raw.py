@@ -13,8 +13,8 @@ import tifffile
 from PIL import ExifTags, Image
 
 from sincut.errors import SincutError
-from sincut.images.reading.open import image_size, open_source, read_picture
-from sincut.images.reading.source import Source
+from sincut.images.reading.open import image_size, read_picture
+from tests.images.sources import opened, refusal, rows_of
 
 rawpy = pytest.importorskip("rawpy", reason="rawpy is not installed")
 
@@ -59,25 +59,6 @@ def halves(height: int = 64, width: int = 96) -> np.ndarray:
     mosaic = np.full((height, width), BLACK, np.uint16)
     mosaic[:, width // 2 :] = WHITE - 1
     return mosaic
-
-
-def opened(path: Path, pixels: int = 10**9, memory: int = 10**9) -> Source:
-    return open_source(path, max_pixels=pixels, max_memory=memory)
-
-
-def rows_of(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """All rows as the source gives them, and its notices."""
-    with opened(path) as source:
-        half = source.height // 2
-        rows = np.concatenate((source.rows(0, half), source.rows(half, source.height)))
-        return rows, source.notices
-
-
-def refusal(path: Path, **limits: int) -> str:
-    with pytest.raises(SincutError) as caught:
-        opened(path, **limits)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_linear_light_becomes_srgb_of_16_bits(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError, one_line
+from sincut.images.metadata import MICROMETRES_PER_INCH
 from sincut.images.reading.extras import library
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.source import Header, Source, _Limits, _source, check_size
@@ -26,7 +27,6 @@ ENDING = ".zarr"
 _DTYPES = ("uint8", "uint16", "float32")
 _CHUNKS_AT_ONCE = 16  # that zarr decodes beside each other
 _MICROMETRES = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
-_PER_INCH = 25_400.0  # micrometres
 
 
 def is_zarr(path: Path) -> bool:
@@ -102,7 +102,7 @@ class Multiscale:
             size = self.levels[level][1][place] * _MICROMETRES.get(self.units[place] or "", 0)
             if not size > 0:
                 return None
-            found.append(_PER_INCH / size)
+            found.append(MICROMETRES_PER_INCH / size)
         return found[0], found[1]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError, one_line
+from sincut.images.metadata import MICROMETRES_PER_INCH
 from sincut.images.reading.extras import library
 from sincut.images.reading.ome_zarr import check_level
 from sincut.images.reading.samples import Samples
@@ -23,7 +24,6 @@ Array = npt.NDArray[Any]
 SLIDE_ENDINGS = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm")
 _CELL = 1024  # pixels
 _CELLS = 64  # that are kept
-_PER_INCH = 25_400.0  # micrometres
 
 
 class SlideRows:
@@ -159,5 +159,7 @@ def _dpi(slide: Any, level: int) -> tuple[float, float] | None:
         return None
     if not all(size > 0 for size in sizes):
         return None
-    across, down = (_PER_INCH / (size * slide.level_downsamples[level]) for size in sizes)
+    across, down = (
+        MICROMETRES_PER_INCH / (size * slide.level_downsamples[level]) for size in sizes
+    )
     return across, down

@@ -39,11 +39,10 @@ from sincut.images.reading.source import (
     check_size,
     reading,
 )
-from sincut.images.reading.tiff_header import tiff_header
+from sincut.images.reading.tiff_header import DROPPED, tiff_header
 from sincut.images.vips import VipsRows, libvips
 
 _LARGEST_PIECE = 64_000_000  # bytes of a strip that tifffile decodes as one
-_DROPPED = "its channels beyond colour and alpha are not kept"
 _UNREADABLE: tuple[type[Exception], ...] = (*DAMAGE, RuntimeError)
 
 
@@ -161,7 +160,7 @@ def _tiff_layout(tiff: TiffReader) -> tuple[Samples, list[str]]:
             "red, green and blue"
         )
     if beyond > alpha and 0 not in tiff.beyond:
-        notices.append(_DROPPED)
+        notices.append(DROPPED)
     dtype = tiff.dtype if tiff.dtype.kind == "u" else np.dtype(np.float32)
     layout = Samples(
         mode,

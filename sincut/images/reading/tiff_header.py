@@ -27,6 +27,7 @@ from sincut.images.reading.source import Header
 from sincut.images.reading.stated import Stated, exif_colours, tiff_colours
 from sincut.images.records import tiff_records
 
+DROPPED = "its channels beyond colour and alpha are not kept"
 _PHOTOMETRIC, _CMYK, _PROFILE = 262, 5, 34675
 _EXIF, _INTEROPERABILITY = 34665, 40965
 
@@ -45,7 +46,7 @@ def tiff_header(file: IO[bytes], pages: Pages, *, grey: bool, beyond: bool) -> H
     if pages.mask is not None:
         notices.append("its transparency mask becomes an alpha channel")
     if beyond:
-        notices.append("its channels beyond colour and alpha are not kept")
+        notices.append(DROPPED)
     geo, lost = kept_geo(tags, orientation)
     notices += tiff_losses(tags, [*lost, *["transparency mask"] * pages.lost_mask])
     file.seek(0)

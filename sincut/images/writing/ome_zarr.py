@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError
-from sincut.images.metadata import KeptMetadata
+from sincut.files import check_parent
+from sincut.images.metadata import MICROMETRES_PER_INCH, KeptMetadata
 from sincut.images.reading.extras import library
 from sincut.images.records import not_kept, record_options
 from sincut.images.writing.layout import Layout
@@ -34,7 +35,6 @@ Place = tuple[slice, slice]  # rows and columns
 
 SHARD, CHUNK = 2048, 512  # pixels: of a file, and of what is decoded at once
 _MARK = "sincut"  # the attribute by which a folder is known as sincut's
-_PER_INCH = 25_400.0  # micrometres
 _COLOURS = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"), ("alpha", "FFFFFF"))
 _THERE = (errno.ENOTEMPTY, errno.EEXIST)
 
@@ -101,11 +101,6 @@ class OmeZarr:
                 _create(target, part, layout, dpi, whole, joined=joined)
             return cls(target)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self._size(0)
-
     def count(self, level: int) -> int:
         """How many shards a level has."""
         down, across = self._grid(level)
@@ -113,17 +108,15 @@ class OmeZarr:
 
     def done(self, level: int) -> int:
         """How many of them are there."""
-        return sum(self.has(level, index) for index in range(self.count(level)))
+        return self.count(level) - len(self._missing(level, range(self.count(level))))
+
+    def missing(self, among: Iterable[int] | None = None) -> list[int]:
+        """Which of the image's own shards are not there, of all or of some of them."""
+        return self._missing(0, range(self.count(0)) if among is None else among)
 
     def has(self, level: int, index: int) -> bool:
-        """Whether a shard is there; an empty file is what a loss of power left."""
-        row, column = divmod(index, self._grid(level)[1])
-        folder = self.part if self.part.exists() else self.target  # which another gave its name
-        path = folder / str(level) / "c" / "0" / str(row) / str(column)
-        try:
-            return path.stat().st_size > 0
-        except FileNotFoundError:
-            return False
+        """Whether a shard is there."""
+        return not self._missing(level, [index])
 
     def place(self, level: int, index: int) -> Place:
         """The rows and columns of a shard."""
@@ -195,6 +188,21 @@ class OmeZarr:
         self._put(level, index, _mean(pixels).transpose(1, 2, 0))
         return True
 
+    def _missing(self, level: int, among: Iterable[int]) -> list[int]:
+        """Shards that are not there; an empty file is what a loss of power left."""
+        folder = self.part if self.part.exists() else self.target  # which another gave its name
+        across = self._grid(level)[1]
+
+        def is_there(index: int) -> bool:
+            row, column = divmod(index, across)
+            path = folder / str(level) / "c" / "0" / str(row) / str(column)
+            try:
+                return path.stat().st_size > 0
+            except FileNotFoundError:
+                return False
+
+        return [index for index in among if not is_there(index)]
+
     def _put(self, level: int, index: int, pixels: Array) -> None:
         rows, columns = self.place(level, index)
         with told(self.target):
@@ -229,10 +237,7 @@ def check_place(target: Path, *, force: bool) -> None:
         if not force:
             raise SincutError(f"{target} exists already; try --force or another -o")
         check_replaceable(target)
-    if not target.parent.is_dir():
-        raise SincutError(f"the folder {target.parent} does not exist; create it first")
-    if not os.access(target.parent, os.W_OK):
-        raise SincutError(f"the folder {target.parent} must not be written to; give another -o")
+    check_parent(target)
 
 
 def check_replaceable(target: Path) -> None:
@@ -332,7 +337,7 @@ def _ome(
     target: Path, layout: Layout, dpi: tuple[float, float] | None, levels: int
 ) -> dict[str, Any]:
     """The metadata of OME-Zarr 0.5."""
-    across, down = (_PER_INCH / each for each in dpi) if dpi else (1.0, 1.0)
+    across, down = (MICROMETRES_PER_INCH / each for each in dpi) if dpi else (1.0, 1.0)
     unit = {"unit": "micrometer"} if dpi else {}
     top = 1.0 if layout.dtype.kind == "f" else float(np.iinfo(layout.dtype).max)
     window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
