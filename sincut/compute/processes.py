@@ -8,6 +8,7 @@ order. A process that is alone says nothing to nobody, and torch.distributed is 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -97,6 +98,10 @@ class Processes:
                 f"train together, got none; try torchrun --nproc-per-node {self.count} -m sincut …"
             )
         backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+        # What this package imports while processes hear each other keeps their group for good, in
+        # defaults of arguments, and the group's threads may then abort the process as it ends.
+        # torch.compile imports it.
+        importlib.import_module("torch.distributed.nn")
         with self._hearing():
             dist.init_process_group(
                 backend, timeout=_PATIENCE, rank=self.index, world_size=self.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -61,6 +62,7 @@ def conversation(index: int, port: int, folder: Path) -> None:
         return index
 
     with processes.joined("cpu"):
+        importlib.import_module("torch._dynamo")  # as torch.compile does, and whatever it brings
         found["largest"] = processes.largest(index, -index)
         found["all"] = processes.by_all(lambda: index)
         found["first"] = processes.by_first(lambda: index + 10)
@@ -81,6 +83,8 @@ def conversation(index: int, port: int, folder: Path) -> None:
             os._exit(0)
         for _ in range(2):  # what was on its way may still arrive
             found["gone"] = refused(lambda: processes.average([line]))
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    found["threads"] = [name for name in threads if "gloo" in name]
     (folder / f"{index}.json").write_text(json.dumps(found))
 
 
@@ -94,6 +98,8 @@ def test_a_conversation(tmp_path: Path) -> None:
     assert ToldByAnother.__name__ == kinds[1]
     for index, (each, kind) in enumerate(zip(found, kinds, strict=True)):
         gone = each.pop("gone", None)
+        # A thread that outlives the conversation may abort the process as it ends.
+        assert each.pop("threads", []) == []
         assert each == {
             "largest": [2, 0],
             "all": index,
