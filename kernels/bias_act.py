@@ -1,12 +1,12 @@
-"""What follows a convolution, in one pass over its output: gain, bias, noise, leaky ReLU.
+"""What follows a convolution, in one pass over its output: bias, noise, leaky ReLU.
 
 For an image x (N, C, H, W), a bias b (C,) and noise z (N or 1, 1, H, W)::
 
-    v = scale · x + bias_scale · b + strength · z
+    v = x + bias_scale · b + strength · z
     y = max(v, slope · v)
 
     m = 1 where y > 0, else slope;   v̄ = ȳ · m
-    x̄ = scale · v̄,   b̄ = bias_scale · Σ_nhw v̄,   strength̄ = Σ v̄ · z
+    x̄ = v̄,   b̄ = bias_scale · Σ_nhw v̄,   strength̄ = Σ v̄ · z
 
 with ¯ the derivative of what follows. v̄ is linear in ȳ, and m is constant almost everywhere, so the
 derivative of a derivative (R1) is the same mask once more.
@@ -38,17 +38,16 @@ def bias_act_(
     image: Tensor,
     bias: Tensor,
     *,
-    scale: float = 1.0,
     bias_scale: float = 1.0,
     noise: Tensor | None = None,
     strength: Tensor | None = None,
 ) -> Tensor:
-    """Scale an image, add bias and noise, and take the leaky ReLU, in place; on CUDA by kernels.
+    """Add bias and noise to an image, and take the leaky ReLU, in place; on CUDA by kernels.
 
     Args:
         image: (N, C, H, W), floating point, channels last in memory on CUDA; it may be overwritten.
         bias: (C,) float.
-        scale, bias_scale: factors of image and bias.
+        bias_scale: the bias's factor.
         noise: (N or 1, 1, H, W) float32, without a gradient; needs ``strength``.
         strength: () float, the noise's factor.
 
@@ -68,20 +67,18 @@ def bias_act_(
                 f"noise must be ({count} or 1, 1, {sides[0]}, {sides[1]}), got {tuple(noise.shape)}"
             )
     run = bias_act_triton if served(image) else bias_act_reference
-    return run(image, bias, scale, bias_scale, noise, strength)
+    return run(image, bias, bias_scale, noise, strength)
 
 
 def bias_act_reference(
     image: Tensor,
     bias: Tensor,
-    scale: float,
     bias_scale: float,
     noise: Tensor | None,
     strength: Tensor | None,
 ) -> Tensor:
     """The formula as written, for any device, not in place."""
-    value = image if scale == 1 else image * scale
-    value = value + (bias * bias_scale).to(image.dtype)[:, None, None]
+    value = image + (bias * bias_scale).to(image.dtype)[:, None, None]
     if noise is not None and strength is not None:
         value = value + (strength * noise).to(image.dtype)
     return F.leaky_relu(value, SLOPE)
@@ -90,7 +87,6 @@ def bias_act_reference(
 def bias_act_triton(
     image: Tensor,
     bias: Tensor,
-    scale: float,
     bias_scale: float,
     noise: Tensor | None,
     strength: Tensor | None,
@@ -98,7 +94,7 @@ def bias_act_triton(
     """The kernels, always: for CPU tensors they need Triton's interpreter."""
     image = image.contiguous(memory_format=torch.channels_last)
     result: Tensor = _BiasAct.apply(  # type: ignore[no-untyped-call]
-        image, bias, noise, strength, scale, bias_scale
+        image, bias, noise, strength, bias_scale
     )
     return result
 
@@ -110,7 +106,6 @@ class _BiasAct(torch.autograd.Function):
         bias: Tensor,
         noise: Tensor | None,
         strength: Tensor | None,
-        scale: float,
         bias_scale: float,
     ) -> Tensor:
         channels = image.shape[1]
@@ -121,15 +116,15 @@ class _BiasAct(torch.autograd.Function):
         with on_device_of(image):
             add_and_activate[(programs, wide)](
                 image, bias, given, bias if strength is None else strength, pixels,
-                pixels if noise is None else given.numel(), channels // unit, rounds, scale,
-                bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE, ROWS=ROWS,
+                pixels if noise is None else given.numel(), channels // unit, rounds, bias_scale,
+                UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE, ROWS=ROWS,
                 WIDTH=WIDTH, INTERPRETED=interpreted(add_and_activate),
             )  # fmt: skip
         return image
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        image, _, noise, _, ctx.scale, ctx.bias_scale = inputs
+        image, _, noise, _, ctx.bias_scale = inputs
         ctx.mark_dirty(image)
         ctx.save_for_backward(output, noise)
 
@@ -137,9 +132,9 @@ class _BiasAct(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         output, noise = ctx.saved_tensors
         of_image, of_bias, of_strength = _Derivative.apply(  # type: ignore[no-untyped-call]
-            slope, output, noise, ctx.scale, ctx.bias_scale
+            slope, output, noise, ctx.bias_scale
         )
-        return of_image, of_bias, None, of_strength, None, None
+        return of_image, of_bias, None, of_strength, None
 
 
 class _Derivative(torch.autograd.Function):
@@ -147,7 +142,7 @@ class _Derivative(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        slope: Tensor, output: Tensor, noise: Tensor | None, scale: float, bias_scale: float
+        slope: Tensor, output: Tensor, noise: Tensor | None, bias_scale: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         slope = slope.contiguous(memory_format=torch.channels_last)
         channels = output.shape[1]
@@ -164,14 +159,14 @@ class _Derivative(torch.autograd.Function):
             mask_and_sum[(programs, wide)](
                 slope, output, output if noise is None else noise, result, sums, noise_sums,
                 pixels, pixels if noise is None else noise.numel(), channels // unit, rounds,
-                scale, bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE,
+                bias_scale, UNIT=unit, WITH_NOISE=noise is not None, SLOPE=SLOPE,
                 ROWS=ROWS, WIDTH=WIDTH, INTERPRETED=interpreted(mask_and_sum),
             )  # fmt: skip
         return result, sums.sum(dim=0), noise_sums.sum() if noise is not None else None
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        _, activated, noise, ctx.scale, ctx.bias_scale = inputs
+        _, activated, noise, ctx.bias_scale = inputs
         ctx.save_for_backward(activated, noise)
         ctx.set_materialize_grads(False)
 
@@ -182,19 +177,19 @@ class _Derivative(torch.autograd.Function):
         output, noise = ctx.saved_tensors
         if of_bias is None and of_strength is None and of_image is not None:
             again, _, _ = _Derivative.apply(  # type: ignore[no-untyped-call]
-                of_image, output, noise, ctx.scale, ctx.bias_scale
+                of_image, output, noise, ctx.bias_scale
             )
-            return again, None, None, None, None
+            return again, None, None, None
         # Nothing of the project comes here; whoever differentiates a bias's gradient does.
         mask = torch.where(output > 0, 1.0, SLOPE)
         back = torch.zeros_like(mask)
         if of_image is not None:
-            back = back + ctx.scale * of_image
+            back = back + of_image
         if of_bias is not None:
             back = back + ctx.bias_scale * of_bias[:, None, None]
         if of_strength is not None and noise is not None:
             back = back + of_strength * noise
-        return (back * mask).to(output.dtype), None, None, None, None
+        return (back * mask).to(output.dtype), None, None, None
 
 
 # --- The kernels --------------------------------------------------------------------------------
@@ -223,7 +218,6 @@ def add_and_activate(  # type: ignore[no-untyped-def]
     noise_pixels,
     units,
     rounds,
-    scale,
     bias_scale,
     UNIT: tl.constexpr,
     WITH_NOISE: tl.constexpr,
@@ -244,7 +238,7 @@ def add_and_activate(  # type: ignore[no-untyped-def]
         inside = (pixel < pixels)[:, None] & (channel < channels)[None, :]
         place = image_ptr + pixel[:, None] * channels + channel[None, :]
         image = tl.load(place, mask=inside, other=0.0)
-        value = image.to(tl.float32) * scale + (bias * bias_scale)[None, :]
+        value = image.to(tl.float32) + (bias * bias_scale)[None, :]
         if WITH_NOISE:
             noise = tl.load(noise_ptr + pixel % noise_pixels, mask=pixel < pixels, other=0.0)
             value += (tl.load(strength_ptr).to(tl.float32) * noise.to(tl.float32))[:, None]
@@ -264,7 +258,6 @@ def mask_and_sum(  # type: ignore[no-untyped-def]
     noise_pixels,
     units,
     rounds,
-    scale,
     bias_scale,
     UNIT: tl.constexpr,
     WITH_NOISE: tl.constexpr,
@@ -286,7 +279,7 @@ def mask_and_sum(  # type: ignore[no-untyped-def]
         output = tl.load(output_ptr + place, mask=inside, other=0.0).to(tl.float32)
         value = slope.to(tl.float32)
         value = tl.where(output > 0.0, value, SLOPE * value)
-        result = rounded(value * scale, slope.dtype, INTERPRETED)
+        result = rounded(value, slope.dtype, INTERPRETED)
         tl.store(result_ptr + place, result, mask=inside)
         sums += tl.sum(value, axis=0)
         if WITH_NOISE:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sincut.kernels.bias_act import bias_act_
 from sincut.kernels.blur import blur
+from sincut.models.weights import Weighted
 
 ACTIVATION_GAIN = math.sqrt(2)
 NEGATIVE_SLOPE = 0.2
@@ -40,7 +41,7 @@ class Blur(nn.Module):
         return blur(image, padding=self.padding, stride=self.stride, gain=self.gain)
 
 
-class ConvLayer(nn.Module):
+class ConvLayer(Weighted):
     """Convolution, bias, activation; blurred and halved in size where ``down`` is set.
 
     ``gain`` multiplies the output. Without activation (the skip path) there is no bias either.
@@ -71,13 +72,12 @@ class ConvLayer(nn.Module):
         """(N, C_in, H, W) → (N, C_out, H, W), or (…, H/2, W/2) with ``down``."""
         # In place: what a convolution gives is needed by nobody else, forwards or backwards.
         if self.bias is not None and image.is_cuda:  # cuDNN adds a bias in a pass of its own
-            image = self._convolved(image, self.weight, None)
-            return bias_act_(image, self.bias, scale=self.weight_gain, bias_scale=self.gain)
-        bias = self.bias * self.gain if self.bias is not None else None
-        image = self._convolved(image, self.weight * self.weight_gain, bias)
+            return bias_act_(self._convolved(image, None), self.bias, bias_scale=self.gain)
+        image = self._convolved(image, self.bias * self.gain if self.bias is not None else None)
         return F.leaky_relu_(image, NEGATIVE_SLOPE) if self.activate else image
 
-    def _convolved(self, image: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _convolved(self, image: Tensor, bias: Tensor | None) -> Tensor:
+        weight = self.scaled_weight
         if self.blur is None:
             return F.conv2d(image, weight, bias, padding=self.kernel // 2)
         return F.conv2d(self.blur(image), weight, bias, stride=self.stride)
@@ -155,15 +155,15 @@ class UpsamplingLayer(nn.Module):
         return (first - 1 - 1) // 2, (last + 2) // 2
 
 
-class EqualizedLinear(nn.Module):
+class EqualizedLinear(Weighted):
     """Linear layer with equalised learning rate and a bias."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        self.gain = 1 / math.sqrt(in_features)
+        self.weight_gain = 1 / math.sqrt(in_features)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N, in) → (N, out)."""
-        return F.linear(rows, self.weight * self.gain, self.bias)
+        return F.linear(rows, self.scaled_weight, self.bias)

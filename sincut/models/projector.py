@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from sincut.models.weights import Linear
+
 
 class PatchProjector(nn.Module):
     """H: one two-layer perceptron per encoder layer, applied at sampled positions.
@@ -17,11 +19,11 @@ class PatchProjector(nn.Module):
     def __init__(self, layer_channels: Sequence[int], width: int = 256) -> None:
         super().__init__()
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width))
+            nn.Sequential(Linear(channels, width), nn.ReLU(), Linear(width, width))
             for channels in layer_channels
         )
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, Linear):
                 nn.init.xavier_normal_(module.weight, gain=0.02)
                 nn.init.zeros_(module.bias)
 

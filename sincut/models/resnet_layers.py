@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sincut.models.weights import Weighted
+
 NORM_EPSILON = 1e-5
 NEGATIVE_SLOPE = 0.2
 _GAIN = 0.02
@@ -127,7 +129,7 @@ def not_rounded(image: Tensor) -> Tensor:
     return image if image.dtype == torch.float64 else image.float()
 
 
-class Convolution(Layer):
+class Convolution(Weighted, Layer):
     """A convolution that keeps the sides, or halves them with ``stride`` 2.
 
     Args:
@@ -159,7 +161,7 @@ class Convolution(Layer):
         padding = self.padding
         if self.border == "reflect":
             image, padding = mirrored_border(image, padding), 0
-        return F.conv2d(image, self.weight, self.bias, self.stride, padding)
+        return F.conv2d(image, self.scaled_weight, self.bias, self.stride, padding)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As :meth:`Layer.reads`."""
@@ -174,10 +176,10 @@ class Convolution(Layer):
         """As :meth:`Layer.windowed`."""
         mode = "reflect" if self.border == "reflect" else "constant"
         image = self.bordered(image, rows, columns, mode)
-        return F.conv2d(image, self.weight, self.bias, self.stride)
+        return F.conv2d(image, self.scaled_weight, self.bias, self.stride)
 
 
-class TransposedConvolution(Layer):
+class TransposedConvolution(Weighted, Layer):
     """A transposed 3×3 convolution of stride 2: sides doubled, zeros beyond the image."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -187,7 +189,7 @@ class TransposedConvolution(Layer):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, 2H, 2W)."""
-        return F.conv_transpose2d(image, self.weight, None, 2, 1, output_padding=1)
+        return F.conv_transpose2d(image, self.scaled_weight, None, 2, 1, output_padding=1)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As :meth:`Layer.reads`."""

@@ -25,6 +25,7 @@ from sincut.data.random_numbers import (
 from sincut.data.training_data import Crops
 from sincut.kernels.patch_nce import normalised
 from sincut.models.discriminator import Discriminator
+from sincut.models.weights import ready_weights
 from sincut.training import losses
 from sincut.training.state import State
 
@@ -120,7 +121,7 @@ def translated(
     inputs = torch.cat([x, y]) if with_identity else x
     seen = inputs.flip(3) if kind.mirrored else inputs
     noise = _noise(state, seen, config, draws, sets=len(inputs) // len(x))
-    with mixed_precision(config.device, config.precision):
+    with _computing(state.generator, config):
         outputs, features = state.generator.generate(seen, noise, config.layers)
     return Made(inputs, outputs, features, len(x))
 
@@ -138,12 +139,12 @@ def discriminator_terms(
     if kind.with_r1:
         # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
         real.requires_grad_()
-        with mixed_precision(config.device, "fp32"):
+        with _computing(discriminator, config, "fp32"):
             real_logits = discriminator(real)
-        with mixed_precision(config.device, config.precision):
+        with _computing(discriminator, config):
             fake_logits = discriminator(fake)
     else:  # one larger batch is faster than two
-        with mixed_precision(config.device, config.precision):
+        with _computing(discriminator, config):
             logits = discriminator(torch.cat([real, fake]))
         real_logits, fake_logits = logits[: len(real)], logits[len(real) :]
     terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits, config.gan)}
@@ -153,6 +154,17 @@ def discriminator_terms(
         # Rarer penalties weigh more (StyleGAN2's lazy regularisation).
         loss = loss + config.lambda_r1 * config.r1_every * terms["R1"]
     return terms, loss
+
+
+@contextlib.contextmanager
+def _computing(
+    network: nn.Module, config: TrainConfig, precision: str | None = None
+) -> Iterator[None]:
+    """A pass through a network in the run's precision, or another."""
+    precision = precision or config.precision
+    rounded = torch.bfloat16 if precision == "bf16" else None
+    with mixed_precision(config.device, precision), ready_weights(network, rounded):
+        yield
 
 
 class Terms(NamedTuple):
@@ -167,7 +179,7 @@ def fooling_terms(discriminator: Discriminator, fake: Tensor, config: TrainConfi
     found = Terms({}, [])
     with _constant(discriminator):
         if config.lambda_gan > 0:
-            with mixed_precision(config.device, config.precision):
+            with _computing(discriminator, config):
                 logits = discriminator(fake)
                 found.terms["G_gan"] = losses.adversarial_generator(logits, config.gan)
             found.weighted.append(config.lambda_gan * found.terms["G_gan"])
@@ -232,7 +244,7 @@ def _queries_and_keys(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Features of G's outputs, and those of its inputs, unless G saw them mirrored."""
     keys = made.features
-    with mixed_precision(config.device, config.precision):
+    with _computing(state.generator, config):
         queries = state.generator.encode(made.outputs, config.layers)
         if kind.mirrored:
             queries = [feature.flip(3) for feature in queries]
@@ -297,7 +309,7 @@ def warm_step(
     if crops.painting is None:
         inputs, targets = (torch.cat([each, crops.style]) for each in (inputs, targets))
     noise = _noise(state, inputs, config, draws, sets=len(inputs) // len(wanted))
-    with mixed_precision(config.device, config.precision):
+    with _computing(state.generator, config):
         outputs, _ = state.generator.generate(inputs, noise)
     loss = losses.pixel_identity(outputs, targets)
     _update(loss, processes, state.optimizers["generator"])
@@ -321,7 +333,7 @@ def _patch_nce(
     processes: Processes,
 ) -> Tensor:
     """PatchNCE of one batch: project at the positions, compare. H learns from queries alone."""
-    with mixed_precision(config.device, config.precision):
+    with _computing(state.projector, config):
         query_rows = state.projector(queries, positions)
         with torch.no_grad():
             key_rows = state.projector(keys, positions)

@@ -236,8 +236,13 @@ class DryCuda(TorchDispatchMode):
             self.forbid("a copy from the host")
             if name in _SENT:
                 dtype = _type_of(args, kwargs, host[0])
+                strides = host[0].stride()
+                order = kwargs.get("memory_format") or torch.preserve_format
+                if order != torch.preserve_format:
+                    strides = torch.empty(
+                        host[0].shape, device="meta", memory_format=order
+                    ).stride()
                 with self.fake:
-                    strides = host[0].stride()
                     made = torch.empty_strided(host[0].shape, strides, dtype=dtype, device="cuda")
                 self._use(name, [made])
                 return made

@@ -24,9 +24,9 @@ def arguments(channels: int, sides: tuple[int, int], noise: str, dtype: torch.dt
     image = image.contiguous(memory_format=torch.channels_last)
     bias = torch.randn(channels, generator=random).to(DEVICE)
     if noise == "none":
-        return image, bias, 0.3, 1.4, None, None
+        return image, bias, 1.4, None, None
     numbers = torch.randn(2 if "each" in noise else 1, 1, *sides, generator=random).to(DEVICE)
-    return image, bias, 0.3, 1.4, numbers, torch.tensor(0.7, device=DEVICE)
+    return image, bias, 1.4, numbers, torch.tensor(0.7, device=DEVICE)
 
 
 def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
@@ -34,7 +34,7 @@ def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
 
     In float64 where ``dtype`` says so.
     """
-    image, bias, scale, bias_scale, noise, strength = given
+    image, bias, bias_scale, noise, strength = given
     image = image.to(dtype).requires_grad_()
     leaves = [image]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -42,7 +42,7 @@ def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
         None if each is None else each.to(wide).requires_grad_() for each in (bias, strength)
     )
     leaves += [each for each in (bias, strength) if each is not None]
-    out = function(image * 1, bias, scale, bias_scale, noise, strength)
+    out = function(image * 1, bias, bias_scale, noise, strength)
     weight = torch.linspace(-1, 2, out.numel(), device=DEVICE).view_as(out)
     slopes = torch.autograd.grad((weight * out.to(wide) ** 2).sum(), leaves, create_graph=True)
     curves = torch.autograd.grad(slopes[0].to(wide).square().sum(), leaves)
@@ -95,8 +95,8 @@ def test_a_gradient_of_the_biass_gradient() -> None:
         (bias_act_triton, torch.float32),
     ):
         image, bias = (each.to(dtype, copy=True).requires_grad_() for each in given[:2])
-        strength = given[5].to(dtype, copy=True).requires_grad_()
-        out = function(image * 1, bias, 0.3, 1.4, given[4], strength)
+        strength = given[4].to(dtype, copy=True).requires_grad_()
+        out = function(image * 1, bias, 1.4, given[3], strength)
         slopes = torch.autograd.grad(out.pow(2).sum(), (bias, strength), create_graph=True)
         total = sum(slope.square().sum() for slope in slopes)
         curves.append(torch.autograd.grad(total, (image, bias, strength)))
@@ -112,5 +112,5 @@ def test_noise_and_strength_must_fit() -> None:
         bias_act_(image, bias, strength=strength)
     with pytest.raises(ValueError, match=r"must be \(2 or 1, 1, 4, 6\), got \(2, 1, 4, 1\)"):
         bias_act_(image, bias, noise=noise[..., :1], strength=strength)
-    exact = bias_act_reference(image, bias, 1.0, 1.0, noise, strength)
+    exact = bias_act_reference(image, bias, 1.0, noise, strength)
     assert torch.allclose(bias_act_(image, bias, noise=noise, strength=strength), exact, atol=1e-5)
