@@ -125,6 +125,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.launches: Counter[str] = Counter()
+        self.bytes = 0
         self.own: set[int] = set()
         self.outside: dict[int, tuple[StorageWeakRef, str]] = {}
         self.replays = 0
@@ -256,10 +257,11 @@ class DryCuda(TorchDispatchMode):
             with self.fake:
                 result = func(*args, **kwargs)
         made = [each for each in tree_leaves(result) if isinstance(each, FakeTensor)]
-        self._use(name, [each for each in tensors if isinstance(each, FakeTensor)])
+        given = [each for each in tensors if isinstance(each, FakeTensor)]
+        self._use(name, given)
         self._use(name, made)
         if not func.is_view and name not in _FREE:
-            self._count(name)
+            self._count(name, given + made)
         return result
 
     def _use(self, name: str, tensors: list[Any]) -> None:
@@ -275,10 +277,15 @@ class DryCuda(TorchDispatchMode):
             if graph is not None and key not in graph.own:
                 graph.outside.setdefault(key, (StorageWeakRef(storage), name))
 
-    def _count(self, name: str) -> None:
+    def _count(self, name: str, tensors: list[Any]) -> None:
+        """A launch, and the memory that it reads and writes if it touches each operand once."""
         self.launches[name] += 1
         if self.recording is not None:
             self.recording.launches[name] += 1
+            self.recording.bytes += sum(
+                min(each.numel() * each.element_size(), each.untyped_storage().nbytes())
+                for each in tensors
+            )
 
     # --- Triton -----------------------------------------------------------------------------------
 
@@ -295,7 +302,7 @@ class DryCuda(TorchDispatchMode):
         if not all(0 < count <= most for count, most in zip(grid, limits, strict=False)):
             raise Broken(f"{name} cannot be launched as {grid}")
         self._use(name, tensors)
-        self._count(name)
+        self._count(name, tensors)
         if self.compiled:
             with _disable_current_modes():
                 given = [_Address(each) if isinstance(each, Tensor) else each for each in args]

@@ -66,6 +66,34 @@ def test_every_kind_of_step_is_recorded_and_replayed(preset: str, method: str) -
 
 
 @inside
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("preset", "launches", "gigabytes"), [("paper", 1150, 20.0), ("fast", 950, 7.0)]
+)
+def test_what_a_step_of_full_size_starts(preset: str, launches: int, gigabytes: float) -> None:
+    """Operators and kernels of a recorded step, and the bytes that they touch, mean over R1's
+    period."""
+    from sincut.compute.precision import resolved
+    from sincut.training.loop import train
+
+    graphs = []
+    period = train_config(preset).r1_every
+    for every in (1, 1000):  # with R1, and without
+        changes: dict[str, Any] = {"device": "cuda", "precision": "bf16", "warm_steps": 0}
+        changes |= {"steps": EAGER_CALLS + 2, "r1_every": every}
+        with DryCuda(compiled=False) as cuda:
+            config = resolved(train_config(preset, **changes))
+            train(Pair(render_content(320, 240), render_style(300, 260)), config, lambda _: None)
+        graphs.append(cuda.graphs[-1])
+    counts = [sum(graph.launches.values()) for graph in graphs]
+    sizes = [graph.bytes / 1e9 for graph in graphs]
+    means = [(first + (period - 1) * second) / period for first, second in (counts, sizes)]
+    print(f"{preset}: {counts} launches, {sizes} GB with R1 and without; mean {means}")
+    assert means[0] <= launches
+    assert means[1] <= gigabytes
+
+
+@inside
 @pytest.mark.parametrize("memory", ["1GB", "1"], ids=["kept", "decoded for every step"])
 @pytest.mark.parametrize("method", FOLDER_METHODS)
 def test_steps_on_folders(method: str, memory: str, tmp_path: Path) -> None:
@@ -193,9 +221,10 @@ def test_broken_rules_are_found() -> None:
 
 @pytest.mark.skipif(INSIDE, reason="this is that process")
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "there can be a dry run")
-def test_all_of_it_in_a_process_where_triton_compiles() -> None:
+@pytest.mark.parametrize("which", ["not long", pytest.param("long", marks=pytest.mark.long)])
+def test_all_of_it_in_a_process_where_triton_compiles(which: str) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"SINCUT_DRY_CUDA": "1", "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-m", which, __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]
