@@ -43,13 +43,18 @@ def presets_option(default: str) -> Callable[[Any], Any]:
 
 
 @main.command()
+@click.option("--for", "targets", type=int, multiple=True, help="90 for sm_90a; repeatable.  [all]")
 @json_option
-def aot(target: Path | None) -> None:
+def aot(targets: tuple[int, ...], target: Path | None) -> None:
     """Compile every kernel configuration ahead of time and print what ptxas says."""
-    from benchmarks.aot import table
+    from benchmarks.aot import TARGETS, table
     from benchmarks.record import print_table
 
-    rows = table()
+    if unknown := set(targets) - set(TARGETS):
+        raise click.BadParameter(
+            f"{min(unknown)} is none of {', '.join(map(str, TARGETS))}", param_hint="--for"
+        )
+    rows = table(targets or tuple(TARGETS))
     print_table(rows)
     if target is not None:
         target.write_text(json.dumps(rows, indent=2) + "\n")

@@ -15,7 +15,6 @@ from sincut.translation.translate import translate
 from tests.images.corpus import Case, every_case, kept_in, pixels_in
 
 CASES = every_case()
-EVERY = 13  # of the corpus one case in so many is in every run
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +30,8 @@ def test_the_corpus_is_large_and_has_a_name_for_each() -> None:
     assert len(CASES) == len({case.name for case in CASES}) >= 300
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=case.name, marks=[] if at % EVERY == 0 else [pytest.mark.corpus])
-        for at, case in enumerate(CASES)
-    ],
-)
+@pytest.mark.sampled(13)
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_file_of_the_corpus(
     case: Case, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
     return [each.detach().double() for each in (out, *slopes, *curves)]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize(("channels", "sides"), [(3, (5, 7)), (40, (9, 6)), (33, (64, 40))])
 def test_derivatives_are_those_of_the_formula(

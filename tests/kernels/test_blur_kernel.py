@@ -40,6 +40,7 @@ def close(actual: Tensor, exact: Tensor, dtype: torch.dtype) -> bool:
     return bool((off <= ROUNDING[dtype] * exact.abs() + 1e-6).all())
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("dtype", list(ROUNDING), ids=str)
 @pytest.mark.parametrize(("padding", "stride", "gain"), HOWS)
 @pytest.mark.parametrize("channels", [1, 3, 8, 40])

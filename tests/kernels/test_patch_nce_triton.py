@@ -99,6 +99,7 @@ def check(kind: str, count: int, width: int, dtype: torch.dtype, **options: Any)
         assert error(fused[index], exact[index]) <= own + fewer * allowed
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("count", [2, 15, 16, 17, 65, 255, 257])
 def test_sizes(count: int, dtype: torch.dtype) -> None:
@@ -121,6 +122,7 @@ def test_kinds_of_rows(kind: str, dtype: torch.dtype) -> None:
     check(kind, 64, 48, dtype)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [
