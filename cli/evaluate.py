@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sincut.cli.console import Console
-from sincut.cli.options import NAME, PATH, image_options
+from sincut.cli.options import NAME, PATH, image_options, part_options
+from sincut.config.parts import PartSettings
 from sincut.errors import SincutError, printable
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ _DISTANCES = {
     "code is run. It takes float32 (N, 3, 299, 299), RGB of 0 to 255, and returns (N, D).",
 )
 @image_options
+@part_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(
     content: Path,
@@ -108,6 +111,8 @@ def evaluate(
     if are_folders(content, style, outputs):
         for_files: dict[str, object] = {"--anchors": anchors, "--model": model, "--plot": plot}
         for_files["--force"] = force and kept is None
+        for field in dataclasses.fields(PartSettings):
+            for_files[f"--{field.name.replace('_', '-')}"] = values.get(field.name)
         _refuse("folders", for_files)
         with console.progress() as update:
             of_folders = evaluate_folders(

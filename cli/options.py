@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sincut.config.fields import Config, field_of
-from sincut.config.parts import ImageSettings
+from sincut.config.parts import ImageSettings, PartSettings
 from sincut.config.presets import parse_assignments
 from sincut.errors import empty_name
 
@@ -75,6 +75,14 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
         of_range = name.endswith("range")
         default, metavar = ("full", "LOW,HIGH|auto|full") if of_range else ("first", "R,G,B")
         command = field_option(ImageSettings, name, default=default, metavar=metavar)(command)
+    return command
+
+
+def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of :class:`sincut.config.parts.PartSettings`."""
+    for name in ("style_region", "style_level", "region", "level"):
+        default, metavar = ("0", "INTEGER") if name.endswith("level") else ("all", "X,Y,W,H")
+        command = field_option(PartSettings, name, default=default, metavar=metavar)(command)
     return command
 
 

@@ -18,6 +18,7 @@ from sincut.cli.options import (
     given_changes,
     image_options,
     json_option,
+    part_options,
     quiet_option,
 )
 from sincut.config.presets import FOLDER_PRESETS, PRESETS
@@ -65,6 +66,7 @@ skip_bad_option = click.option(
 @field_option(PairConfig, "device")
 @field_option(PairConfig, "precision", default="the preset's")
 @image_options
+@part_options
 @field_option(PairConfig, "evaluate_every")
 @field_option(FolderConfig, "keep")
 @held_out_option

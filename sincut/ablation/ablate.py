@@ -60,7 +60,8 @@ from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
 from sincut.compute.memory import memory_in_words
 from sincut.compute.processes import ALONE, Processes
 from sincut.compute.public import public
-from sincut.config.parts import ImageSettings
+from sincut.config.fields import as_text
+from sincut.config.parts import PairImageSettings, PartSettings
 from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
@@ -191,14 +192,16 @@ def ablate(
 
 
 def _refuse_values(plan: AblationPlan) -> None:
-    """Refuse settings of the images' values: all trials share the images as they are stored."""
+    """Refuse settings of how images are read: all trials share the images as they are stored."""
     for trial in plan.trials:
-        for field in dataclasses.fields(ImageSettings):
-            value = getattr(trial.config, field.name)
+        for field in dataclasses.fields(PairImageSettings):
+            value = getattr(trial.config, field.name, field.default)
             if value != field.default:
+                part = hasattr(PartSettings, field.name)
+                hint = "of that part" if part else "scaled to all values of their type"
                 raise SincutError(
-                    f"ablate takes images as they are stored, got {field.name}={value}; try copies "
-                    "scaled to all values of their type"
+                    f"ablate takes images as they are stored, got {field.name}={as_text(value)}; "
+                    f"try copies {hint}"
                 )
 
 

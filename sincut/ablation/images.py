@@ -14,6 +14,7 @@ from PIL import Image
 from sincut.ablation.kinds import FOLDERS, PAIR, Kind
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.image_folder import decoded
+from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
 from sincut.runs.events import Event
@@ -78,7 +79,7 @@ def read_images(
     Raises:
         SincutError: they cannot be read, or options of folders are given with a pair.
     """
-    if style is None or Path(content).is_dir():
+    if style is None or (Path(content).is_dir() and not is_zarr(Path(content))):
         return _FolderImages(
             Path(content), None if style is None else Path(style), held_out, skip_bad
         )

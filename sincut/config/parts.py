@@ -21,7 +21,16 @@ from sincut.config.fields import (
     field_of,
     option,
 )
-from sincut.config.values import BANDS_HELP, FULL, RANGE_HELP, bands_of, range_of
+from sincut.config.values import (
+    BANDS_HELP,
+    FULL,
+    LEVEL_HELP,
+    RANGE_HELP,
+    REGION_HELP,
+    bands_of,
+    check_region,
+    range_of,
+)
 from sincut.errors import SincutError
 
 
@@ -51,6 +60,29 @@ class ImageSettings(Config):
 
 
 AS_THEY_ARE = ImageSettings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartSettings(Config):
+    """Which part of each image of a pair is read."""
+
+    level: int = option(0, LEVEL_HELP.format(of="of a content"), low=0)
+    region: tuple[int, ...] = option((), REGION_HELP.format(of="of the content"))
+    style_level: int = option(0, "the same of the style", low=0)
+    style_region: tuple[int, ...] = option((), "the same of the style")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("region", "style_region"):
+            check_region(self, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairImageSettings(PartSettings, ImageSettings):
+    """How each image of a pair is read."""
+
+
+PAIR_AS_IT_IS = PairImageSettings()
 
 
 @dataclass(frozen=True, kw_only=True)

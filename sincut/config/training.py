@@ -17,6 +17,7 @@ from sincut.config.parts import (
     ObjectiveSettings,
     OptimiserSettings,
     PaintingSettings,
+    PairImageSettings,
     ResnetSettings,
     RunSettings,
     another,
@@ -33,6 +34,7 @@ FIRST_BLOCK = 12  # encoder layer of a ResNet's first residual block
 _OPTIONS = (
     *("preset", "method", "look", "stroke", "seed", "device", "precision", "steps"),
     *("evaluate_every", "keep", "range", "bands", "style_range", "style_bands"),
+    *("level", "region", "style_level", "style_region"),
 )
 
 
@@ -65,7 +67,7 @@ class TrainConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig(NetworkSettings, PaintingSettings, CropSettings, TrainConfig):
+class PairConfig(NetworkSettings, PaintingSettings, CropSettings, PairImageSettings, TrainConfig):
     """How to train on one pair. The defaults are the preset ``paper``."""
 
     def __post_init__(self) -> None:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, as_text, option
-from sincut.config.values import AUTO, BANDS_HELP, FULL, LEARNED, RANGE_HELP, bands_of, range_of
+from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, option
+from sincut.config.values import (
+    AUTO,
+    BANDS_HELP,
+    FULL,
+    LEARNED,
+    LEVEL_HELP,
+    RANGE_HELP,
+    REGION_HELP,
+    bands_of,
+    check_region,
+    range_of,
+)
 from sincut.errors import SincutError
 
 
@@ -62,12 +73,8 @@ class TranslateConfig(Config):
     )
 
     # Which part of the input
-    level: int = option(
-        0, "of an input with smaller copies of itself (slides, OME-Zarr); 0: the largest", low=0
-    )
-    region: tuple[int, ...] = option(
-        (), "X,Y,W,H: only this part of the input, in pixels of its level; none: all of it"
-    )
+    level: int = option(0, LEVEL_HELP.format(of="of an input"), low=0)
+    region: tuple[int, ...] = option((), REGION_HELP.format(of="of the input"))
 
     # Several processes
     workers: int = option(
@@ -131,11 +138,7 @@ class TranslateConfig(Config):
                 f"{self.flag('verify', self.verify)} with another size; try it without"
             )
 
-        if self.region and (len(self.region) != 4 or min(self.region) < 0 or 0 in self.region[2:]):
-            raise SincutError(
-                "region must be X,Y,W,H with a width and a height above 0, got "
-                f"{as_text(self.region)}; try --region 0,0,1024,1024"
-            )
+        check_region(self, "region")
         ways = [
             self.flag(name, getattr(self, name))
             for name in ("workers", "shard", "cluster")

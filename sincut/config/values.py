@@ -1,10 +1,11 @@
-"""Which values of an image are black and white, and which bands are its colours, as text."""
+"""Which part of an image is asked for, which of its values are black and white, which of its bands
+are its colours, as text."""
 
 from __future__ import annotations
 
 import math
 
-from sincut.config.fields import Config
+from sincut.config.fields import Config, as_text
 from sincut.errors import SincutError
 
 FULL, AUTO, LEARNED = "full", "auto", "learned"  # words in the place of a range
@@ -12,6 +13,8 @@ FULL, AUTO, LEARNED = "full", "auto", "learned"  # words in the place of a range
 Range = tuple[float, float]
 Bands = tuple[int, int, int]
 
+LEVEL_HELP = "{of} with smaller copies of itself (slides, OME-Zarr); 0: the largest"
+REGION_HELP = "X,Y,W,H: only this part {of}, in pixels of its level; none: all of it"
 RANGE_HELP = (
     "values {of} that become black and white, LOW,HIGH in the file's own units; auto: percentiles "
     "0.1 and 99.9 of its valid pixels; full: all that its type holds, of floats 0 to 1"
@@ -61,6 +64,20 @@ def bands_of(config: Config, name: str) -> Bands | None:
         f"{name} must be three whole numbers from 1 such as 4,3,2, got {text}; "
         f"try {config.flag(name, '4,3,2')}"
     )
+
+
+def check_region(config: Config, name: str) -> None:
+    """Refuse a field that is no region.
+
+    Raises:
+        SincutError: it is neither empty nor four numbers with a width and a height.
+    """
+    region: tuple[int, ...] = getattr(config, name)
+    if region and (len(region) != 4 or min(region) < 0 or 0 in region[2:]):
+        raise SincutError(
+            f"{name} must be X,Y,W,H with a width and a height above 0, got {as_text(region)}; "
+            f"try {config.flag(name, '0,0,1024,1024')}"
+        )
 
 
 def _number(text: str) -> float:

@@ -14,7 +14,7 @@ import torch
 
 from sincut.compute.devices import chosen_device
 from sincut.compute.public import public
-from sincut.config.parts import AS_THEY_ARE, ImageSettings
+from sincut.config.parts import PAIR_AS_IT_IS, PairImageSettings
 from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError
 from sincut.evaluation.anchors import COPY, IDT, IDT_16, IDT_64, PATCHES
@@ -22,7 +22,7 @@ from sincut.evaluation.anchors import anchors as make_anchors
 from sincut.evaluation.figures import SMALLEST_SIDE, Comparison, Figures, edge_correlation
 from sincut.evaluation.patch_matching import matched_patches
 from sincut.images.in_memory import ImageFiles, ImageLike
-from sincut.images.reading.asked import AS_STORED, AskedValues
+from sincut.images.reading.asked import AS_STORED, WHOLE, AskedPart, AskedValues
 from sincut.images.reading.open import read_picture
 from sincut.images.reading.source import Picture
 from sincut.models.model_file import load_generator
@@ -102,14 +102,14 @@ def evaluate(
         anchors: measure the anchors of :mod:`sincut.evaluation.anchors` as well, and
             :func:`sincut.evaluation.patch_matching.matched_patches`, which takes a minute.
         on_progress: called with what is being done, and how many of how many parts are done.
-        options: fields of :class:`sincut.config.parts.ImageSettings`; the content's range is also
-            that of outputs whose values have its type.
+        options: fields of :class:`sincut.config.parts.PairImageSettings`; the content's range is
+            also that of outputs whose values have its type.
 
     Raises:
         SincutError: before the work, for a file that cannot be read or is too small, an output
             given twice, of another size or named like a key of the result, or a bad model.
     """
-    settings = AS_THEY_ARE.replaced(**options)
+    settings = PAIR_AS_IT_IS.replaced(**options)
     with ImageFiles() as images:
         pair = images.file("content", content), images.file("style", style)
         paths = images.files("output", outputs)
@@ -121,7 +121,7 @@ def _evaluate(
     style: Path | str,
     outputs: Sequence[Path | str],
     shown: Callable[[object], str],
-    settings: ImageSettings,
+    settings: PairImageSettings,
     model: Path | str | None,
     anchors: bool,
     on_progress: Callable[[str, int, int], None] | None,
@@ -129,9 +129,9 @@ def _evaluate(
     """As :func:`evaluate`, of files that go by what they are ``shown`` as."""
     _check_names([shown(path) for path in outputs])
     notices: list[tuple[str, str]] = []
-    read = _measurable(content, notices, AskedValues.of(settings, "content"))
+    read = _measurable(content, notices, settings, "content")
     content_pixels, taken = read.rgb, of_outputs(read)
-    style_pixels = _measurable(style, notices, AskedValues.of(settings, "style")).rgb
+    style_pixels = _measurable(style, notices, settings, "style").rgb
     # All are read once before the work, and again one by one: together they may be large.
     for path in outputs:
         read_output(path, content_pixels, notices, taken)
@@ -169,8 +169,11 @@ def _evaluate(
     return Evaluation(figures, of_anchors, identity, told)
 
 
-def _measurable(path: Path | str, notices: list[tuple[str, str]], asked: AskedValues) -> Picture:
-    picture = read_told(path, notices, asked)
+def _measurable(
+    path: Path | str, notices: list[tuple[str, str]], settings: PairImageSettings, role: str
+) -> Picture:
+    asked, part = AskedValues.of(settings, role), AskedPart.of(settings, role)
+    picture = read_told(path, notices, asked, part)
     if min(picture.rgb.shape[:2]) < SMALLEST_SIDE:
         raise SincutError(
             f"{path} must have sides of at least {SMALLEST_SIDE} pixels to be measured, "
@@ -220,9 +223,14 @@ def of_outputs(content: Picture) -> AskedValues:
     return AskedValues(content.range, kind=content.kind)
 
 
-def read_told(path: Path | str, notices: list[tuple[str, str]], asked: AskedValues) -> Picture:
+def read_told(
+    path: Path | str,
+    notices: list[tuple[str, str]],
+    asked: AskedValues,
+    part: AskedPart = WHOLE,
+) -> Picture:
     """An image file as it is measured; ``notices`` gets what is told."""
-    picture = read_picture(Path(path), asked=asked)
+    picture = read_picture(Path(path), asked=asked, part=part)
     notices += [(str(path), notice) for notice in picture.notices]
     if picture.alpha is not None:
         notices.append((str(path), "its alpha channel is not measured"))

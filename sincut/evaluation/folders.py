@@ -25,6 +25,7 @@ from sincut.evaluation.judge import FID, Judge, file_judge, lite_judge
 from sincut.evaluation.set_distances import FEWEST_IMAGES, Measured
 from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
+from sincut.images.reading.ome_zarr import is_zarr
 
 Pixels = npt.NDArray[np.uint8]
 Values = dict[str, Measured]
@@ -227,7 +228,10 @@ def are_folders(content: Path | str, style: Path | str, outputs: Sequence[Path |
     Raises:
         SincutError: some are folders and some are not, or there are several folders of outputs.
     """
-    kinds = {str(path): Path(path).is_dir() for path in (content, style, *outputs)}
+    kinds = {
+        str(path): Path(path).is_dir() and not is_zarr(Path(path))
+        for path in (content, style, *outputs)
+    }
     if len(set(kinds.values())) == 2:
         folder, other = (
             next(path for path, kind in kinds.items() if kind == wanted) for wanted in (True, False)

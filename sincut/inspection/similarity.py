@@ -28,18 +28,18 @@ from torch import Tensor, nn
 
 from sincut.compute.devices import chosen_device, convolutions, limit_threads
 from sincut.compute.memory import out_of_memory
-from sincut.config.training import TrainConfig, training_config
+from sincut.config.training import PairConfig, TrainConfig, training_config
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
-from sincut.files import file_digest
-from sincut.images.reading.asked import AskedValues
+from sincut.images.reading.asked import WHOLE, AskedPart, AskedValues
+from sincut.images.reading.ome_zarr import image_digest
 from sincut.images.reading.open import read_picture
 from sincut.inspection.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.models.generator import Generator
 from sincut.models.model_file import Model, load_model
 from sincut.models.projector import PatchProjector
 from sincut.pages.heat_maps import ReducedMap, reduced, reduced_size
-from sincut.translation.learned import learned_bands, learned_values
+from sincut.translation.learned import learned_values
 from sincut.translation.pixels import as_network, as_pixels
 from sincut.translation.tiles import plan_tiles, translate_tile, window_of
 from sincut.translation.tiling import Tile, tiles
@@ -56,13 +56,17 @@ _ROWS = 16_384  # projected at a time: 16 MB at a width of 256
 _SHOWN = (2.0, 98.0)  # percentiles of a principal component that become 0 and 1
 
 
-def _asked(model: Model, image: Path) -> AskedValues:
-    """How the image's values are taken: as the model learned, bands only of its own content."""
-    asked, content = learned_values(model.header), model.header.get("content") or {}
-    of_bands = bool(learned_bands(model.header)) and image.is_file()
-    if not of_bands or file_digest(image) != content.get("sha256"):
-        return asked
-    return replace(asked, bands=AskedValues.of(training_config(model.header["config"])).bands)
+def _asked(model: Model, image: Path) -> tuple[AskedValues, AskedPart]:
+    """How the image's values are taken, as the model learned; of its own content also which bands
+    and which part are read."""
+    asked, header = learned_values(model.header), model.header
+    config = training_config(header["config"]) if header.get("config") else None
+    if not isinstance(config, PairConfig) or not image.exists():
+        return asked, WHOLE
+    bands, part = AskedValues.of(config).bands, AskedPart.of(config)
+    if not (bands or part != WHOLE) or image_digest(image) != header["content"]["sha256"]:
+        return asked, WHOLE
+    return replace(asked, bands=bands), part
 
 
 def _prepared(
@@ -80,8 +84,11 @@ def _prepared(
             f"{run} has no projection heads, which PatchNCE compares with (its origin: "
             f"{model.header.get('origin', 'unknown')}); try a run of sincut train"
         )
-    picture = read_picture(Path(image), asked=_asked(model, Path(image)))
+    asked, part = _asked(model, Path(image))
+    picture = read_picture(Path(image), asked=asked, part=part)
     notices = list(picture.notices)
+    if part != WHOLE:
+        notices.append(f"it is the {part.described()} that the model learned on")
     rgb = picture.rgb
     if model.generator.normalises:  # what it is extended by would count in its norms
         step = model.generator.alignment
@@ -163,7 +170,7 @@ def inspected(
         content=content,
         result=result,
         layers=layers,
-        is_content=file_digest(Path(image)) == model.header.get("content", {}).get("sha256"),
+        is_content=image_digest(Path(image)) == model.header.get("content", {}).get("sha256"),
         notices=notices,
     )
 

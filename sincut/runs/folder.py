@@ -27,7 +27,7 @@ from typing import Any
 from sincut.config.training import FolderConfig, TrainConfig, training_config
 from sincut.data.image_folder import ImageFolder
 from sincut.errors import SincutError
-from sincut.files import file_digest
+from sincut.images.reading.ome_zarr import image_digest, is_zarr
 from sincut.images.reading.source import Picture
 
 CONFIG_FILE = "config.json"
@@ -65,7 +65,7 @@ class RunImage:
         """As a run records an image file."""
         kind = picture.kind if picture.range else None
         size = picture.width, picture.height
-        return cls(path.name, *size, file_digest(path), picture.range, kind)
+        return cls(path.name, *size, image_digest(path), picture.range, kind)
 
     def record(self) -> dict[str, Any]:
         """What a run's files hold of it: what there is."""
@@ -311,9 +311,9 @@ def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
     image: RunImage = getattr(run, role)
     assert isinstance(image, RunImage)
     paths = [given] if given is not None else [place / image.name for place in places_of(run)]
-    files = [path for path in paths if path.is_file()]
+    files = [path for path in paths if path.is_file() or (path.is_dir() and is_zarr(path))]
     for path in files:
-        if file_digest(path) == image.sha256:
+        if image_digest(path) == image.sha256:
             return path
     described = f"{image.name} ({image.width}×{image.height})"
     if given is None:
@@ -322,7 +322,7 @@ def find_image(run: RunRecord, role: str, given: Path | None = None) -> Path:
             f"the {role} of {run.folder}, {described}, is neither here nor beside the run{other}; "
             f"try --{role} FILE"
         )
-    what = "is not that file" if given.is_file() else "is no file"
+    what = "is not that file" if given in files else "is no file"
     raise SincutError(
         f"{run.folder} was trained with another {role} image, {described}, and {given} {what}; "
         "give the image it was trained with"

@@ -8,20 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sincut.config.parts import AS_THEY_ARE, ImageSettings
+from sincut.config.parts import PAIR_AS_IT_IS, PairImageSettings
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
-from sincut.images.reading.asked import AskedValues
-from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Picture, Pixels
+from sincut.images.reading.source import Pixels
 from sincut.models.brushwork import Brushwork
 from sincut.models.generator import Generator
 from sincut.runs.events import Listener, Noticed
 from sincut.runs.final_colours import final_generator, translated, translated_small
 from sincut.runs.folder import RunImage, RunRecord
+from sincut.runs.pair_images import read_pair_image, told_of
 from sincut.runs.report import expected_bytes, expected_seconds, write_report
 from sincut.runs.subject import Progress
 from sincut.training.state import State
@@ -37,16 +34,13 @@ class PairSubject:
 
     @classmethod
     def read(
-        cls, content: Path, style: Path, tell: Listener, images: ImageSettings = AS_THEY_ARE
+        cls, content: Path, style: Path, tell: Listener, images: PairImageSettings = PAIR_AS_IT_IS
     ) -> PairSubject:
         """Read both files; notices of them are told."""
         paths = {"content": content, "style": style}
-        pictures = {
-            name: read_picture(path, asked=AskedValues.of(images, name))
-            for name, path in paths.items()
-        }
+        pictures = {name: read_pair_image(path, images, name) for name, path in paths.items()}
         for name, picture in pictures.items():
-            for notice in (*picture.notices, *_hidden(picture)):
+            for notice in told_of(picture):
                 tell(Noticed(f"the {name} image", notice))
         records = {
             name: RunImage.of(paths[name], picture).record() for name, picture in pictures.items()
@@ -90,14 +84,3 @@ class PairSubject:
         """As :meth:`Subject.report_seconds`."""
         content, style = self.data
         return expected_seconds(content, style, preview_seconds, config)
-
-
-def _hidden(picture: Picture) -> list[str]:
-    """A notice of colours that nobody sees, where there are some."""
-    if picture.alpha is None or picture.alpha.all():
-        return []
-    share = np.mean(picture.alpha == 0)
-    return [
-        "its alpha channel is left out, so that the colours under what is wholly transparent, "
-        f"{share:.2%} of it, are trained on"
-    ]

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from sincut.compute.devices import chosen_device
 from sincut.compute.public import public
-from sincut.config.training import FolderConfig
+from sincut.config.training import FolderConfig, PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.data.folders import Folders
 from sincut.data.image_folder import ImageFolder, read_folder
 from sincut.errors import SincutError
 from sincut.evaluation.evaluate import of_outputs, read_output
 from sincut.images.reading.asked import AskedValues
-from sincut.images.reading.open import read_picture
 from sincut.models.model_file import MODEL_FILE, load_model
 from sincut.runs.folder import REPORT_FILE, RunFolder, RunRecord, find_image, places_of, read_run
 from sincut.runs.folder_subject import FolderSubject
+from sincut.runs.pair_images import read_pair_image
 from sincut.runs.report import Progress, Report, check_output, write_report
 
 
@@ -70,9 +70,11 @@ def report(
     ]
     if output is not None:
         check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
-    roles = ("content", "style")
-    taken = [AskedValues.of(record.config, role) for role in roles]
-    pictures = [read_picture(path, asked=asked) for path, asked in zip(pair, taken, strict=True)]
+    assert isinstance(record.config, PairConfig)
+    pictures = [
+        read_pair_image(path, record.config, role)
+        for path, role in zip(pair, ("content", "style"), strict=True)
+    ]
     content_pixels, style_pixels = (picture.rgb for picture in pictures)
     given_result = None
     if result is not None:

@@ -27,10 +27,11 @@ from sincut.config.presets import (
     folder_config,
     train_config,
 )
-from sincut.config.training import FolderConfig, TrainConfig, training_config
+from sincut.config.training import FolderConfig, PairConfig, TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import FolderLock, check_folder, make_folder
 from sincut.images.in_memory import ImageFiles, ImageLike
+from sincut.images.reading.ome_zarr import is_zarr
 from sincut.models.model_file import fitting, load_tensors
 from sincut.runs.estimate import Estimate, fitted, measure
 from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped
@@ -126,7 +127,7 @@ def train(
     with memory_in_words(), joined, closing(FolderLock()) as lock, ImageFiles() as images:
         content = Path(images.file("content", content))
         style = None if style is None else Path(images.file("style", style))
-        of_folders = style is None or content.is_dir()
+        of_folders = style is None or (content.is_dir() and not is_zarr(content))
         processes.by_first(lambda: lock.take(folder))
         budget, saved = processes.by_all(
             lambda: _looked_up(folder, minutes, resume, force, tensorboard, changes)
@@ -238,6 +239,7 @@ def _subject(
         config = folders.with_length(config, processes.count)
     else:
         refuse_folder_options(skip_bad=skip_bad, held_out=held_out is not None)
+        assert isinstance(config, PairConfig)
         if style is None:
             raise SincutError(
                 f"a run of a pair takes two images, got {content} alone; give the style as well"

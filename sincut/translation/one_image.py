@@ -25,10 +25,10 @@ from sincut.files import file_digest
 from sincut.images.geo import nodata_of, without_nodata
 from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours, require_depth
-from sincut.images.reading.asked import AS_STORED, AskedValues
+from sincut.images.reading.asked import AS_STORED, AskedValues, Region
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.open import open_source
-from sincut.images.reading.source import Region, Source
+from sincut.images.reading.source import Source
 from sincut.images.writing.formats import check, depth_notice, finishing_seconds, output_dtype
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
@@ -313,17 +313,14 @@ class OneImage:
 
     def _opened(self, path: Path, *, part: bool = False) -> Source:
         """An image; ``part``: only the level, region, bands and range that are asked for."""
-        config, region = self.config, None
-        if part and config.region:
-            left, top, width, height = config.region
-            region = Region(left, top, width, height)
+        config = self.config
         return open_source(
             path,
             max_pixels=config.max_pixels,
             max_memory=memory_limit(config),
             held=memory_in_use(),
             level=config.level if part else 0,
-            region=region,
+            region=Region.of(config.region) if part else None,
             asked=self.asked if part else AS_STORED,
         )
 

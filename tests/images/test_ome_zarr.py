@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from sincut.errors import SincutError
+from sincut.images.reading.asked import Region
 from sincut.images.reading.open import image_size, open_source, read_picture
-from sincut.images.reading.source import Region, Source
+from sincut.images.reading.source import Source
 
 zarr = pytest.importorskip("zarr", reason="the package zarr is not installed")
 
@@ -128,9 +129,9 @@ def test_a_level_and_a_region_are_a_part(tmp_path: Path) -> None:
         assert (source.height, source.width) == (30, 20)
         assert np.array_equal(source.rows(0, 10), half[5:15, 3:23])
         assert np.array_equal(source.read(slice(2, 8), slice(1, 4)), half[7:13, 4:7])
-    assert refusal(path, level=2) == f"{path} has 2 levels, got --level 2; allowed: 0 to 1"
+    assert refusal(path, level=2) == f"{path} has 2 levels, got level 2; allowed: 0 to 1"
     assert refusal(path, region=Region(0, 0, 71, 90)) == (
-        f"{path} has 70×90 pixels, and --region reaches to row 90 and column 71; try one within "
+        f"{path} has 70×90 pixels, and the region reaches to row 90 and column 71; try one within "
         "the image"
     )
 

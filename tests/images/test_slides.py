@@ -13,8 +13,9 @@ from PIL import Image, ImageCms
 
 from sincut.errors import SincutError
 from sincut.images.reading import slides
+from sincut.images.reading.asked import Region
 from sincut.images.reading.open import image_size, open_source
-from sincut.images.reading.source import Region, Source
+from sincut.images.reading.source import Source
 from sincut.translation.translate import translate
 
 openslide = pytest.importorskip("openslide", reason="openslide-python is not installed")
@@ -82,7 +83,7 @@ def test_a_level_is_what_openslide_reads(slide: Path) -> None:
         assert source.carried.dpi == pytest.approx((25_400, 25_400))
     with opened(slide, level=1, region=Region(5, 7, 100, 50)) as source:
         assert np.array_equal(source.rows(0, 50), expected[7:57, 5:105])
-    assert refusal(slide, level=2) == f"{slide} has 2 levels, got --level 2; allowed: 0 to 1"
+    assert refusal(slide, level=2) == f"{slide} has 2 levels, got level 2; allowed: 0 to 1"
 
 
 def test_windows_agree_where_levels_are_no_whole_fraction(
@@ -154,7 +155,7 @@ def test_what_openslide_does_not_read_is_refused(tmp_path: Path) -> None:
     )
     Image.new("RGB", (40, 30)).save(tmp_path / "in.png")
     assert refusal(tmp_path / "in.png", level=1) == (
-        f"{tmp_path / 'in.png'} has no levels that OpenSlide reads, got --level 1; try --level 0"
+        f"{tmp_path / 'in.png'} has no levels that OpenSlide reads, got level 1; try level 0"
     )
 
 

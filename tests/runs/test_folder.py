@@ -358,6 +358,10 @@ EVERY_FIELD = {
     "bands": "4,3,2",
     "style_range": "auto",
     "style_bands": "1,2,3",
+    "level": 1,
+    "region": (5, 7, 300, 200),
+    "style_level": 2,
+    "style_region": (0, 0, 512, 512),
     "look": 0.75,
     "stroke": 2.0,
     "lambda_painting": 1.0,  # without it there is nothing to look like

@@ -12,9 +12,8 @@ from PIL import Image
 
 import sincut
 from sincut.errors import Interrupted, SincutError
-from sincut.images.reading.asked import AskedValues
+from sincut.images.reading.asked import AskedValues, Region
 from sincut.images.reading.open import open_source
-from sincut.images.reading.source import Region
 from sincut.models.model_file import load_model
 from sincut.translation.one_image import Translated
 from sincut.translation.translate import translate

@@ -1,5 +1,5 @@
-"""How the values of an image are to be taken: which are black and white, which bands are colours.
-No torch.
+"""What of an image is asked for: which part, which values are black and white, which bands are its
+colours. No torch.
 """
 
 from __future__ import annotations
@@ -14,6 +14,51 @@ from sincut.config.values import AUTO, FULL, LEARNED, Bands, Range, bands_of, ra
 from sincut.errors import SincutError
 from sincut.images.profiles import Colours
 from sincut.images.reading.samples import Samples
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of an upright image, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, numbers: tuple[int, ...]) -> Region | None:
+        """From X, Y, W, H as a configuration has them, or nothing."""
+        if not numbers:
+            return None
+        left, top, width, height = numbers
+        return cls(left, top, width, height)
+
+
+@dataclass(frozen=True)
+class AskedPart:
+    """Which part of an image is read: of an image that has smaller copies of itself the level, 0 is
+    the largest; and a region in that level's pixels, or all of it."""
+
+    level: int = 0
+    region: Region | None = None
+
+    @classmethod
+    def of(cls, config: Config, role: str = "content") -> AskedPart:
+        """What a configuration's ``level`` and ``region`` say, or for the role ``style`` its
+        ``style_level`` and ``style_region``."""
+        prefix = "style_" if role == "style" else ""
+        return cls(getattr(config, f"{prefix}level"), Region.of(getattr(config, f"{prefix}region")))
+
+    def described(self) -> str:
+        """In words, such as ``region 0,0,64,64 of level 1``."""
+        level = f"level {self.level}"
+        if self.region is None:
+            return level
+        where = self.region
+        return f"region {where.left},{where.top},{where.width},{where.height} of {level}"
+
+
+WHOLE = AskedPart()
 
 
 @dataclass(frozen=True)

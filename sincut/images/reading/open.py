@@ -23,7 +23,14 @@ from PIL import Image, ImageFile
 
 from sincut.images.bit_depth import as_depth
 from sincut.images.metadata import ORIENTATION
-from sincut.images.reading.asked import AS_STORED, AskedValues, no_bands
+from sincut.images.reading.asked import (
+    AS_STORED,
+    WHOLE,
+    AskedPart,
+    AskedValues,
+    Region,
+    no_bands,
+)
 from sincut.images.reading.heif import heif_size, heif_source, is_heif
 from sincut.images.reading.ome_zarr import is_zarr, zarr_source
 from sincut.images.reading.pillow import (
@@ -44,7 +51,6 @@ from sincut.images.reading.slides import has_openslide, is_slide, slide_source
 from sincut.images.reading.source import (
     Header,
     Picture,
-    Region,
     Source,
     _Limits,
     _source,
@@ -75,7 +81,8 @@ def open_source(
 
     Args:
         path: a file of one of ``INPUT_FORMATS``, a slide, or a folder of OME-Zarr.
-        max_pixels: compared with the header before anything is decoded.
+        max_pixels: compared with the header before anything is decoded; of what is read by windows
+            the part that is asked for counts, of all else the whole.
         max_memory: bytes that an image may take to decode which cannot be read by rows, and
         held: what the process takes already of them.
         stream_above: an image of 8 bits is decoded at once up to this many bytes of pixels; if not
@@ -106,11 +113,12 @@ def open_source(
         stream_above = STREAM_ABOVE
     limits = _Limits(path, max_pixels, max_memory - held, held, stream_above, asked)
     source = _opened(path, limits, level)
-    if region is not None:
-        with contextlib.ExitStack() as stack:
-            stack.callback(source.close)
+    with contextlib.ExitStack() as stack:
+        stack.callback(source.close)
+        if region is not None:
             source.crop(region)
-            stack.pop_all()
+        check_size(path, source.width, source.height, max_pixels)
+        stack.pop_all()
     return source
 
 
@@ -156,8 +164,11 @@ def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
     return _source(path, rows, layout, size, header, notices, damage, limits)
 
 
-def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
-    """Width and height of an image as it is upright, from its header.
+def image_size(
+    path: Path, max_pixels: int = 1_000_000_000, part: AskedPart = WHOLE
+) -> tuple[int, int]:
+    """Width and height of an image as it is upright, from its header; of what is read by rows or
+    windows those of the part, of all else those of the whole.
 
     Raises:
         SincutError: as far as a header tells, what :func:`open_source` raises.
@@ -170,8 +181,14 @@ def image_size(path: Path, max_pixels: int = 1_000_000_000) -> tuple[int, int]:
             return raw_size(path, max_pixels)
         if is_heif(magic):
             return heif_size(path, max_pixels)
-    if magic[:4] in MAGIC or is_zarr(path) or is_slide(path):
-        with open_source(path, max_pixels=max_pixels, max_memory=sys.maxsize) as source:
+    if magic[:4] in MAGIC or is_zarr(path) or is_slide(path) or part.level:
+        with open_source(
+            path,
+            max_pixels=max_pixels,
+            max_memory=sys.maxsize,
+            level=part.level,
+            region=part.region,
+        ) as source:
             return source.width, source.height
     with opened_picture(path) as opened:
         image = opened.image
@@ -185,15 +202,23 @@ def read_picture(
     max_pixels: int = 1_000_000_000,
     max_memory: int | None = None,
     asked: AskedValues = AS_STORED,
+    part: AskedPart = WHOLE,
 ) -> Picture:
-    """A whole image as sRGB of 8 bits, from any file that ``open_source`` reads. Deeper images are
-    rounded, a float NaN becomes black.
+    """An image or a part of one as sRGB of 8 bits, from any file that ``open_source`` reads. Deeper
+    images are rounded, a float NaN becomes black.
 
     Raises:
-        SincutError: as ``open_source``, or the image takes more than ``max_memory`` bytes.
+        SincutError: as ``open_source``, or what is read takes more than ``max_memory`` bytes.
     """
     most = sys.maxsize if max_memory is None else max_memory
-    with open_source(path, max_pixels=max_pixels, max_memory=most, asked=asked) as source:
+    with open_source(
+        path,
+        max_pixels=max_pixels,
+        max_memory=most,
+        level=part.level,
+        region=part.region,
+        asked=asked,
+    ) as source:
         if source.picture is not None:
             rgb = source.colours.to_srgb(source.picture.rgb)
             return replace(source.picture, rgb=rgb)

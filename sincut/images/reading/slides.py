@@ -15,7 +15,7 @@ from sincut.images.metadata import MICROMETRES_PER_INCH
 from sincut.images.reading.extras import library
 from sincut.images.reading.ome_zarr import check_level
 from sincut.images.reading.samples import Samples
-from sincut.images.reading.source import Header, Source, _Limits, _source, check_size
+from sincut.images.reading.source import Header, Source, _Limits, _source
 from sincut.images.records import NO_RECORDS, not_kept
 
 Array = npt.NDArray[Any]
@@ -125,7 +125,7 @@ def slide_source(path: Path, limits: _Limits, level: int) -> Source:
     except openslide.OpenSlideUnsupportedFormatError:
         if level:
             raise SincutError(
-                f"{path} has no levels that OpenSlide reads, got --level {level}; try --level 0"
+                f"{path} has no levels that OpenSlide reads, got level {level}; try level 0"
             ) from None
         raise SincutError(
             f"{path} is no slide that OpenSlide reads; try a copy as a TIFF in tiles"
@@ -137,7 +137,6 @@ def slide_source(path: Path, limits: _Limits, level: int) -> Source:
     try:
         check_level(path, level, slide.level_count)
         rows = SlideRows(slide, level)
-        check_size(path, rows.width, rows.height, limits.max_pixels)
         icc = slide.color_profile
         profile = icc.tobytes() if icc is not None else None
         others = [f"{name} image" for name in slide.associated_images]

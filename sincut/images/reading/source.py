@@ -22,7 +22,7 @@ from sincut.errors import SincutError, one_line
 from sincut.images.geo import cropped_geo, nodata_of
 from sincut.images.metadata import DAMAGE, KeptMetadata
 from sincut.images.profiles import Colours, interpreted
-from sincut.images.reading.asked import AS_STORED, AskedValues, ranged
+from sincut.images.reading.asked import AS_STORED, AskedValues, Region, ranged
 from sincut.images.reading.rows import Rows, Turned, Windows, upright
 from sincut.images.reading.samples import Samples, Seen
 from sincut.images.records import NO_RECORDS, Records
@@ -185,16 +185,6 @@ def turned_records(records: Records, orientation: int) -> Records:
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Region:
-    """A part of an upright image, in pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-
 class Source:
     """An image that is read in rows from top to bottom, or, where ``by_window``, in any windows.
 
@@ -281,7 +271,7 @@ class Source:
         bottom, right = region.top + region.height, region.left + region.width
         if bottom > self.height or right > self.width:
             raise SincutError(
-                f"{self.path} has {self.width}×{self.height} pixels, and --region reaches to row "
+                f"{self.path} has {self.width}×{self.height} pixels, and the region reaches to row "
                 f"{bottom} and column {right}; try one within the image"
             )
         if self.carried.geo is not None:

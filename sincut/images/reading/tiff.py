@@ -59,7 +59,8 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         size = (tiff.height, tiff.width)
         if min(size) < 1:
             return None
-        check_size(path, tiff.width, tiff.height, limits.max_pixels)
+        if not tiff.tiled:  # of one in tiles the part that is asked for counts
+            check_size(path, tiff.width, tiff.height, limits.max_pixels)
         with reading(path):
             tiff.check_counts()
             missing = tiff.missing_codec
