@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sincut.config.fields import Config, field_of
-from sincut.config.parts import ImageSettings, PartSettings
+from sincut.config.parts import ImageSettings, PartSettings, PlaceSettings
 from sincut.config.presets import parse_assignments
 from sincut.errors import empty_name
 
@@ -83,6 +83,13 @@ def part_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name in ("style_region", "style_level", "region", "level"):
         default, metavar = ("0", "INTEGER") if name.endswith("level") else ("all", "X,Y,W,H")
         command = field_option(PartSettings, name, default=default, metavar=metavar)(command)
+    return command
+
+
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of :class:`sincut.config.parts.PlaceSettings`."""
+    for name in ("style_regions", "regions", "style_mask", "mask"):
+        command = field_option(PlaceSettings, name)(command)
     return command
 
 

@@ -19,6 +19,7 @@ from sincut.cli.options import (
     image_options,
     json_option,
     part_options,
+    place_options,
     quiet_option,
 )
 from sincut.config.presets import FOLDER_PRESETS, PRESETS
@@ -67,6 +68,7 @@ skip_bad_option = click.option(
 @field_option(PairConfig, "precision", default="the preset's")
 @image_options
 @part_options
+@place_options
 @field_option(PairConfig, "evaluate_every")
 @field_option(FolderConfig, "keep")
 @held_out_option

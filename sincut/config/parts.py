@@ -188,6 +188,33 @@ class CropSettings(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlaceSettings(Config):
+    """Where in each image of a pair its crops lie."""
+
+    mask: str = option(
+        "none",
+        "where the centres of the content's crops lie; auto: on tissue, told from the glass of a "
+        "slide by its colours (ours); none: anywhere",
+        choices=("none", "auto"),
+    )
+    style_mask: str = option("none", "the same of the style", choices=("none", "auto"))
+    regions: int = option(
+        0,
+        "train on so many squares of the content in the place of all of it, drawn at random apart "
+        "from each other, each zoomed like an image of its own (ours); 0: on all of it",
+        low=0,
+        high=4096,
+    )
+    style_regions: int = option(0, "the same of the style", low=0, high=4096)
+    region_side: int = option(512, "of these squares, in pixels", low=16, high=8192)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedCrops(PlaceSettings, CropSettings):
+    """Crops of a pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings(Config):
     """The terms of the objective, their weights, and PatchNCE."""
 
@@ -444,6 +471,12 @@ class LogSettings(Config):
         low=0,
     )
     checkpoint_every: int = option(1000, "steps between saved states", low=1, advanced=True)
+
+
+def learned_share(width: int, config: PlacedCrops) -> float:
+    """The largest zoom of a content of that width, as a factor of its own size; where squares of it
+    are trained on, that of a square."""
+    return zoom_range(config.region_side if config.regions else width, config)[1]
 
 
 def zoom_range(width: int, config: CropSettings) -> tuple[float, float]:

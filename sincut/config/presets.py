@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from sincut.config.fields import field_of
-from sincut.config.parts import PartSettings
+from sincut.config.parts import PartSettings, PlaceSettings
 from sincut.config.training import FolderConfig, PairConfig, TrainConfig
 from sincut.errors import SincutError
 
@@ -157,11 +157,12 @@ def folder_config(preset: str = "cut", method: str | None = None, **changes: Any
         raise SincutError(
             f"the preset fastcut is of the method fastcut, got --method {method}; try --preset cut"
         )
-    for field in dataclasses.fields(PartSettings):
-        if field.name in changes:
-            raise SincutError(
-                f"{field.name} is for a pair of images, got two folders; try copies of that part"
-            )
+    for part, hint in ((PartSettings, "copies of that part"), (PlaceSettings, "without it")):
+        for field in dataclasses.fields(part):
+            if field.name in changes:
+                raise SincutError(
+                    f"{field.name} is for a pair of images, got two folders; try {hint}"
+                )
     method = method or ("fastcut" if preset == "fastcut" else "cut")
     values = _preset_values(FOLDER_PRESETS, preset, "cut")
     if {"epochs", "falling_epochs"} & set(changes):  # they give the length then

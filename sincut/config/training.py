@@ -9,7 +9,6 @@ from typing import Any
 from sincut.config.fields import Config, as_text, option
 from sincut.config.parts import (
     LOOK,
-    CropSettings,
     FolderSettings,
     ImageSettings,
     LogSettings,
@@ -18,6 +17,7 @@ from sincut.config.parts import (
     OptimiserSettings,
     PaintingSettings,
     PairImageSettings,
+    PlacedCrops,
     ResnetSettings,
     RunSettings,
     another,
@@ -35,6 +35,7 @@ _OPTIONS = (
     *("preset", "method", "look", "stroke", "seed", "device", "precision", "steps"),
     *("evaluate_every", "keep", "range", "bands", "style_range", "style_bands"),
     *("level", "region", "style_level", "style_region"),
+    *("mask", "style_mask", "regions", "style_regions"),
 )
 
 
@@ -67,7 +68,13 @@ class TrainConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig(NetworkSettings, PaintingSettings, CropSettings, PairImageSettings, TrainConfig):
+class PairConfig(
+    NetworkSettings,
+    PaintingSettings,
+    PlacedCrops,
+    PairImageSettings,
+    TrainConfig,
+):
     """How to train on one pair. The defaults are the preset ``paper``."""
 
     def __post_init__(self) -> None:
@@ -89,6 +96,16 @@ class PairConfig(NetworkSettings, PaintingSettings, CropSettings, PairImageSetti
                     f"{name} is that of a painting, and this preset makes none, got "
                     f"{name}={getattr(self, name):g}; try --preset draft"
                 )
+        if self.placement == "grid" and "auto" in (self.mask, self.style_mask):
+            raise SincutError(
+                "mask=auto lays crops on tissue and placement=grid side by side; try --set "
+                "placement=anywhere"
+            )
+        if (self.regions or self.style_regions) and self.region_side < self.crop:
+            raise SincutError(
+                f"region_side must be at least crop ({self.crop}), got {self.region_side}; try "
+                f"--set region_side={4 * self.crop}"
+            )
         if self.schedule == "epochs":
             raise SincutError(
                 "a pair has no epochs, got schedule=epochs; try --set schedule=linear"

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.config.parts import CropSettings, zoom_range
+from sincut.data.places import ANYWHERE, Places
 from sincut.data.random_numbers import BOXES, RandomNumbers, below, chance
 from sincut.errors import SincutError
 from sincut.kernels.crops import resized_crops
@@ -30,12 +31,21 @@ class ResidentImage:
         image: (H, W, 3) uint8 sRGB.
         config: its crop size and zooms decide which of the halved copies are kept.
         device: where the pixels live and crops are made.
+        places: where crops may lie. ``height`` and ``width`` are those of one of its squares.
     """
 
     def __init__(
-        self, image: npt.NDArray[np.uint8], config: CropSettings, device: torch.device | str = "cpu"
+        self,
+        image: npt.NDArray[np.uint8],
+        config: CropSettings,
+        device: torch.device | str = "cpu",
+        places: Places = ANYWHERE,
     ) -> None:
-        self.height, self.width = image.shape[:2]
+        self.squares, self.tissue = places.count, None
+        self.height, self.width = image.shape[0] // places.grid[0], image.shape[1] // places.grid[1]
+        if places.tissue is not None:
+            sums = np.pad(places.tissue, ((0, 0), (0, 0), (1, 0))).cumsum(axis=2)
+            self.tissue = torch.from_numpy(sums).to(device)
         if min(self.height, self.width) < config.crop:
             side = 2 ** int(math.log2(min(self.height, self.width)))
             smaller = f"--set crop={side} --set tile={min(side, 64)} or " if side >= 16 else ""
@@ -47,23 +57,29 @@ class ResidentImage:
         fits = min(self.height, self.width) / config.crop  # no crop is shrunk by more than this
         shrinks = torch.tensor([min(1 / high, fits), min(1 / low, fits)], dtype=torch.float64)
         self.first_level, last_level = halvings(shrinks).tolist()
+        self.levels = last_level + 1 - self.first_level
         copies, table, offset = [], [], 0
-        for level in range(self.first_level, last_level + 1):
-            copy = np.asarray(Image.fromarray(image).reduce(2**level)) if level else image
-            copies.append(copy.transpose(2, 0, 1).ravel())
-            table.append((offset, *copy.shape[:2]))
-            offset += copy.size
+        for square in _split(image, places.grid):
+            for level in range(self.first_level, last_level + 1):
+                copy = np.asarray(Image.fromarray(square).reduce(2**level)) if level else square
+                copies.append(copy.transpose(2, 0, 1).ravel())
+                table.append((offset, *copy.shape[:2]))
+                offset += copy.size
         self.planes = torch.from_numpy(np.concatenate(copies)).to(device)
         self.copies = torch.tensor(table, device=device)
 
-    def crops(self, boxes: Tensor, size: int) -> Tensor:
-        """(N, 3, size, size) float32 in [-1, 1] for boxes as :func:`draw_boxes` makes them."""
+    def crops(self, boxes: Tensor, size: int, squares: Tensor | None = None) -> Tensor:
+        """(N, 3, size, size) float32 in [-1, 1] for boxes as :func:`draw_boxes` makes them, in the
+        ``squares`` (N,) int64, or all in the first."""
         rows, columns, top, left, mirrored = boxes.unbind(1)
         shrinks = torch.stack([self.height / rows.double(), self.width / columns.double()], dim=1)
         # A box is rounded to whole pixels, so it may ask for a copy just outside the range kept.
-        last = self.first_level + len(self.copies) - 1
+        last = self.first_level + self.levels - 1
         level = halvings(shrinks.amin(dim=1)).clamp(self.first_level, last)
-        places = torch.stack([level - self.first_level, top, left, mirrored], dim=1)
+        copy = level - self.first_level
+        if squares is not None:
+            copy = copy + self.levels * squares
+        places = torch.stack([copy, top, left, mirrored], dim=1)
         scales = shrinks / 2.0 ** level[:, None]
         return resized_crops(self.planes, self.copies, places, scales, size)
 
@@ -107,12 +123,77 @@ def draw_boxes(
     return boxes[draws.own(config.batch)]
 
 
+def draw_places(
+    image: ResidentImage, config: CropSettings, draws: RandomNumbers, *, stream: int
+) -> tuple[Tensor, Tensor | None]:
+    """Boxes as :func:`draw_boxes` makes them, laid on tissue where the image says where that is;
+    and the squares (batch,) int64 in which they lie, where it has several."""
+    boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
+    if image.squares == 1 and image.tissue is None:
+        return boxes, None
+    # Words that boxes do not use: a grid, for which the zoom's last two are, goes with no tissue.
+    own, whole = draws.own(config.batch), draws.parts * config.batch
+    zoom_words = draws.words(whole, BOXES + 2 * stream)[:, own]
+    place_words = draws.words(whole, BOXES + 2 * stream + 1)[:, own]
+    squares = below(place_words[3], image.squares)
+    if image.tissue is not None:
+        words = torch.stack([place_words[0], *zoom_words[2:]])
+        boxes = _on_tissue(boxes, config.crop, image.tissue, squares, words)
+    return boxes, squares
+
+
+def _on_tissue(boxes: Tensor, size: int, sums: Tensor, squares: Tensor, words: Tensor) -> Tensor:
+    """Boxes (N, 5) moved so that their centres lie in cells of tissue, each with equal chance among
+    those that the crop can reach; where it reaches none they stay.
+
+    ``sums`` (squares, h, w + 1) counts cells of tissue to the left, ``words`` (3, N) are random.
+    """
+    rows, columns = boxes[:, 0], boxes[:, 1]
+    height, width = sums.shape[1], sums.shape[2] - 1
+    top, bottom = _reachable(rows, size, height)
+    first, last = _reachable(columns, size, width)
+    line = torch.arange(height, device=boxes.device)
+    at = squares[:, None], line[None]
+    counts = sums[(*at, last[:, None] + 1)] - sums[(*at, first[:, None])]  # (N, h)
+    counts = counts * ((line >= top[:, None]) & (line <= bottom[:, None]))
+    until = counts.cumsum(dim=1)
+    rank = below(words[0], until[:, -1])[:, None]
+    y = torch.searchsorted(until, rank, right=True).clamp_max(height - 1)
+    before = until.gather(1, y) - counts.gather(1, y)
+    of_line = sums[squares, y[:, 0]]  # (N, w + 1)
+    wanted = of_line.gather(1, first[:, None]) + rank - before
+    x = torch.searchsorted(of_line, wanted, right=True) - 1
+    places = []
+    for cell, length, cells, word in ((y, rows, height, words[1]), (x, columns, width, words[2])):
+        centre = (cell[:, 0].double() + word.double() / 2**32) * length / cells
+        start = (centre - size / 2).floor().long().clamp_min(0)
+        places.append(torch.minimum(start, length - size))
+    moved = torch.stack([rows, columns, *places, boxes[:, 4]], dim=1)
+    return torch.where(until[:, -1:] > 0, moved, boxes)
+
+
+def _reachable(length: Tensor, size: int, cells: int) -> tuple[Tensor, Tensor]:
+    """First and last of the cells of an axis in which centres of crops lie that fit into it."""
+    first = size * cells // (2 * length)
+    last = (2 * length - size) * cells // (2 * length)
+    return first, last.clamp_max(cells - 1)
+
+
 def draw_crops(
     image: ResidentImage, config: CropSettings, draws: RandomNumbers, *, stream: int
 ) -> Tensor:
     """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
-    boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
-    return image.crops(boxes, config.crop)
+    boxes, squares = draw_places(image, config, draws, stream=stream)
+    return image.crops(boxes, config.crop, squares)
+
+
+def _split(image: npt.NDArray[np.uint8], grid: tuple[int, int]) -> list[npt.NDArray[np.uint8]]:
+    """The squares of which an image is put together, row by row."""
+    return [
+        np.ascontiguousarray(square)
+        for row in np.split(image, grid[0])
+        for square in np.split(row, grid[1], axis=1)
+    ]
 
 
 def halvings(shrink: Tensor) -> Tensor:

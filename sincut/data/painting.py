@@ -60,6 +60,7 @@ def painted(
     *,
     look: float = 0.5,
     stroke: float = 1.0,
+    style_share: float = 1.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> Pixels:
@@ -72,6 +73,7 @@ def painted(
         look: 0 leaves the content, in the style's colours, 1 keeps nothing of it but what the
             coarsest patches agree with.
         stroke: size of the strokes, in units of the style's at this width.
+        style_share: of the width, at which the style is taken.
         seed: of the transfer of colours.
         device: where patches are compared: seconds on a GPU, at 1024 pixels many minutes without.
 
@@ -87,7 +89,7 @@ def painted(
     image: Tensor | None = None
     for level in _levels(content.shape, width):
         goal = planes(resized(goals, level.width), device)
-        source = planes(scaled(style, level.width, stroke), device)
+        source = planes(scaled(style, round(level.width * style_share), stroke), device)
         if image is None:
             image = goal
         else:
@@ -96,7 +98,7 @@ def painted(
         for _ in range(_PASSES):
             image = _replaced(image, source, level)
     assert image is not None
-    rebuilt = _with_contrast(pixels(image), scaled(style, width, stroke))
+    rebuilt = _with_contrast(pixels(image), scaled(style, round(width * style_share), stroke))
     # A light touch is some of both: they lie on each other.
     share = min(1.0, 2 * look)
     return pixels(torch.lerp(recoloured_content, planes(rebuilt, device), share))

@@ -16,8 +16,9 @@ from sincut.compute.processes import ALONE, Processes
 from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
-from sincut.data.crops import ResidentImage, draw_boxes, draw_crops
+from sincut.data.crops import ResidentImage, draw_crops, draw_places
 from sincut.data.painting import painted, resized, scaled
+from sincut.data.places import ANYWHERE, Places
 from sincut.data.random_numbers import RandomNumbers
 from sincut.data.recolouring import recoloured
 from sincut.data.training_data import Crops
@@ -30,10 +31,13 @@ _LARGEST_STYLE = 2**22  # pixels of the style that a model keeps
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One content and one style image, (H, W, 3) uint8 sRGB; a kind of ``TrainingData``."""
+    """One content and one style image, (H, W, 3) uint8 sRGB, and where their crops may lie; a kind
+    of ``TrainingData``."""
 
     content: Pixels
     style: Pixels
+    content_places: Places = ANYWHERE
+    style_places: Places = ANYWHERE
     _paintings: dict[tuple[Any, ...], Pixels] = field(default_factory=dict, repr=False)
     _brushwork: dict[int, Brushwork] = field(default_factory=dict, repr=False)
 
@@ -43,13 +47,15 @@ class Pair:
 
     def painting(self, config: PairConfig) -> Pixels:
         """The content as G is to paint it: at the largest width that training sees, made once."""
-        height, width = self.content.shape[:2]
+        (down, across), (height, width) = self.content_places.grid, self.content.shape[:2]
+        height, width = height // down, width // across
         # As large as crops are cut: of a narrow image never so small that none fits.
         zoom = max(zoom_range(width, config)[1], config.crop / min(height, width))
-        width = min(math.ceil(width * zoom), width)
+        width = across * min(math.ceil(width * zoom), width)
         settings: dict[str, Any] = {
             "look": config.look,
             "stroke": config.stroke,
+            "style_share": self._style_share,
             "seed": config.seed,
             "device": config.device,
         }
@@ -58,13 +64,21 @@ class Pair:
             self._paintings[key] = painted(self.content, self.style, width, **settings)
         return self._paintings[key]
 
+    @property
+    def _style_share(self) -> float:
+        """How much wider the style is than the content, where a square of one is as wide as a
+        square of the other."""
+        return self.style_places.grid[1] / self.content_places.grid[1]
+
     def brushwork(self, config: PairConfig) -> Brushwork:
         """What is laid on the results of a model that learned this pair, made once."""
         painting, width = self.painting(config), self.content.shape[1]
         key = id(painting)  # which is as lasting as this
         if key not in self._brushwork:
             most = math.sqrt(_LARGEST_STYLE / (self.style.shape[0] * self.style.shape[1]))
-            width = min(width, int(self.style.shape[1] * most / config.stroke))
+            width = min(
+                int(width * self._style_share), int(self.style.shape[1] * most / config.stroke)
+            )
             style = scaled(self.style, width, config.stroke)
             half = resized(painting, max(self.content.shape[1] // 2, 1))
             self._brushwork[key] = Brushwork.of(style, half, config.device)
@@ -91,10 +105,15 @@ class PairFeed:
 
     def __init__(self, pair: Pair, config: PairConfig, *, warm: bool) -> None:
         self.config = config
-        self.images = [ResidentImage(image, config, config.device) for image in pair]
+        places = pair.content_places, pair.style_places
+        self.images = [
+            ResidentImage(image, config, config.device, where)
+            for image, where in zip(pair, places, strict=True)
+        ]
         self.painting: ResidentImage | None = None
         if config.paints:
-            self.painting = ResidentImage(pair.painting(config), config, config.device)
+            painting = pair.painting(config)
+            self.painting = ResidentImage(painting, config, config.device, places[0])
         self.table: Tensor | None = None
         if warm:
             table = torch.from_numpy(transfer_table(*pair, seed=config.seed))
@@ -106,9 +125,11 @@ class PairFeed:
     def draw(self, draws: RandomNumbers) -> Crops:
         """The crops of a step."""
         (content, style), crop = self.images, self.config.crop
-        boxes = draw_boxes(content.height, content.width, self.config, draws)
-        x = content.crops(boxes, crop)
-        painting = None if self.painting is None else self.painting.crops(boxes, crop)
+        boxes, squares = draw_places(content, self.config, draws, stream=0)
+        x = content.crops(boxes, crop, squares)
+        painting = None
+        if self.painting is not None:
+            painting = self.painting.crops(boxes, crop, squares)
         return Crops(x, draw_crops(style, self.config, draws, stream=1), painting)
 
     def recoloured(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 ``config.json``              the resolved configuration, version, images and sessions
 ``log.jsonl``                a record of losses every ``log_every`` steps, and of figures
 ``previews/STEP.png``        the content translated
+``NAME-mask.png``            where tissue was found in ``content`` or ``style``
 ``images/``                  content and style where they were given as no files
 ``index.html``, ``live.js``  the page that follows the training, and what it shows
 ``README.md``                the model card, at the end or where the run was interrupted
@@ -34,6 +35,7 @@ CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 PREVIEWS = "previews"
 IMAGES = "images"
+MASK_FILE = "{}-mask.png"
 LIVE_PAGE = "index.html"
 LIVE_DATA = "live.js"
 CARD_FILE = "README.md"
@@ -61,10 +63,9 @@ class RunImage:
     values: str | None = None
 
     @classmethod
-    def of(cls, path: Path, picture: Picture) -> RunImage:
-        """As a run records an image file."""
+    def of(cls, path: Path, picture: Picture, size: tuple[int, int]) -> RunImage:
+        """As a run records an image file of ``size`` (W, H), of which the picture shows some."""
         kind = picture.kind if picture.range else None
-        size = picture.width, picture.height
         return cls(path.name, *size, image_digest(path), picture.range, kind)
 
     def record(self) -> dict[str, Any]:

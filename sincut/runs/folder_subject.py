@@ -108,6 +108,9 @@ class FolderSubject:
         whole = processes * config.batch
         return config.replaced(steps=passes * max(self.data.epoch // whole, 1))
 
+    def keep(self, folder: Path) -> None:
+        """As :meth:`Subject.keep`: all of them are, so nothing."""
+
     def final(self, state: State) -> Generator:
         """As :meth:`Subject.final`: the average."""
         return state.averaged_generator

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from sincut.config.parts import zoom_range
+from sincut.config.parts import learned_share
 from sincut.config.training import PairConfig
 from sincut.files import write_text
 from sincut.pages import markdown
@@ -25,6 +25,7 @@ from sincut.runs.folder import (
     CONFIG_FILE,
     LIVE_PAGE,
     LOG_FILE,
+    MASK_FILE,
     PREVIEWS,
     REPORT_FILE,
     RunFolder,
@@ -192,14 +193,19 @@ def _commands(run: RunRecord) -> Iterable[str]:
 
 def _disclosed(run: RunRecord) -> str:
     """What to know before it is uploaded. The report is made after the card, or later by hand."""
+    masks = "".join(
+        f" `{MASK_FILE.format(role)}` holds the {role} itself, at most 1024 pixels a side."
+        for role in ("content", "style")
+        if (run.folder / MASK_FILE.format(role)).exists()
+    )
     return (
         f"- `{REPORT_FILE}`, made when a training is finished, holds **both images themselves**: "
         "content, style and result as JPEG, at most 4096 pixels a side and smaller only where the "
         "file would pass 10 MB, and squares of 256 pixels of each, exact to the pixel. Nothing "
-        "else that sincut writes here holds them.\n"
+        f"else that sincut writes here holds them{' at this size' if masks else ''}.\n"
         f"- `{PREVIEWS}/` and, where it is, `{BOARD}/` hold the content translated, its longest "
         f"side at most {run.config.preview_width} pixels: what the content shows can be "
-        "recognised.\n"
+        f"recognised.{masks}\n"
         f"- `{CARD_FILE}`, `{CONFIG_FILE}`, `{REPORT_FILE}`, `model.safetensors` and "
         "`state.safetensors` hold the names of both image files, without their folders, their "
         "sizes and SHA-256 digests: whoever has such a file can tell that it was used. "
@@ -233,7 +239,7 @@ def _described(role: str, image: RunImage | RunFolder) -> tuple[str, str, str, s
 def _widths(run: RunRecord) -> Iterable[str]:
     if not (isinstance(run.config, PairConfig) and isinstance(run.content, RunImage)):
         return
-    width = round(run.content.width * zoom_range(run.content.width, run.config)[1])
+    width = round(run.content.width * learned_share(run.content.width, run.config))
     yield (
         f"It learned its textures on images up to {width} pixels wide. On a much larger image "
         f"they are small; `--working-width {width}` brings them back to the size they were learned "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.pair import Pair
 from sincut.evaluation.figures import Comparison
 from sincut.images.reading.source import Pixels
+from sincut.images.writing.png import write_png
 from sincut.models.brushwork import Brushwork
 from sincut.models.generator import Generator
 from sincut.runs.events import Listener, Noticed
 from sincut.runs.final_colours import final_generator, translated, translated_small
-from sincut.runs.folder import RunImage, RunRecord
-from sincut.runs.pair_images import read_pair_image, told_of
+from sincut.runs.folder import MASK_FILE, RunImage, RunRecord
+from sincut.runs.pair_images import read_pair_image
 from sincut.runs.report import expected_bytes, expected_seconds, write_report
 from sincut.runs.subject import Progress
 from sincut.training.state import State
@@ -30,6 +31,7 @@ class PairSubject:
 
     data: Pair
     records: Mapping[str, dict[str, Any]]
+    masks: Mapping[str, Pixels] = field(default_factory=dict)
     comparison: Comparison | None = None
 
     @classmethod
@@ -38,14 +40,23 @@ class PairSubject:
     ) -> PairSubject:
         """Read both files; notices of them are told."""
         paths = {"content": content, "style": style}
-        pictures = {name: read_pair_image(path, images, name) for name, path in paths.items()}
-        for name, picture in pictures.items():
-            for notice in told_of(picture):
+        read = {name: read_pair_image(path, name, images) for name, path in paths.items()}
+        for name, image in read.items():
+            for notice in image.told:
                 tell(Noticed(f"the {name} image", notice))
         records = {
-            name: RunImage.of(paths[name], picture).record() for name, picture in pictures.items()
+            name: RunImage.of(paths[name], image.picture, image.size).record()
+            for name, image in read.items()
         }
-        return cls(Pair(pictures["content"].rgb, pictures["style"].rgb), records)
+        one, other = read.values()
+        pair = Pair(one.picture.rgb, other.picture.rgb, one.places, other.places)
+        masks = {name: image.mask for name, image in read.items() if image.mask is not None}
+        return cls(pair, records, masks)
+
+    def keep(self, folder: Path) -> None:
+        """As :meth:`Subject.keep`: where tissue was found."""
+        for name, mask in self.masks.items():
+            write_png(folder / MASK_FILE.format(name), mask)
 
     def final(self, state: State) -> Generator:
         """As :meth:`Subject.final`: the average, its colours put right."""

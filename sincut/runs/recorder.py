@@ -43,6 +43,7 @@ from sincut.runs.folder import (
     LIVE_DATA,
     LIVE_PAGE,
     LOG_FILE,
+    MASK_FILE,
     PREVIEWS,
     REPORT_FILE,
     damaged_text,
@@ -344,6 +345,7 @@ def _remove_leftovers(folder: Path, *, everything: bool) -> None:
         LIVE_DATA,
         CARD_FILE,
         REPORT_FILE,
+        *map(MASK_FILE.format, ("content", "style")),
     ]
     leftovers = [path for name in files for path in folder.glob(f".{name}.*.part")]
     leftovers += folder.glob(f"{PREVIEWS}/.[0-9]*.png.*.part")

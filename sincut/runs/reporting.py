@@ -72,7 +72,7 @@ def report(
         check_output(target, force, [*pair, *([] if result is None else [Path(result)])])
     assert isinstance(record.config, PairConfig)
     pictures = [
-        read_pair_image(path, record.config, role)
+        read_pair_image(path, role, record.config).picture
         for path, role in zip(pair, ("content", "style"), strict=True)
     ]
     content_pixels, style_pixels = (picture.rgb for picture in pictures)

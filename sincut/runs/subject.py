@@ -30,6 +30,10 @@ class Subject(Protocol):
         """What a run keeps of ``content`` and ``style``."""
         ...
 
+    def keep(self, folder: Path) -> None:
+        """Write into a run's folder what shows where the images are trained on."""
+        ...
+
     def final(self, state: State) -> Generator:
         """The generator as it is written and shown. ``state`` is not changed."""
         ...

@@ -312,6 +312,7 @@ def _run(
         made()
         run.open(state, foreseen, tensorboard=tensorboard)
         images.keep(run.folder / IMAGES)
+        run.subject.keep(run.folder)
         if resume:
             # A kill may have come between state and model, and the length may be a new one.
             run.save(state)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sincut.compute.devices import limit_threads
 from sincut.compute.memory import keep_freed_memory, memory_in_use
-from sincut.config.parts import zoom_range
+from sincut.config.parts import learned_share
 from sincut.config.training import PairConfig
 from sincut.config.translating import TranslateConfig
 from sincut.config.values import FULL, LEARNED, range_text
@@ -103,7 +103,7 @@ def learned_width(header: Mapping[str, Any]) -> int | None:
     known = {field.name for field in fields(PairConfig)}
     config = PairConfig.from_dict({k: v for k, v in header["config"].items() if k in known})
     width = int(content["width"])
-    return width if config.brushwork else round(width * zoom_range(width, config)[1])
+    return width if config.brushwork else round(width * learned_share(width, config))
 
 
 def loaded_model(path: Path, device: torch.device) -> LoadedModel:

@@ -362,6 +362,12 @@ EVERY_FIELD = {
     "region": (5, 7, 300, 200),
     "style_level": 2,
     "style_region": (0, 0, 512, 512),
+    "mask": "auto",
+    "style_mask": "auto",
+    "regions": 4,
+    "style_regions": 9,
+    "region_side": 256,
+    "placement": "anywhere",  # which the mask asks for
     "look": 0.75,
     "stroke": 2.0,
     "lambda_painting": 1.0,  # without it there is nothing to look like

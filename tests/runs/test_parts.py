@@ -212,7 +212,8 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(pair_images, "free_memory", lambda: 2 * 10**7)
     assert refusal(pair[0], tmp_path / "huge.tif", tmp_path / "run") == (
         f"{tmp_path / 'huge.tif'} has 2048×2048 pixels to train on, which take at least "
-        "25 MB of memory, free are 20 MB; try --style-region X,Y,W,H or --style-level N"
+        "25 MB of memory, free are 20 MB; try --style-regions 16, --style-region X,Y,W,H or "
+        "--style-level N"
     )
     options = {**FEW, "style_region": "1500,1700,144,120"}
     sincut.train(pair[0], tmp_path / "huge.tif", tmp_path / "run", **options)

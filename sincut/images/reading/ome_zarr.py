@@ -122,6 +122,12 @@ class Multiscale:
         return found[0], found[1]
 
 
+def zarr_levels(path: Path) -> int:
+    """How many levels an OME-Zarr has that :func:`zarr_source` reads."""
+    group = library("zarr", "zarr", "zarr", path).open_group(str(path), mode="r")
+    return len(Multiscale.of(dict(group.attrs)).levels)
+
+
 def zarr_source(path: Path, limits: _Limits, level: int) -> Source:
     """An image of an OME-Zarr folder.
 

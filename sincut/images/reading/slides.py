@@ -113,6 +113,18 @@ def has_openslide() -> bool:
         return False
 
 
+def slide_levels(path: Path) -> int:
+    """How many levels OpenSlide reads of a file; 0 where it reads none, or is not installed."""
+    if not has_openslide():
+        return 0
+    openslide = library("openslide", "openslide-python", "slides", path)
+    try:
+        with openslide.OpenSlide(str(path)) as slide:
+            return int(slide.level_count)
+    except openslide.OpenSlideError:
+        return 0
+
+
 def slide_source(path: Path, limits: _Limits, level: int) -> Source:
     """A level of a slide.
 
