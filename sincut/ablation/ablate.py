@@ -61,7 +61,7 @@ from sincut.compute.memory import memory_in_words
 from sincut.compute.processes import ALONE, Processes
 from sincut.compute.public import public
 from sincut.config.fields import as_text
-from sincut.config.parts import PairImageSettings, PartSettings
+from sincut.config.parts import ImageSettings, PairImageSettings, PlaceSettings
 from sincut.errors import SincutError, one_line
 from sincut.files import write_atomically, write_text
 from sincut.images.reading.open import read_picture
@@ -194,11 +194,11 @@ def ablate(
 def _refuse_values(plan: AblationPlan) -> None:
     """Refuse settings of how images are read: all trials share the images as they are stored."""
     for trial in plan.trials:
-        for field in dataclasses.fields(PairImageSettings):
+        for field in (*dataclasses.fields(PairImageSettings), *dataclasses.fields(PlaceSettings)):
             value = getattr(trial.config, field.name, field.default)
             if value != field.default:
-                part = hasattr(PartSettings, field.name)
-                hint = "of that part" if part else "scaled to all values of their type"
+                values = hasattr(ImageSettings, field.name)
+                hint = "scaled to all values of their type" if values else "of that part"
                 raise SincutError(
                     f"ablate takes images as they are stored, got {field.name}={as_text(value)}; "
                     f"try copies {hint}"

@@ -55,13 +55,14 @@ class Pair:
         settings: dict[str, Any] = {
             "look": config.look,
             "stroke": config.stroke,
-            "style_share": self._style_share,
             "seed": config.seed,
             "device": config.device,
         }
         key = width, *settings.values()
         if key not in self._paintings:
-            self._paintings[key] = painted(self.content, self.style, width, **settings)
+            self._paintings[key] = painted(
+                self.content, self.style, width, style_share=self._style_share, **settings
+            )
         return self._paintings[key]
 
     @property

@@ -23,6 +23,7 @@ from sincut.images.tissue import tissue_of
 from sincut.units import byte_text
 
 _BYTES = 6  # a pixel, at least: as it is read, and as crops are cut from it
+_MOST_PIXELS = 1_000_000_000  # of an image, where nothing tells how much memory is free
 _LEAST_TISSUE = 0.001  # of an image
 _GLASS, _FRAME = (40, 60, 220), (255, 220, 0)  # colours of the picture of a mask
 
@@ -82,7 +83,9 @@ def read_pair_image(
             or there is not so much memory.
     """
     asked = _Asked.of(path, settings, role)
-    width, height = image_size(path, sys.maxsize, asked.part)
+    told_free = free_memory() is not None
+    most = sys.maxsize if asked.regions or told_free else _MOST_PIXELS
+    width, height = image_size(path, most, asked.part)
     _check_memory(asked, width, height)
     found = _tissue(asked) if asked.mask == "auto" else None
     tissue = None if found is None else found[1]

@@ -197,11 +197,12 @@ def test_parts_that_are_not_there_are_refused(pair: tuple[Path, Path], tmp_path:
     assert CliRunner().invoke(main, words).stderr == (
         "Error: --style-level is for files, got folders; try without it\n"
     )
-    with pytest.raises(SincutError) as caught:
-        sincut.ablate(*pair, tmp_path / "out", over={"look": [0.1, 0.2]}, region="0,0,99,99")
-    assert str(caught.value) == (
-        "ablate takes images as they are stored, got region=0,0,99,99; try copies of that part"
-    )
+    for name, value in (("region", "0,0,99,99"), ("style_mask", "auto"), ("regions", "4")):
+        with pytest.raises(SincutError) as caught:
+            sincut.ablate(*pair, tmp_path / "out", over={"look": [0.1, 0.2]}, **{name: value})
+        assert str(caught.value) == (
+            f"ablate takes images as they are stored, got {name}={value}; try copies of that part"
+        )
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(

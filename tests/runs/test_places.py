@@ -197,12 +197,14 @@ def test_of_squares_nothing_else_is_read(
 
 
 def test_squares_of_a_file_that_is_decoded_whole(pair: tuple[Path, Path]) -> None:
-    settings = train_config("paper", regions=4, region_side=32, crop=32, tile=16)
-    read = read_pair_image(pair[0], "content", settings)
+    part = (10, 20, 100, 90)
+    options: dict[str, Any] = {"regions": 4, "region_side": 32, "crop": 32, "tile": 16}
+    read = read_pair_image(pair[0], "content", train_config("paper", region=part, **options))
+    assert read.size == (100, 90)
     assert read.picture.rgb.shape == (64, 64, 3)
     with Image.open(pair[0]) as image:
-        whole = np.asarray(image.convert("RGB"))
-    (top, left), *_ = squares_of(whole.shape[:2], 32, 4, 0, None)[0]
+        whole = np.asarray(image.convert("RGB"))[20:110, 10:110]
+    (top, left), *_ = squares_of((90, 100), 32, 4, 0, None)[0]
     assert np.array_equal(read.picture.rgb[:32, :32], whole[top : top + 32, left : left + 32])
 
 

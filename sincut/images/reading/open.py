@@ -55,6 +55,7 @@ from sincut.images.reading.source import (
     _Limits,
     _source,
     _too_much,
+    check_region,
     check_size,
     reading,
 )
@@ -167,8 +168,7 @@ def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
 def image_size(
     path: Path, max_pixels: int = 1_000_000_000, part: AskedPart = WHOLE
 ) -> tuple[int, int]:
-    """Width and height of an image as it is upright, from its header; of what is read by rows or
-    windows those of the part, of all else those of the whole.
+    """Width and height of an image, or of a part of one, as it is upright, from its header.
 
     Raises:
         SincutError: as far as a header tells, what :func:`open_source` raises.
@@ -177,11 +177,8 @@ def image_size(
     if not is_zarr(path):
         with reading(path), open(path, "rb") as file:
             magic = file.read(16)
-        if is_raw(path, magic):
-            return raw_size(path, max_pixels)
-        if is_heif(magic):
-            return heif_size(path, max_pixels)
-    if magic[:4] in MAGIC or is_zarr(path) or is_slide(path) or part.level:
+    by_rows = magic[:4] in MAGIC or is_zarr(path) or is_slide(path)
+    if part.level or (by_rows and not is_raw(path, magic)):
         with open_source(
             path,
             max_pixels=max_pixels,
@@ -190,6 +187,19 @@ def image_size(
             region=part.region,
         ) as source:
             return source.width, source.height
+    width, height = _size_of_file(path, max_pixels, magic)
+    if part.region is None:
+        return width, height
+    check_region(path, width, height, part.region)
+    return part.region.width, part.region.height
+
+
+def _size_of_file(path: Path, max_pixels: int, magic: bytes) -> tuple[int, int]:
+    """Of a file that is no TIFF and no slide."""
+    if is_raw(path, magic):
+        return raw_size(path, max_pixels)
+    if is_heif(magic):
+        return heif_size(path, max_pixels)
     with opened_picture(path) as opened:
         image = opened.image
         check_size(path, image.width, image.height, max_pixels)

@@ -170,6 +170,16 @@ def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
         )
 
 
+def check_region(path: Path, width: int, height: int, region: Region) -> None:
+    """Refuse a region that reaches beyond an image of that size."""
+    bottom, right = region.top + region.height, region.left + region.width
+    if bottom > height or right > width:
+        raise SincutError(
+            f"{path} has {width}×{height} pixels, and the region reaches to row {bottom} and "
+            f"column {right}; try one within the image"
+        )
+
+
 def turned_dpi(dpi: tuple[float, float] | None, orientation: int) -> tuple[float, float] | None:
     """Dots per inch across and down of an image that its orientation puts upright."""
     return (dpi[1], dpi[0]) if dpi and orientation in (5, 6, 7, 8) else dpi
@@ -268,12 +278,8 @@ class Source:
         Raises:
             SincutError: it reaches beyond the image.
         """
+        check_region(self.path, self.width, self.height, region)
         bottom, right = region.top + region.height, region.left + region.width
-        if bottom > self.height or right > self.width:
-            raise SincutError(
-                f"{self.path} has {self.width}×{self.height} pixels, and the region reaches to row "
-                f"{bottom} and column {right}; try one within the image"
-            )
         if self.carried.geo is not None:
             geo, lost = cropped_geo(self.carried.geo, region.left, region.top)
             self.carried = replace(self.carried, geo=geo)
