@@ -152,16 +152,16 @@ REGIONS: dict[str, Any] = {
 
 
 def test_a_run_on_squares_is_resumed_bit_for_bit(
-    slide: Path, pair: tuple[Path, Path], tmp_path: Path
+    slide: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Event] = []
-    options = {**FEW, **REGIONS, "lambda_painting": 1.0, "brushwork": True, "look": 0.0}
-    sincut.train(slide, slide, tmp_path / "whole", listener=told.append, **options)
+    painting: dict[str, Any] = {"lambda_painting": 1.0, "look": 0.0, "preview_every": 0}
+    options = {**FEW, **REGIONS, **painting, "schedule": "constant"}
+    sincut.train(slide, slide, tmp_path / "same", listener=told.append, **options)
     texts = [event.record().get("text", "") for event in told]
     assert "4 squares of 128×128 pixels, 3.41% of its 1600×1200, are trained on" in texts
     assert "2 squares of 128×128 pixels, 1.71% of its 1600×1200, are trained on" in texts
-    sincut.train(slide, slide, tmp_path / "run", **{**options, "steps": 1, "schedule": "constant"})
-    sincut.train(slide, slide, tmp_path / "same", **{**options, "schedule": "constant"})
+    sincut.train(slide, slide, tmp_path / "run", **{**options, "steps": 1})
     sincut.train(slide, slide, tmp_path / "run", resume=True, steps=2)
     assert same(tmp_path / "run", tmp_path / "same")
     record = read_run(tmp_path / "run")
@@ -175,8 +175,14 @@ def test_a_run_on_squares_is_resumed_bit_for_bit(
     assert told in card
     with Image.open(sorted((tmp_path / "run" / "previews").iterdir())[-1]) as preview:
         assert preview.size == (64, 64)  # of the four squares
-    sincut.report(tmp_path / "run", content=slide, style=slide, figures=False)
-    sincut.train(slide, pair[1], tmp_path / "run", force=True, **FEW)
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(
+        "sincut.runs.reporting.write_report",
+        lambda record, target, generator, *pixels, **_: seen.extend(pixels),
+    )
+    sincut.report(tmp_path / "run", content=slide, style=slide)
+    assert [pixels.shape for pixels in seen] == [(256, 256, 3), (128, 256, 3)]
+    sincut.train(*pair, tmp_path / "run", force=True, **{**FEW, "steps": 1})
     assert not (tmp_path / "run" / "content-mask.png").exists()
 
 
