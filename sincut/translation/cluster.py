@@ -1,8 +1,9 @@
 """Shards as tasks of a dask cluster, whose workers come and go. Needs the extra ``cluster``.
 
-A task makes one shard and writes it; the scheduler gives the tasks of a worker that is lost to
-others. Nothing of an image travels but the model, once to each worker: input and output lie on
-storage that all share. Each task computes with one thread, so that all workers round alike.
+A task makes one shard, or a shard's part of a pass, and writes it; the scheduler gives the tasks of
+a worker that is lost to others. Nothing of an image travels but the model, once to each worker:
+input and output lie on storage that all share. Each task computes with one thread, so that all
+workers round alike.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import hashlib
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,22 @@ class Job:
     version: str
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A task: a shard, or a shard's part of a pass over the image."""
+
+    shard: int
+    of_pass: int | None = None
+
+
 def make_on_cluster(
-    address: str, job: Job, model: bytes, todo: Sequence[int], tell: Callable[[], None]
+    address: str,
+    job: Job,
+    model: bytes,
+    stages: Iterable[Sequence[Piece]],
+    tell: Callable[[], None],
 ) -> list[str]:
-    """Have shards made, in any order; returns what is to be told of them.
+    """Have pieces made, those of a stage in any order; returns what is to be told of them.
 
     Raises:
         SincutError: nobody answers, there are no workers, or of another version; a shard failed.
@@ -69,12 +83,13 @@ def make_on_cluster(
         with warnings.catch_warnings():  # of the model's size: what is scattered dies with a worker
             warnings.filterwarnings("ignore", "Sending large graph")
             sent = client.submit(_same, model, pure=False)
-        tasks = client.map(make_shard, todo, job=job, model=sent, pure=False, retries=0)
         notices: dict[str, None] = {}
+        submit = partial(client.map, make_piece, job=job, model=sent, pure=False, retries=0)
         try:
-            for done in distributed.as_completed(tasks, loop=client.loop):
-                notices |= dict.fromkeys(done.result())
-                tell()
+            for stage in stages:
+                for told in _results(client, distributed, submit, stage):
+                    notices |= dict.fromkeys(told)
+                    tell()
         except SincutError:
             raise
         except Exception as error:  # of the workers, of every kind
@@ -82,9 +97,41 @@ def make_on_cluster(
                 f"a shard could not be made on the cluster ({one_line(error)}); the workers need "
                 f"sincut {__version__} and the paths of input and output"
             ) from None
-        finally:
-            client.cancel(tasks)
     return list(notices)
+
+
+def _results(
+    client: Any,
+    distributed: Any,
+    submit: Callable[[Sequence[Piece]], list[Any]],
+    stage: Sequence[Piece],
+) -> Iterator[list[str]]:
+    """What tasks return, as they end; those that a cluster gives up are begun again.
+
+    A scheduler gives up a task with which some workers died, though it need not be its fault: that
+    is only believed when nothing else was done since the last time.
+    """
+    left = dict(zip(submit(stage), stage, strict=True))
+    try:
+        while left:
+            lost: list[Any] = []
+            done = 0
+            for task in distributed.as_completed(list(left), loop=client.loop):
+                if task.status == "error" and isinstance(
+                    task.exception(), distributed.KilledWorker
+                ):
+                    lost.append(task)
+                    continue
+                result = task.result()
+                del left[task]
+                done += 1
+                yield result
+            if lost and not done:
+                lost[0].result()
+            again = [left[task] for task in lost]
+            left = dict(zip(submit(again), again, strict=True))
+    finally:
+        client.cancel(list(left))
 
 
 def _same(model: bytes) -> bytes:
@@ -94,8 +141,8 @@ def _same(model: bytes) -> bytes:
 _HERE = threading.local()  # a worker runs a task in each of its threads
 
 
-def make_shard(index: int, job: Job, model: bytes) -> list[str]:
-    """A task: make and write one shard; what is to be told of it."""
+def make_piece(piece: Piece, job: Job, model: bytes) -> list[str]:
+    """A task: make and write one piece; what is to be told of it."""
     if job.version != __version__:
         raise SincutError(
             f"a worker has sincut {__version__}, and {job.version} asks; install the same"
@@ -108,8 +155,10 @@ def make_shard(index: int, job: Job, model: bytes) -> list[str]:
         _HERE.stack, _HERE.key = ExitStack(), key
         _HERE.output, _HERE.maker = _prepared(job, model, _HERE.stack)
     output, maker = _HERE.output, _HERE.maker
-    if not output.has(0, index):
-        output.write(index, maker.make(output.place(0, index)))
+    if piece.of_pass is not None:
+        maker.passes.make(piece.of_pass, piece.shard)
+    elif not output.has(0, piece.shard):
+        output.write(piece.shard, maker.make(output.place(0, piece.shard)))
     told: list[str] = maker.notices
     return told
 

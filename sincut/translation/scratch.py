@@ -1,7 +1,7 @@
-"""Features of a whole image, in memory or in a file that has no name, written and read in windows.
+"""Features of a whole image, in memory or in files, written and read in windows.
 
 The file is read and written, not mapped: mapped pages would count as memory of this process. It is
-gone with the process, however that ends.
+gone with the process, however that ends; what many processes share has names.
 """
 
 from __future__ import annotations
@@ -75,20 +75,27 @@ class MemoryScratch:
 
 
 class FileScratch:
-    """Features in a file in ``folder``.
+    """Features in a file in ``folder``, which is gone with this process.
 
     Raises:
         SincutError: from all of it, where the file cannot be written or read: the disk is full.
     """
 
-    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, folder: Path) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        dtype: torch.dtype,
+        folder: Path,
+        file: IO[bytes] | None = None,
+    ) -> None:
+        """``file`` is one that has a name, not buffered; it is closed with this."""
         self.shape, self.dtype, self.folder = shape, dtype, folder
         self._pixel = shape[2] * dtype.itemsize
         try:
-            file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            made = file or tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         except OSError as error:
             raise self._failed(error) from None
-        self._file: IO[bytes] = file
+        self._file: IO[bytes] = made
 
     def read(self, top: int, bottom: int, left: int, right: int) -> Tensor:
         """As :meth:`Scratch.read`."""

@@ -9,8 +9,8 @@ number; a process that ends is started again, and goes on where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,10 +31,12 @@ from sincut.images.writing.ome_zarr import (
     check_place,
     lost,
 )
+from sincut.models.resnet import ResnetGenerator
 from sincut.translation.bands import final_pixels, own_in, weights_of
 from sincut.translation.one_image import OneImage, Opened, Translated, depth_text
 from sincut.translation.operators import Operator
 from sincut.translation.plan import Plan, check_disk
+from sincut.translation.shared_norms import SharedNorms, make_passes
 from sincut.translation.tiles import (
     AUTOMATIC_TILE,
     SMALL_SIDES,
@@ -44,6 +46,7 @@ from sincut.translation.tiles import (
     window_of,
 )
 from sincut.translation.tiling import Span, Tile, align_up, reflected, spans
+from sincut.translation.working_size import Working
 from sincut.units import byte_text
 
 Array = npt.NDArray[Any]
@@ -156,6 +159,9 @@ class ShardMaker:
 
     Args:
         strength: as of :class:`sincut.translation.tiles.TileWorker`.
+        prepare: what the operator does before its first tile.
+
+    ``passes`` are those that have to be whole before the first shard, where there are such.
     """
 
     def __init__(
@@ -166,8 +172,14 @@ class ShardMaker:
         image: WindowReader,
         mask: WindowReader | None,
         strength: float,
+        prepare: Callable[[], None],
     ) -> None:
         self._opened, self._grid, self._image, self._mask = opened, grid, image, mask
+        self._prepare: Callable[[], None] | None = prepare
+        self.passes: SharedNorms | None = None
+        if isinstance(operator, SharedNorms):
+            self.passes = operator
+            operator.begin(self._srgb, grid.side)
         layout = opened.layout
         self._engine = TileWorker(operator, layout.height, layout.width, layout.dtype, strength)
         self._moved: list[int] = []
@@ -177,8 +189,15 @@ class ShardMaker:
         down, across = self._grid.needed(self._grid.tiles(place))
         return self._image.read(down, across), (down, across)
 
+    def prepare(self) -> None:
+        """See the whole image where the operator has to; passes that are shared are whole."""
+        if self._prepare is not None:
+            self._prepare()
+            self._prepare = None
+
     def make(self, place: Place) -> Array:
         """(rows, columns, channels) of the output."""
+        self.prepare()
         opened, engine, grid = self._opened, self._engine, self._grid
         rows, columns = place
         tiles = grid.tiles(place)
@@ -200,6 +219,9 @@ class ShardMaker:
         ]
         own, nodata = own_in(opened.colours, opened.source, own)
         return final_pixels(made, own, mask, engine.strength, opened.colours, nodata, self._moved)
+
+    def _srgb(self, rows: slice, columns: slice) -> Array:
+        return in_srgb(self._opened.source, self._image.read(rows, columns))
 
     @property
     def notices(self) -> list[str]:
@@ -242,32 +264,26 @@ class ShardedImage(OneImage):
             total = output.count(0)
             before = output.done(0)
             on_plan(replace(plan, done=before))
-            tell = _Counted(before, total, on_tile)
-            try:
-                prepare = partial(operator.prepare, self._anew, side, lambda: None)
-                maker = self._maker(opened, operator, grid, stack)
-                self._make(output, maker, prepare, tell)
-            except KeyboardInterrupt:
-                raise Interrupted(
-                    f"{self.target} is {output.done(0)} of {total} shards done; the same command "
-                    "with --resume goes on"
-                ) from None
-            except SincutError as error:
-                if not output.done(0):
-                    raise
-                raise SincutError(
-                    f"{error}; {output.done(0)} of {total} shards are kept: --resume goes on with "
-                    "them, --force starts anew"
-                ) from None
+            maker = self._maker(opened, operator, grid, stack)
+            parts, parts_done = _parts(maker.passes)
+            tell = _Counted(before + parts_done, total + parts, on_tile)
+            difference: list[float | None] = [None]
+
+            def verify() -> None:
+                maker.prepare()
+                difference[0] = self._verified(operator, grid.tiles_of_all, side)
+
+            with self._told(output):
+                self._make(output, maker, tell)
+                published = output.publish(verify if config.verify else lambda: None)
             notices = [*maker.notices, *opened.notices, *self.notices]
             notices += self._hints(opened.layout, working)
             notices += lost(opened.carried, config.strip_metadata)
             told = tuple(dict.fromkeys(notices))
-            if not output.publish():
+            if not published:
                 if on_share is not None:
                     on_share(Share(self.target, config.shard, output.done(0), total, told))
                 return None
-            difference = self._verified(operator, grid.tiles_of_all, side)
         return Translated(
             input=self.source,
             output=self.target,
@@ -276,22 +292,55 @@ class ShardedImage(OneImage):
             tiles=plan.tiles,
             seconds=time.monotonic() - started,
             notices=told,
-            difference=difference,
+            difference=difference[0],
         )
+
+    @contextmanager
+    def _told(self, output: OmeZarr) -> Iterator[None]:
+        """What stops the work, with what is kept of it."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{self.target} is {output.done(0)} of {output.count(0)} shards done; the same "
+                "command with --resume goes on"
+            ) from None
+        except SincutError as error:
+            if not output.done(0):
+                raise
+            raise SincutError(
+                f"{error}; {output.done(0)} of {output.count(0)} shards are kept: --resume goes on "
+                "with them, --force starts anew"
+            ) from None
 
     def _check_place(self, layout: Layout) -> None:
         config = self.config
         resumed = config.resume or config.share[1] > 1
         check_place(self.target, force=config.force or config.dry_run or resumed)
 
+    def _operator(self, layout: Layout) -> tuple[Working | None, Operator]:
+        working, operator = super()._operator(layout)
+        generator = self.model.generator
+        if working is not None and self.config.shared:
+            raise SincutError(
+                "--working-width has to see the whole image first, which one process does; try "
+                "without --workers, --shard and --cluster"
+            )
+        size = layout.height, layout.width
+        if (
+            working is None
+            and isinstance(generator, ResnetGenerator)
+            and max(size) > ome_zarr.SHARD
+        ):
+            where = ome_zarr.passes_folder(self.target)
+            operator = SharedNorms(
+                generator, self.config, *size, self.target.parent, where, ome_zarr.SHARD
+            )
+        return working, operator
+
     def _side(self, opened: Opened, operator: Operator) -> int:
         """The side of tiles; what was begun with an automatic one goes on with it."""
         config, layout = self.config, opened.layout
-        if config.shared and operator.preparation(ome_zarr.SHARD).passes:
-            raise SincutError(
-                "this network, or --working-width, has to see the whole image first, which one "
-                "process does; try without --workers, --shard and --cluster"
-            )
         if config.tile == "auto" and (config.resume or config.share[1] > 1):
             said = begun_with(self.target) or {}
             if isinstance(said.get("--tile"), int):
@@ -339,16 +388,14 @@ class ShardedImage(OneImage):
             joined=config.share[1] > 1,
         )
 
-    def _make(
-        self, output: OmeZarr, maker: ShardMaker, before: Callable[[], None], tell: Tell
-    ) -> None:
-        """Make this process's shards that are not there; ``before`` is what comes first."""
+    def _make(self, output: OmeZarr, maker: ShardMaker, tell: Tell) -> None:
+        """Make this process's shards that are not there, after the passes that come first."""
         index, count = self.config.share
         total = output.count(0)
         mine = range(total * index // count, total * (index + 1) // count)
         todo = output.missing(mine)
-        if todo:
-            before()
+        if todo and maker.passes is not None:
+            self.notices += make_passes(maker.passes, mine, index, tell)
         for each in todo:
             output.write(each, maker.make(output.place(0, each)))
             tell()
@@ -371,11 +418,13 @@ class ShardedImage(OneImage):
         if opened.mask is not None:
             mask = WindowReader(opened.mask, partial(self._opened, opened.mask.path))
             stack.callback(mask.close)
-        return ShardMaker(opened, operator, grid, image, mask, self.config.strength)
+        prepare = partial(operator.prepare, self._anew, grid.side, lambda: None)
+        return ShardMaker(opened, operator, grid, image, mask, self.config.strength, prepare)
 
     def _shards_plan(self, opened: Opened, operator: Operator, grid: Grid) -> Plan:
         layout = opened.layout
-        at_most, free = check_disk(self.target, layout, self.config, 0)
+        before = operator.preparation(grid.side)
+        at_most, free = check_disk(self.target, layout, self.config, before.scratch_bytes)
         _, tiles = fitting_side(operator, layout.height, layout.width, (grid.side,), 0)
         return Plan(
             input=self.source,
@@ -392,9 +441,16 @@ class ShardedImage(OneImage):
             device_bytes=operator.device_bytes(grid.side) if operator.device.type == "cuda" else 0,
             disk_bytes=at_most,
             free_bytes=free,
+            passes=before.passes,
+            scratch_bytes=before.scratch_bytes,
             workers=self.config.workers,
             part="shard",
         )
+
+
+def _parts(passes: SharedNorms | None) -> tuple[int, int]:
+    """How many parts passes have, and how many of them are there."""
+    return (0, 0) if passes is None else (passes.count * passes.parts, passes.done())
 
 
 def _needed(spans_of: Sequence[Span], length: int) -> slice:

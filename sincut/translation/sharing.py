@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 
 from sincut.errors import SincutError
 from sincut.images.writing.ome_zarr import OmeZarr
 from sincut.models.model_file import model_file
-from sincut.translation.cluster import Job, make_on_cluster
+from sincut.translation.cluster import Job, Piece, make_on_cluster
 from sincut.translation.shards import ShardedImage, ShardMaker, Tell
+from sincut.translation.shared_norms import SharedNorms
 from sincut.version import __version__
 
 _POLL_SECONDS = 0.2
@@ -23,26 +24,26 @@ _STARTS = 3  # of a process that ends without having made a shard
 class SharedImage(ShardedImage):
     """One input on its way to one OME-Zarr, whose shards others make."""
 
-    def _make(
-        self, output: OmeZarr, maker: ShardMaker, before: Callable[[], None], tell: Tell
-    ) -> None:
+    def _make(self, output: OmeZarr, maker: ShardMaker, tell: Tell) -> None:
         if self.config.cluster:
-            self._on_cluster(output, tell)
+            self._on_cluster(output, maker.passes, tell)
         else:
-            self._with_workers(output, tell)
+            self._with_workers(output, maker.passes, tell)
 
-    def _with_workers(self, output: OmeZarr, tell: Tell) -> None:
+    def _with_workers(self, output: OmeZarr, passes: SharedNorms | None, tell: Tell) -> None:
         """Have processes of this machine share the image, and start those again that end."""
         count = self.config.workers
         missing = output.missing()
+        done = _done(missing, passes)
         running = {index: self._started(index, count) for index in range(count)}
-        begun = dict.fromkeys(running, (1, len(missing)))
+        begun = dict.fromkeys(running, (1, done))
         try:
             while running:
                 time.sleep(_POLL_SECONDS)
                 ended = {index for index, each in running.items() if each.poll() is not None}
-                before, missing = missing, output.missing(missing)
-                for _ in range(len(before) - len(missing)):
+                missing = output.missing(missing)
+                before, done = done, _done(missing, passes)
+                for _ in range(done - before):
                     tell()
                 for index in ended:
                     process = running[index]
@@ -52,11 +53,11 @@ class SharedImage(ShardedImage):
                         self.notices += json.loads(told)
                         continue
                     starts, then = begun[index]
-                    idle = len(missing) == then
+                    idle = done == then
                     if process.returncode > 0 or (idle and starts == _STARTS):
                         raise SincutError(said or f"worker {index} of {count} ended")
                     # It was killed: what it had not finished is made again.
-                    begun[index] = (starts + 1 if idle else 1, len(missing))
+                    begun[index] = (starts + 1 if idle else 1, done)
                     running[index] = self._started(index, count)
         finally:
             for process in running.values():
@@ -64,14 +65,14 @@ class SharedImage(ShardedImage):
             for process in running.values():
                 process.communicate()
 
-    def _on_cluster(self, output: OmeZarr, tell: Tell) -> None:
+    def _on_cluster(self, output: OmeZarr, passes: SharedNorms | None, tell: Tell) -> None:
         """Have a dask cluster make what is not there."""
         config = self.config.replaced(cluster="", force=False, resume=True, verify=0)
         places = self.source.absolute(), self.target.absolute()
         job = Job(*places, config.to_dict(), __version__)
-        todo = output.missing()
         model = model_file(self.model.path).read_bytes()
-        self.notices += make_on_cluster(self.config.cluster, job, model, todo, tell)
+        stages = _stages(output, passes)
+        self.notices += make_on_cluster(self.config.cluster, job, model, stages, tell)
 
     def _started(self, index: int, count: int) -> subprocess.Popen[str]:
         config = self.config.replaced(workers=1, force=False, resume=False)
@@ -92,3 +93,17 @@ class SharedImage(ShardedImage):
             env=environment,
             start_new_session=True,  # Ctrl-C is for this process, which ends them
         )
+
+
+def _done(missing: Sequence[int], passes: SharedNorms | None) -> int:
+    """Something that grows by one with every shard, and every part of a pass, that is there."""
+    return (passes.done() if passes is not None else 0) - len(missing)
+
+
+def _stages(output: OmeZarr, passes: SharedNorms | None) -> Iterator[list[Piece]]:
+    """What is not there, in stages of which each begins when the one before is done."""
+    todo = output.missing()
+    for number in range(passes.count if passes is not None and todo else 0):
+        assert passes is not None
+        yield [Piece(part, number) for part in passes.missing(number)]
+    yield [Piece(shard) for shard in todo]

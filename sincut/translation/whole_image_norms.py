@@ -20,6 +20,7 @@ which tiles are cut.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,11 +55,11 @@ from sincut.translation.tiling import Span, Tile, align_up, halved, tiles
 
 Array = npt.NDArray[Any]
 
-_STEP = 4  # pixels of the image to a kept feature
+STEP = 4  # pixels of the image to a kept feature
 _SMALLEST = 32  # pixels: a window of this side that does not fit will not fit in halves either
 _SLAB = 256  # rows of an image that are read at a time where all of it is wanted
 _BAND_BYTES = 32_000_000  # of kept features that a pass over them works on, about
-_REACH = 20  # pixels of the image that windows of the encoder or the decoder read at most
+REACH = 20  # pixels of the image that windows of the encoder or the decoder read at most
 # Bytes that a window takes at the peak on a CPU, by pixel and channel of G, and what does not grow
 # with it; measured for 4 to 64 channels, with a margin of about a tenth. Of tensors below 32 MB the
 # allocator keeps more, up to an amount.
@@ -102,6 +103,21 @@ class Moments:
         self._sums = sums if self._sums is None else self._sums + sums
         self._count += len(values)
 
+    @property
+    def sums(self) -> npt.NDArray[np.float64]:
+        """(2 C + 1): sums of x, of x², and how many positions were taken."""
+        assert self._sums is not None
+        return np.append(self._sums.cpu().numpy().ravel(), float(self._count))
+
+    @classmethod
+    def of(cls, parts: Sequence[npt.NDArray[np.float64]], device: torch.device) -> Moments:
+        """What :attr:`sums` says of parts, added exactly: in any order the same."""
+        total = np.array([math.fsum(column) for column in zip(*parts, strict=True)])
+        moments = cls()
+        moments._sums = torch.from_numpy(total[:-1].reshape(2, -1)).to(device)
+        moments._count = int(total[-1])
+        return moments
+
     def norm(self, dtype: torch.dtype) -> Norm:
         """The norm of what was taken."""
         assert self._sums is not None
@@ -138,7 +154,7 @@ class WholeImageNorms:
         self.device, self.dtype = parameter.device, parameter.dtype
         # What the network works on: the image extended.
         self._rows, self._columns = generator.extended(height), generator.extended(width)
-        self._shape = self._rows // _STEP, self._columns // _STEP, _STEP * generator.channels
+        self._shape = self._rows // STEP, self._columns // STEP, STEP * generator.channels
         self._kept_type = torch.bfloat16 if config.precision == "bf16" else self.dtype
         self._norms: dict[nn.Module, Norm] = {}
         self._last_norm: Norm | None = None  # of the last block that is done
@@ -198,7 +214,7 @@ class WholeImageNorms:
         """As :class:`Operator` says."""
         if self._in_one_piece(side):
             return Preparation(1, 1, self._window_bytes(self._rows, self._columns))
-        step = max(side // _STEP, 1) * _STEP
+        step = max(side // STEP, 1) * STEP
         windows = -(-self._rows // step) * -(-self._columns // step)
         bands = -(-self._shape[0] // self._band_rows())
         encoder, decoder = (
@@ -208,7 +224,7 @@ class WholeImageNorms:
         blocks = 2 * self.generator.blocks
         row = scratch_bytes((1, *self._shape[1:]), self.dtype)
         band = min(self._band_rows(), self._shape[0]) * row
-        window = self._window_bytes(step + 2 * _REACH, step + 2 * _REACH)
+        window = self._window_bytes(step + 2 * REACH, step + 2 * REACH)
         kept = 2 * scratch_bytes(self._shape, self._kept_type)
         inside = in_memory(self._shape, self._kept_type)
         return Preparation(
@@ -216,7 +232,7 @@ class WholeImageNorms:
             windows=(encoder + 1 + decoder) * windows + blocks * bands,
             host_bytes=max(window, _BANDS * band + _BAND_EDGES * row),
             held_bytes=kept if inside else 0,
-            rows=step + 2 * _REACH,
+            rows=step + 2 * REACH,
             scratch_bytes=0 if inside else kept,
         )
 
@@ -224,12 +240,12 @@ class WholeImageNorms:
         """As :class:`Operator` says."""
         if self._in_one_piece(max(rows, columns)):
             return 12 * rows * columns
-        return self._window_bytes(rows + 2 * _REACH, columns + 2 * _REACH)
+        return self._window_bytes(rows + 2 * REACH, columns + 2 * REACH)
 
     def device_bytes(self, side: int) -> int:
         """As :class:`Operator` says."""
         if not self._in_one_piece(side):
-            side += 2 * _REACH
+            side += 2 * REACH
         network = Network(self.generator, self.config)
         return device_bytes(network, side - 2 * align_up(network.halo, network.alignment))
 
@@ -262,7 +278,7 @@ class WholeImageNorms:
     def _preparing_work(self, side: int) -> float:
         """Multiplications of all passes but that of the tiles, per pixel of the image."""
         encoder, decoder = self.generator.encoder, self.generator.decoder
-        blocks = 2 * self.generator.blocks * (3 * self._shape[2] / _STEP) ** 2
+        blocks = 2 * self.generator.blocks * (3 * self._shape[2] / STEP) ** 2
         if self._in_one_piece(side):
             once = self._work(encoder, self._rows) + self._work(decoder, self._shape[0])
             return once + blocks
@@ -322,7 +338,7 @@ class WholeImageNorms:
         assert x is not None
 
         def keep(features: Tensor, part: Tile) -> None:
-            x.write(part.rows.start // _STEP, part.columns.start // _STEP, features)
+            x.write(part.rows.start // STEP, part.columns.start // STEP, features)
 
         for chain in self._up_to_norms(layers):
             moments = Moments()
@@ -333,7 +349,7 @@ class WholeImageNorms:
     def _find_decoder_norms(self, side: int, on_window: Callable[[], None]) -> None:
         for chain in self._up_to_norms(self.generator.decoder):
             moments = Moments()
-            for tile in tiles(self._rows, self._columns, side, 0, _STEP):
+            for tile in tiles(self._rows, self._columns, side, 0, STEP):
                 self._in_parts(tile, lambda part: moments.add(self._decoded(chain, part)))  # noqa: B023
                 on_window()
             self._norms[chain[-1]] = moments.norm(self.dtype)
@@ -359,10 +375,10 @@ class WholeImageNorms:
         on_window: Callable[[], None],
     ) -> None:
         """Hand the outputs of some layers to ``take``, window by window."""
-        whole = tiles(self._rows, self._columns, side, 0, _STEP)
+        whole = tiles(self._rows, self._columns, side, 0, STEP)
         with opened() as image:
             for span, row in groupby(whole, key=lambda tile: tile.rows):
-                _, first, last = _wanted(layers, span, self._rows, self._rows)
+                _, first, last = wanted(layers, span, self._rows, self._rows)
                 first, last = min(first, self.height - 1), min(last, self.height - 1)
                 loaded = image.srgb(first, last + 1)
 
@@ -373,21 +389,24 @@ class WholeImageNorms:
                     self._in_parts(tile, work)
                     on_window()
 
-    def _encoded(self, layers: Sequence[Layer], loaded: Array, top: int, part: Tile) -> Tensor:
-        """Outputs of the encoder's first layers; ``loaded`` holds the image's rows ``top …``."""
-        rows, first, last = _wanted(layers, part.rows, self._rows, self._rows)
-        columns, left, right = _wanted(layers, part.columns, self._columns, self._columns)
+    def _encoded(
+        self, layers: Sequence[Layer], loaded: Array, top: int, part: Tile, leftmost: int = 0
+    ) -> Tensor:
+        """Outputs of the encoder's first layers; ``loaded`` holds the image's rows ``top …`` and
+        columns ``leftmost …``."""
+        rows, first, last = wanted(layers, part.rows, self._rows, self._rows)
+        columns, left, right = wanted(layers, part.columns, self._columns, self._columns)
         # Beyond the image its last row and column: what the network extends it by.
         down = np.arange(first, last + 1).clip(max=self.height - 1) - top
-        across = np.arange(left, right + 1).clip(max=self.width - 1)
+        across = np.arange(left, right + 1).clip(max=self.width - 1) - leftmost
         image = as_network(torch.from_numpy(loaded[np.ix_(down, across)]).to(self.device))
         return self._applied(layers, image.to(self.dtype), rows, columns)
 
     def _decoded(self, layers: Sequence[Layer], tile: Tile) -> Tensor:
         """Outputs of the decoder's first layers."""
         height, width, _ = self._shape
-        rows, top, bottom = _wanted(layers, tile.rows, height, self._rows)
-        columns, left, right = _wanted(layers, tile.columns, width, self._columns)
+        rows, top, bottom = wanted(layers, tile.rows, height, self._rows)
+        columns, left, right = wanted(layers, tile.columns, width, self._columns)
         image = self._sum(self._last_norm, top, bottom + 1, left, right + 1)
         return self._applied(layers, image, rows, columns)
 
@@ -440,16 +459,16 @@ class WholeImageNorms:
         output = torch.empty_like(band[:, :, : stop - start])
 
         def work(part: Tile) -> None:
-            (rows,), first, last = _wanted([conv], part.rows, height, self._rows)
-            (columns,), left, right = _wanted([conv], part.columns, width, self._columns)
+            (rows,), first, last = wanted([conv], part.rows, height, self._rows)
+            (columns,), left, right = wanted([conv], part.columns, width, self._columns)
             window = band[:, :, first - top : last + 1 - top, left : right + 1]
             raw = conv.windowed(window, rows, columns)
             moments.add(raw)
             here = slice(rows.first - start, rows.last + 1 - start)
             output[:, :, here, columns.first : columns.last + 1] = raw
 
-        rows = Span(_STEP * start, _STEP * stop, _STEP * start, _STEP * stop)
-        for tile in tiles(_STEP, self._columns, side, 0, _STEP):
+        rows = Span(STEP * start, STEP * stop, STEP * start, STEP * stop)
+        for tile in tiles(STEP, self._columns, side, 0, STEP):
             self._in_parts(Tile(rows, tile.columns), work)
         return output
 
@@ -459,10 +478,10 @@ class WholeImageNorms:
         """x of the blocks, with what the last of them adds through ``norm``; whole rows are kept:
         they are read for the last time without it."""
         assert self._x is not None
-        assert self._raw is not None
         place = top, bottom, left, self._shape[1] if right is None else right
         x = self._x.read(*place).to(self.device)
         if norm is not None:
+            assert self._raw is not None
             x += norm(self._raw.read(*place).to(self.device))
             if right is None:
                 self._x.write(top, 0, x)
@@ -490,7 +509,7 @@ class WholeImageNorms:
                 return
             self._most = pixels // 2
             self._free()
-        halves = halved(tile, self._rows, self._columns, 0, _STEP, self.border)
+        halves = halved(tile, self._rows, self._columns, 0, STEP, self.border)
         if halves is None or pixels < _SMALLEST**2:
             rows, columns = tile.rows, tile.columns
             raise SincutError(
@@ -533,7 +552,7 @@ def check_border(border: str) -> None:
         )
 
 
-def _wanted(
+def wanted(
     layers: Sequence[Layer], span: Span, length: int, full: int
 ) -> tuple[list[Piece], int, int]:
     """As :func:`pieces`, for the outputs in a span of an image with ``full`` pixels; the layers

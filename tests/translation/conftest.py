@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sincut.models.model_file import save_model
+from sincut.models.resnet import ResnetGenerator
 from sincut.models.stylegan2 import StyleGAN2Generator
 
 
@@ -20,4 +21,17 @@ def noisy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.constant_(layer.noise_weight, 0.3)
     path = tmp_path_factory.mktemp("models") / "noisy.safetensors"
     save_model(path, generator, None, {"config": {"channels": 4}, "step": 0})
+    return path
+
+
+@pytest.fixture(scope="session")
+def normalising_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random ResNet, whose norms are of the whole image and count."""
+    torch.manual_seed(1)
+    generator = ResnetGenerator(4, 3).eval().requires_grad_(False)
+    for parameter in generator.parameters():
+        if parameter.ndim == 4:
+            torch.nn.init.xavier_normal_(parameter, gain=0.7)
+    path = tmp_path_factory.mktemp("models") / "normalising.safetensors"
+    save_model(path, generator, None, {"config": {"channels": 4, "blocks": 3}, "step": 0})
     return path

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from PIL import Image
 
 from sincut.errors import Interrupted, SincutError
 from sincut.translation import cluster
+from sincut.translation.cluster import Piece
 from sincut.translation.plan import Plan
 from sincut.translation.translate import Progress, translate
-from tests.translation.test_shards import files
+from tests.translation.test_shards import REPOSITORY, files
 
 pytest.importorskip("zarr", reason="the package zarr is not installed")
 distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
@@ -53,16 +57,27 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def made_alone(model: Path, image: Path, target: Path) -> dict[str, bytes]:
+    """The files that one process makes with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    translate(model, image, target)
+    torch.set_num_threads(threads)
+    return files(target)
+
+
 @pytest.fixture(scope="module")
 def expected(
     image: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """The files that one process makes with one thread."""
-    target, threads = tmp_path_factory.mktemp("one") / "one.ome.zarr", torch.get_num_threads()
-    torch.set_num_threads(1)
-    translate(tiny_run, image, target)
-    torch.set_num_threads(threads)
-    return files(target)
+    return made_alone(tiny_run, image, tmp_path_factory.mktemp("one") / "one.ome.zarr")
+
+
+@pytest.fixture(scope="module")
+def expected_norms(
+    image: Path, normalising_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    return made_alone(normalising_model, image, tmp_path_factory.mktemp("norms") / "one.ome.zarr")
 
 
 def test_a_cluster_makes_the_same_bytes(
@@ -75,6 +90,79 @@ def test_a_cluster_makes_the_same_bytes(
     )
     assert (done.height, len(seen)) == (12_000, 6)
     assert files(tmp_path / "out.ome.zarr") == expected
+
+
+def test_passes_with_workers_killed_at_five_random_moments(
+    two_workers: Any,
+    image: Path,
+    normalising_model: Path,
+    tmp_path: Path,
+    expected_norms: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a network that normalises over the whole image: 12 passes of 6 parts, and 6 shards."""
+    chance = random.Random(3)
+    moments = sorted(chance.sample(range(1, 78), 5))
+    killed: list[int] = []
+    # What ran on a killed worker is given up by the scheduler, and begun again by the command.
+    monkeypatch.setattr(two_workers.scheduler, "allowed_failures", 0)
+
+    def kill(progress: Progress) -> None:
+        assert progress.total == 78
+        if progress.done in moments:
+            worker, limit = chance.choice(list(two_workers.workers.values())), time.monotonic() + 30
+            while worker.pid is None and time.monotonic() < limit:  # it is just being started
+                time.sleep(0.02)
+            os.kill(worker.pid, signal.SIGKILL)
+            killed.append(worker.pid)
+
+    target, address = tmp_path / "out.ome.zarr", two_workers.scheduler_address
+    translate(normalising_model, image, target, cluster=address, on_tile=kill)
+    assert len(killed) == 5
+    assert files(target) == expected_norms
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_task_that_ends_every_worker_is_given_up(
+    two_workers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two_workers.scheduler, "allowed_failures", 0)
+    with distributed.Client(two_workers.scheduler_address, set_as_default=False) as client:
+
+        def submit(pieces: Sequence[Piece]) -> list[Any]:
+            return list(client.map(lambda _: os._exit(1), pieces, pure=False))
+
+        with pytest.raises(distributed.KilledWorker):
+            list(cluster._results(client, distributed, submit, [Piece(0)]))
+
+
+def test_a_killed_client_is_gone_on_with(
+    two_workers: Any,
+    image: Path,
+    normalising_model: Path,
+    tmp_path: Path,
+    expected_norms: dict[str, bytes],
+) -> None:
+    """With SIGKILL, between the passes and once more later."""
+    target, address = tmp_path / "out.ome.zarr", two_workers.scheduler_address
+    command = [sys.executable, "-m", "sincut", "translate", str(normalising_model), str(image)]
+    command += ["-o", str(target), "--cluster", address, "--resume"]
+    part = tmp_path / ".out.ome.zarr.part"
+    for pattern in ("passes/04.npy", "0/c/0/*/0"):
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not list(part.glob(pattern)):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        assert not target.exists()
+    translate(normalising_model, image, target, cluster=address, resume=True)
+    assert files(target) == expected_norms
 
 
 def test_a_killed_worker_and_a_stopped_client_lose_nothing(

@@ -287,16 +287,14 @@ def test_shares_are_of_ome_zarr(tiny_run: Path, tmp_path: Path) -> None:
     )
 
 
-def test_what_sees_the_whole_image_is_not_shared(
-    small_shards: None, tiny_run: Path, tmp_path: Path
-) -> None:
+def test_a_working_width_is_not_shared(small_shards: None, tiny_run: Path, tmp_path: Path) -> None:
     source = noise(tmp_path / "in.png", 96, 130)
     options: dict[str, Any] = {"working_width": 64}
     with pytest.raises(SincutError) as caught:
         translate(tiny_run, source, tmp_path / "out.ome.zarr", workers=2, **options)
     assert str(caught.value) == (
-        "this network, or --working-width, has to see the whole image first, which one process "
-        "does; try without --workers, --shard and --cluster"
+        "--working-width has to see the whole image first, which one process does; try without "
+        "--workers, --shard and --cluster"
     )
     translate(tiny_run, source, tmp_path / "out.ome.zarr", **options)
     translate(tiny_run, source, tmp_path / "out.png", **options)

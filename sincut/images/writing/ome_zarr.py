@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,9 @@ class OmeZarr:
                 if not self._make_smaller(level, index):
                     break
 
-    def publish(self) -> bool:
+    def publish(self, before: Callable[[], None] = lambda: None) -> bool:
         """Make what is missing of the smaller levels and bring the image under its name, if all of
-        its shards are there; whether it is there now."""
+        its shards are there; whether it is there now. ``before`` is called when they are."""
         with told(self.target), self._alone(wait=True):
             if not self.part.exists():  # another process was faster
                 return True
@@ -146,6 +146,8 @@ class OmeZarr:
                     self._make_smaller(level, index)
             if not all(self.done(level) == self.count(level) for level in range(self.levels)):
                 return False
+            before()
+            shutil.rmtree(passes_folder(self.target), ignore_errors=True)
             for left in self.part.rglob("*.partial"):  # by processes that were killed
                 left.unlink()
             if self.target.exists():
@@ -221,6 +223,11 @@ class OmeZarr:
         for row in range(rows.start // SHARD, -(-rows.stop // SHARD)):
             for column in range(columns.start // SHARD, -(-columns.stop // SHARD)):
                 yield row * across + column
+
+
+def passes_folder(target: Path) -> Path:
+    """Where processes that make an image share what passes over it found, until it is there."""
+    return beside(target, "part") / "passes"
 
 
 def begun_with(target: Path) -> dict[str, Any] | None:
