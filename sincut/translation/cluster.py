@@ -1,69 +1,110 @@
-"""Shards as tasks of a dask cluster, whose workers come and go. Needs the extra ``cluster``.
+"""Tasks on a dask cluster, whose workers come and go. Needs the extra ``cluster``.
 
-A task makes one shard, or a shard's part of a pass, and writes it; the scheduler gives the tasks of
-a worker that is lost to others. Nothing of an image travels but the model, once to each worker:
-input and output lie on storage that all share. Each task computes with one thread, so that all
-workers round alike.
+The scheduler gives the tasks of a worker that is lost to others, and so a task leaves something
+whole, or nothing, wherever it ends. What all tasks need is sent once to each worker.
 """
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
-
-from sincut.compute.devices import chosen_device
-from sincut.config.translating import TranslateConfig
 from sincut.errors import SincutError, one_line
 from sincut.images.reading.extras import library
-from sincut.images.writing.ome_zarr import OmeZarr
-from sincut.translation.one_image import loaded_model
-from sincut.translation.shards import ShardedImage, ShardMaker
 from sincut.version import __version__
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 _PATIENCE = "10s"  # for the scheduler's answer
 _WORKERS_PATIENCE = 60  # seconds, for a first worker
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker has to know beside the model: paths as all see them, the configuration, and the
-    version of sincut that asks."""
+class Cluster:
+    """A scheduler that answers, and has workers; made by :func:`connected`.
 
-    source: Path
-    target: Path
-    config: Mapping[str, Any]
-    version: str
+    ``common`` is what all tasks get, on its way or there; ``what`` a task makes, for messages.
+    """
+
+    client: Any
+    library: Any
+    common: Any
+    what: str
+
+    def outcomes(
+        self,
+        task: Callable[[Item, str, Any], Outcome],
+        items: Sequence[Item],
+        given_up: Callable[[Item, str], Outcome] | None = None,
+    ) -> Iterator[Outcome]:
+        """What ``task(item, version, common)`` returns, of each as it ends.
+
+        A scheduler gives up a task with which some workers died, though it need not be its fault.
+        It is begun again, unless nothing else was done since the last time.
+
+        Args:
+            given_up: what stands for the outcome of a task that ends every worker.
+
+        Raises:
+            SincutError: a task raised it, or a task could not be done.
+        """
+        try:
+            yield from self._outcomes(task, items, given_up)
+        except SincutError:
+            raise
+        except Exception as error:  # of the workers, of every kind
+            raise SincutError(
+                f"{self.what} could not be made on the cluster ({one_line(error)}); the workers "
+                f"need sincut {__version__} and the paths of input and output"
+            ) from None
+
+    def _outcomes(
+        self,
+        task: Callable[[Item, str, Any], Outcome],
+        items: Sequence[Item],
+        given_up: Callable[[Item, str], Outcome] | None,
+    ) -> Iterator[Outcome]:
+        submit = partial(
+            self.client.map, task, version=__version__, common=self.common, pure=False, retries=0
+        )
+        left: dict[Any, Item] = {}
+        try:
+            left = dict(zip(submit(items), items, strict=True))
+            while left:
+                lost, done = [], 0
+                for each in self.library.as_completed(list(left), loop=self.client.loop):
+                    error = each.exception()
+                    if isinstance(error, self.library.KilledWorker):
+                        lost.append(each)
+                        continue
+                    outcome = each.result()
+                    del left[each]
+                    done += 1
+                    yield outcome
+                if lost and not done:
+                    if given_up is None:
+                        lost[0].result()
+                    for each in lost:
+                        assert given_up is not None
+                        yield given_up(left[each], one_line(each.exception()))
+                    lost = []
+                again = [left[each] for each in lost]
+                left = dict(zip(submit(again), again, strict=True))
+        finally:
+            self.client.cancel(list(left))
 
 
-@dataclass(frozen=True)
-class Piece:
-    """A task: a shard, or a shard's part of a pass over the image."""
-
-    shard: int
-    of_pass: int | None = None
-
-
-def make_on_cluster(
-    address: str,
-    job: Job,
-    model: bytes,
-    stages: Iterable[Sequence[Piece]],
-    tell: Callable[[], None],
-) -> list[str]:
-    """Have pieces made, those of a stage in any order; returns what is to be told of them.
+@contextmanager
+def connected(address: str, common: Any, what: str) -> Iterator[Cluster]:
+    """A cluster at an address such as ``tcp://HOST:8786``; its tasks end with the block.
 
     Raises:
-        SincutError: nobody answers, there are no workers, or of another version; a shard failed.
+        SincutError: nobody answers, or there are no workers.
     """
     distributed = library("distributed", "distributed", "cluster", f"--cluster {address}")
     try:
@@ -80,94 +121,17 @@ def make_on_cluster(
             raise SincutError(
                 f"the scheduler at {address} has no workers; start some with dask worker {address}"
             ) from None
-        with warnings.catch_warnings():  # of the model's size: what is scattered dies with a worker
+        with warnings.catch_warnings():  # of its size: what is scattered dies with a worker
             warnings.filterwarnings("ignore", "Sending large graph")
-            sent = client.submit(_same, model, pure=False)
-        notices: dict[str, None] = {}
-        submit = partial(client.map, make_piece, job=job, model=sent, pure=False, retries=0)
-        try:
-            for stage in stages:
-                for told in _results(client, distributed, submit, stage):
-                    notices |= dict.fromkeys(told)
-                    tell()
-        except SincutError:
-            raise
-        except Exception as error:  # of the workers, of every kind
-            raise SincutError(
-                f"a shard could not be made on the cluster ({one_line(error)}); the workers need "
-                f"sincut {__version__} and the paths of input and output"
-            ) from None
-    return list(notices)
+            sent = client.submit(_same, common, pure=False)
+        yield Cluster(client, distributed, sent, what)
 
 
-def _results(
-    client: Any,
-    distributed: Any,
-    submit: Callable[[Sequence[Piece]], list[Any]],
-    stage: Sequence[Piece],
-) -> Iterator[list[str]]:
-    """What tasks return, as they end; those that a cluster gives up are begun again.
-
-    A scheduler gives up a task with which some workers died, though it need not be its fault: that
-    is only believed when nothing else was done since the last time.
-    """
-    left = dict(zip(submit(stage), stage, strict=True))
-    try:
-        while left:
-            lost: list[Any] = []
-            done = 0
-            for task in distributed.as_completed(list(left), loop=client.loop):
-                if task.status == "error" and isinstance(
-                    task.exception(), distributed.KilledWorker
-                ):
-                    lost.append(task)
-                    continue
-                result = task.result()
-                del left[task]
-                done += 1
-                yield result
-            if lost and not done:
-                lost[0].result()
-            again = [left[task] for task in lost]
-            left = dict(zip(submit(again), again, strict=True))
-    finally:
-        client.cancel(list(left))
+def require_version(asking: str) -> None:
+    """Refuse, on a worker, to work for another version of sincut."""
+    if asking != __version__:
+        raise SincutError(f"a worker has sincut {__version__}, and {asking} asks; install the same")
 
 
-def _same(model: bytes) -> bytes:
-    return model
-
-
-_HERE = threading.local()  # a worker runs a task in each of its threads
-
-
-def make_piece(piece: Piece, job: Job, model: bytes) -> list[str]:
-    """A task: make and write one piece; what is to be told of it."""
-    if job.version != __version__:
-        raise SincutError(
-            f"a worker has sincut {__version__}, and {job.version} asks; install the same"
-        )
-    torch.set_num_threads(1)
-    key = hashlib.sha256(model).hexdigest(), repr(job)
-    if getattr(_HERE, "key", None) != key:
-        if hasattr(_HERE, "stack"):
-            _HERE.stack.close()
-        _HERE.stack, _HERE.key = ExitStack(), key
-        _HERE.output, _HERE.maker = _prepared(job, model, _HERE.stack)
-    output, maker = _HERE.output, _HERE.maker
-    if piece.of_pass is not None:
-        maker.passes.make(piece.of_pass, piece.shard)
-    elif not output.has(0, piece.shard):
-        output.write(piece.shard, maker.make(output.place(0, piece.shard)))
-    told: list[str] = maker.notices
-    return told
-
-
-def _prepared(job: Job, model: bytes, stack: ExitStack) -> tuple[OmeZarr, ShardMaker]:
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    path = folder / "model.safetensors"
-    path.write_bytes(model)
-    config = TranslateConfig.from_dict(job.config)
-    device = torch.device(chosen_device(config.device))
-    image = ShardedImage(loaded_model(path, device), job.source, job.target, config)
-    return image.maker(stack)
+def _same(common: Any) -> Any:
+    return common

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from sincut.errors import SincutError
 from sincut.images.writing.ome_zarr import OmeZarr
 from sincut.models.model_file import model_file
-from sincut.translation.cluster import Job, Piece, make_on_cluster
+from sincut.translation.batches import started
+from sincut.translation.cluster import connected
 from sincut.translation.shards import ShardedImage, ShardMaker, Tell
 from sincut.translation.shared_norms import SharedNorms
-from sincut.version import __version__
+from sincut.translation.tasks import Job, Piece, make_piece
 
 _POLL_SECONDS = 0.2
 _STARTS = 3  # of a process that ends without having made a shard
@@ -68,11 +67,15 @@ class SharedImage(ShardedImage):
     def _on_cluster(self, output: OmeZarr, passes: SharedNorms | None, tell: Tell) -> None:
         """Have a dask cluster make what is not there."""
         config = self.config.replaced(cluster="", force=False, resume=True, verify=0)
-        places = self.source.absolute(), self.target.absolute()
-        job = Job(*places, config.to_dict(), __version__)
         model = model_file(self.model.path).read_bytes()
-        stages = _stages(output, passes)
-        self.notices += make_on_cluster(self.config.cluster, job, model, stages, tell)
+        job = Job(model, config.to_dict(), self.source.absolute(), self.target.absolute())
+        told: dict[str, None] = {}
+        with connected(self.config.cluster, job, "a shard") as cluster:
+            for stage in _stages(output, passes):
+                for notices in cluster.outcomes(make_piece, stage):
+                    told |= dict.fromkeys(notices)
+                    tell()
+        self.notices += told
 
     def _started(self, index: int, count: int) -> subprocess.Popen[str]:
         config = self.config.replaced(workers=1, force=False, resume=False)
@@ -82,17 +85,7 @@ class SharedImage(ShardedImage):
             "target": str(self.target),
             "config": {**config.to_dict(), "shard": f"{index}/{count}", "verify": 0},
         }
-        threads = max(1, len(os.sched_getaffinity(0)) // count)
-        environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        return subprocess.Popen(
-            [sys.executable, "-m", "sincut.translation.worker", json.dumps(job)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for this process, which ends them
-        )
+        return started(job, count, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def _done(missing: Sequence[int], passes: SharedNorms | None) -> int:

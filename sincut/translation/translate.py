@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -20,16 +22,25 @@ from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.ome_zarr import begun_with
 from sincut.images.writing.part_file import begun
 from sincut.signals import stoppable
+from sincut.translation.batches import (
+    FileDone,
+    FileTask,
+    begun_before,
+    by_workers,
+    failure_text,
+)
 from sincut.translation.inputs import found_inputs, planned_outputs
 from sincut.translation.one_image import LoadedModel, OneImage, Translated, loaded_model
 from sincut.translation.plan import Plan
 from sincut.translation.shards import ShardedImage, Share
 from sincut.translation.sharing import SharedImage
+from sincut.translation.tasks import by_cluster
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One finished tile: ``done`` of ``total`` tiles of image ``index`` (from 1) of ``count``."""
+    """One finished tile: ``done`` of ``total`` tiles of image ``index`` (from 1) of ``count``; or,
+    where processes take a file each, a finished file, ``done`` of ``total`` files."""
 
     path: Path
     index: int
@@ -101,21 +112,26 @@ def translate(
         )
 
     with ImageFiles() as images:
-        pairs = planned(found_inputs(images.files("input", inputs), output), output)
+        found = found_inputs(images.files("input", inputs), output)
+        many = len(found) > 1
+        pairs = planned(found, output)
+        if many:
+            pairs = _of_share(pairs, found, config)
         if not pairs:
             return []
         described = loaded_model(Path(model), device)
         if pairs[0][1] != output and not config.dry_run:
             make_folder(output)
-        batch = _Batch(described, config, len(pairs), listeners)
+        batch = _Batch(described, config, len(pairs), many, listeners)
         with own_stream(device.type), stoppable():
-            for index, (source, target) in enumerate(pairs, start=1):
+            left = batch.taken(pairs)
+            for task in left:
                 # An output may appear while others are made.
-                again = planned if index > 1 else None
-                batch.add(index, source, target, again)
+                again = planned if task.index > 1 else None
+                batch.add(task.index, task.source, task.target, again)
         if batch.failures:
             raise SincutError(_all_told(batch.failures, len(pairs)))
-    return batch.results
+    return [result for _, result in sorted(batch.results.items())]
 
 
 class _Listeners(NamedTuple):
@@ -126,15 +142,78 @@ class _Listeners(NamedTuple):
     on_share: Callable[[Share], None] | None
 
 
+def _of_share(
+    pairs: Sequence[tuple[Path, Path]], found: Sequence[Path], config: TranslateConfig
+) -> list[tuple[Path, Path]]:
+    """Those of several inputs that this process translates, all of it or its share."""
+    index, count = config.share
+    mine = set(found[index::count])
+    return [(source, target) for source, target in pairs if is_zarr(target) or source in mine]
+
+
 class _Batch:
-    """Images one after the other; one that fails does not stop the others."""
+    """Images one after the other, or a file to each process; one that fails does not stop the
+    others. ``many``: several inputs were given."""
 
     def __init__(
-        self, model: LoadedModel, config: TranslateConfig, count: int, listeners: _Listeners
+        self,
+        model: LoadedModel,
+        config: TranslateConfig,
+        count: int,
+        many: bool,
+        listeners: _Listeners,
     ) -> None:
         self.model, self.config, self.count, self.listeners = model, config, count, listeners
-        self.results: list[Translated] = []
+        self.many = many
+        self.results: dict[int, Translated] = {}
         self.failures: list[str] = []
+
+    def taken(self, pairs: Sequence[tuple[Path, Path]]) -> list[FileTask]:
+        """What is left after processes have taken the files that they can, where there are some."""
+        tasks = [FileTask(index, *pair) for index, pair in enumerate(pairs, start=1)]
+        config = self.config
+        if not self.many or config.dry_run or not (config.workers > 1 or config.cluster):
+            return tasks
+        files = [task for task in tasks if not is_zarr(task.target)]
+        refused = begun_before(config, files)
+        todo = [task for task in files if task not in [each.task for each in refused]]
+        ended = 0
+        way = by_cluster if config.cluster else by_workers
+        try:
+            with closing(way(self.model, config, todo)) as done_by_others:
+                for done in chain(refused, done_by_others):
+                    ended += 1
+                    self._take(done, ended, len(files))
+        except KeyboardInterrupt:
+            self._interrupted(
+                Interrupted(
+                    f"{ended} of {len(files)} images are done; the same command with --resume "
+                    "goes on"
+                )
+            )
+        return [task for task in tasks if is_zarr(task.target)]
+
+    def _take(self, done: FileDone, ended: int, total: int) -> None:
+        """Tell of a file that another process has translated."""
+        index, source = done.task.index, done.task.source
+        if done.plan is not None and self.listeners.on_plan is not None:
+            self.listeners.on_plan(done.plan)
+        if done.failure:
+            self._failed(source, done.failure, last=ended == self.count)
+        elif done.result is not None:
+            self._made(index, done.result)
+        if self.listeners.on_tile is not None:
+            self.listeners.on_tile(Progress(source, ended, total, ended, total))
+
+    def _made(self, index: int, result: Translated) -> None:
+        self.results[index] = result
+        if self.listeners.on_image is not None:
+            self.listeners.on_image(result)
+
+    def _failed(self, source: Path, why: str, *, last: bool) -> None:
+        self.failures.append(why)
+        if self.listeners.on_failure is not None and not last:
+            self.listeners.on_failure(source, why)
 
     def add(
         self,
@@ -160,18 +239,21 @@ class _Batch:
                 sharded = kind(self.model, source, target, self.config)
                 result = sharded.run(on_plan, on_tile, self.listeners.on_share)
             else:
-                result = OneImage(self.model, source, target, self.config).run(on_plan, on_tile)
+                config = self._of_file() if self.many else self.config
+                result = OneImage(self.model, source, target, config).run(on_plan, on_tile)
         except KeyboardInterrupt as error:
             self._interrupted(error)
         except (SincutError, MemoryError, OSError) as error:
-            self.failures.append(_told(source, error))
-            if self.listeners.on_failure is not None and index < self.count:
-                self.listeners.on_failure(source, self.failures[-1])
+            self._failed(source, failure_text(source, error), last=index == self.count)
         else:
             if result is not None:
-                self.results.append(result)
-                if self.listeners.on_image is not None:
-                    self.listeners.on_image(result)
+                self._made(index, result)
+
+    def _of_file(self) -> TranslateConfig:
+        """That of a file which one process translates though there are several."""
+        config = self.config.replaced(workers=1, shard="", cluster="")
+        # Its share goes on with what it left, as that of an image does.
+        return config.replaced(resume=True) if self.config.share[1] > 1 else config
 
     def _interrupted(self, error: KeyboardInterrupt) -> NoReturn:
         """Raise, with what failed before."""
@@ -184,15 +266,3 @@ class _Batch:
 def _all_told(failures: Sequence[str], count: int) -> str:
     told = "; ".join(failures)
     return told if count == 1 else f"{len(failures)} of {count} images failed: {told}"
-
-
-def _told(source: Path, error: Exception) -> str:
-    """What went wrong with one image, in one line: the others go on."""
-    if isinstance(error, MemoryError):
-        return (
-            f"{source} could not be translated: memory ended; try --max-memory or a smaller --tile"
-        )
-    if isinstance(error, OSError):
-        reason = error.strerror or str(error)
-        return f"{source} could not be translated ({reason}); check the place and its permissions"
-    return str(error)

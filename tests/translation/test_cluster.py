@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,9 @@ from PIL import Image
 
 from sincut.errors import Interrupted, SincutError
 from sincut.translation import cluster
-from sincut.translation.cluster import Piece
 from sincut.translation.plan import Plan
 from sincut.translation.translate import Progress, translate
-from tests.translation.test_shards import REPOSITORY, files
+from tests.translation.test_shards import REPOSITORY, files, noise
 
 pytest.importorskip("zarr", reason="the package zarr is not installed")
 distributed = pytest.importorskip("distributed", reason="the package distributed is not installed")
@@ -61,8 +60,10 @@ def made_alone(model: Path, image: Path, target: Path) -> dict[str, bytes]:
     """The files that one process makes with one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    translate(model, image, target)
-    torch.set_num_threads(threads)
+    try:
+        translate(model, image, target)
+    finally:
+        torch.set_num_threads(threads)
     return files(target)
 
 
@@ -127,13 +128,14 @@ def test_a_task_that_ends_every_worker_is_given_up(
     two_workers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(two_workers.scheduler, "allowed_failures", 0)
-    with distributed.Client(two_workers.scheduler_address, set_as_default=False) as client:
 
-        def submit(pieces: Sequence[Piece]) -> list[Any]:
-            return list(client.map(lambda _: os._exit(1), pieces, pure=False))
+    def end(item: int, version: str, common: Any) -> int:
+        os._exit(1)
 
-        with pytest.raises(distributed.KilledWorker):
-            list(cluster._results(client, distributed, submit, [Piece(0)]))
+    with cluster.connected(two_workers.scheduler_address, None, "a thing") as connected:
+        with pytest.raises(SincutError, match=r"^a thing could not be made on the cluster \("):
+            list(connected.outcomes(end, [0]))
+        assert list(connected.outcomes(end, [7], lambda item, why: item)) == [7]
 
 
 def test_a_killed_client_is_gone_on_with(
@@ -201,6 +203,49 @@ def test_a_killed_worker_and_a_stopped_client_lose_nothing(
     assert files(target) == expected
 
 
+def test_a_cluster_translates_many_files(
+    two_workers: Any, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One task each; one cannot be read, and a worker is killed."""
+    folder, out, alone = (tmp_path / name for name in ("in", "out", "alone"))
+    folder.mkdir()
+    for index in range(6):
+        noise(folder / f"{index}.png", 200 + index, 300)
+    (folder / "3.png").write_bytes(b"nothing")
+    messages = []
+    with pytest.raises(SincutError) as caught:
+        made_alone(tiny_run, folder, alone)
+    messages.append(str(caught.value))
+
+    def kill(progress: Progress) -> None:
+        if progress.done == 2:
+            os.kill(next(iter(two_workers.workers.values())).pid, signal.SIGKILL)
+
+    seen: list[Progress] = []
+    monkeypatch.chdir(tmp_path)  # the workers are elsewhere
+    with pytest.raises(SincutError) as caught:
+        translate(
+            tiny_run,
+            Path("in"),
+            Path("out"),
+            cluster=two_workers.scheduler_address,
+            on_tile=lambda progress: (seen.append(progress), kill(progress)),
+        )
+    messages.append(str(caught.value))
+    assert messages[1].replace("in/3.png", f"{folder}/3.png") == messages[0]
+    assert [(each.done, each.total) for each in seen] == [(n, 6) for n in range(1, 7)]
+    assert [each.name for each in sorted(out.iterdir())] == [f"{n}.png" for n in (0, 1, 2, 4, 5)]
+    for path in alone.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    (folder / "3.png").unlink()
+    skipped: list[Path] = []
+    (out / "4.png").unlink()
+    options: dict[str, Any] = {"resume": True, "on_skip": skipped.append}
+    (done,) = translate(tiny_run, folder, out, cluster=two_workers.scheduler_address, **options)
+    assert (done.input, done.output) == (folder / "4.png", out / "4.png")
+    assert len(skipped) == 4
+
+
 def test_trouble_with_a_cluster_is_a_line(
     two_workers: Any,
     image: Path,
@@ -220,8 +265,8 @@ def test_trouble_with_a_cluster_is_a_line(
     told = refusal("tcp://127.0.0.1:1")
     assert told.startswith("no dask scheduler answers at tcp://127.0.0.1:1 (")
     assert told.endswith("); start one with dask scheduler, or correct --cluster")
-    monkeypatch.setattr("sincut.translation.sharing.__version__", "9.9")
     here = cluster.__version__
+    monkeypatch.setattr(cluster, "__version__", "9.9")
     assert refusal(address) == f"a worker has sincut {here}, and 9.9 asks; install the same"
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     assert refusal(address) == (
