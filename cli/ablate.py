@@ -73,6 +73,13 @@ if TYPE_CHECKING:
     "trials are tried again.",
 )
 @click.option("--force", is_flag=True, help="Start anew in a folder that holds an ablation.")
+@click.option(
+    "--cluster",
+    default="",
+    metavar="ADDRESS",
+    help="Address of a dask scheduler, such as tcp://HOST:8786, whose workers do the trials; "
+    "images and output lie where they all read and write.",
+)
 @quiet_option
 @json_option
 def ablate(
@@ -90,6 +97,7 @@ def ablate(
     dry_run: bool,
     resume: bool,
     force: bool,
+    cluster: str,
     quiet: bool,
     as_json: bool,
     **fields: str | None,
@@ -120,11 +128,13 @@ def ablate(
             dry_run=dry_run,
             skip_bad=skip_bad,
             held_out=held_out or None,
+            cluster=cluster,
             listener=listener(console, update, every_trial=dry_run),
             **changes,
         )
     if not dry_run:
         words = ["sincut", "ablate", *resuming_words(content, style, output, held_out, skip_bad)]
+        words += ["--cluster", cluster] if cluster else []
         _tell_end(console, result, shlex.join(words))
 
 

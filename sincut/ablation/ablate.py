@@ -18,11 +18,7 @@ writes the tables anew from what is there.
 from __future__ import annotations
 
 import dataclasses
-import re
-import shutil
-import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +26,6 @@ from typing import Any
 import torch
 
 from sincut.ablation.folder import (
-    FAILURE_FILE,
-    FIGURES_FILE,
-    TRACEBACK_FILE,
-    TRIALS,
     check_folder,
     check_images,
     check_same,
@@ -42,45 +34,22 @@ from sincut.ablation.folder import (
     read_plan,
     refuse_settings,
     remove_former,
-    write_json,
     write_plan,
 )
-from sincut.ablation.images import TrialImages, read_images
-from sincut.ablation.page import (
-    RESULT_FILE,
-    SHEET_FILE,
-    THUMBNAIL_FILE,
-    csv_table,
-    markdown_tables,
-    page,
-    sheet,
-    thumbnail,
-)
-from sincut.ablation.trials import AblationPlan, Outcome, Trial, planned
-from sincut.compute.memory import memory_in_words
-from sincut.compute.processes import ALONE, Processes
+from sincut.ablation.images import read_images
+from sincut.ablation.on_cluster import run_on_cluster, trials_job
+from sincut.ablation.trials import AblationPlan, Outcome, planned
+from sincut.ablation.work import Work
+from sincut.compute.processes import Processes
 from sincut.compute.public import public
 from sincut.config.fields import as_text
 from sincut.config.parts import ImageSettings, PairImageSettings, PlaceSettings
-from sincut.errors import SincutError, one_line
-from sincut.files import write_atomically, write_text
-from sincut.images.reading.open import read_picture
-from sincut.images.reading.source import Pixels
-from sincut.images.writing.png import write_png
-from sincut.models.model_file import load_generator
+from sincut.errors import SincutError
 from sincut.runs.events import (
     AblationPlanned,
-    Event,
     Listener,
     Noticed,
-    OfTrial,
-    TrialFailed,
-    TrialMeasured,
-    TrialStarted,
 )
-from sincut.runs.train import train
-from sincut.signals import stoppable
-from sincut.training.state import STATE_FILE
 from sincut.version import __version__
 
 
@@ -120,6 +89,7 @@ def ablate(
     dry_run: bool = False,
     skip_bad: bool = False,
     held_out: tuple[Path | str, Path | str] | None = None,
+    cluster: str = "",
     listener: Listener | None = None,
     **changes: Any,
 ) -> Ablation:
@@ -140,6 +110,8 @@ def ablate(
             may be others, for the trials that are left. Failed trials are tried again.
         force: start anew in a folder that holds one.
         dry_run: plan only; nothing is written.
+        cluster: address of a dask scheduler, such as ``tcp://HOST:8786``, whose workers do the
+            trials; images and ``output`` lie where they all read and write.
         listener: gets JSON-able records: ``ablation`` with all trials, ``trial``, the records of
             :func:`sincut.train` with the key ``trial`` added, ``measured`` or ``failed``.
 
@@ -152,9 +124,7 @@ def ablate(
     """
     folder = Path(output)
     tell = listener or (lambda _: None)
-    processes = Processes.from_environment()
-    if torch.cuda.is_available() and changes.get("device") != "cpu":
-        processes.choose_gpu("cuda")  # before anything is asked of another one
+    processes = _processes(cluster, changes)
     check_folder(folder, resume=resume, force=force, several=processes.count > 1)
     images = read_images(content, style, held_out, skip_bad)
     # What another process of the same start has planned already is gone on with.
@@ -186,9 +156,25 @@ def ablate(
     tell(_planned_event(folder, outcomes))
     if dry_run:
         return Ablation(folder, outcomes)
-    work = _Work(folder, plan, images, machine, tell)
-    number = work.run([trial for index, trial in enumerate(plan.trials) if processes.mine(index)])
+    work = Work(folder, plan, images, machine, tell)
+    if cluster:
+        job = trials_job(folder.absolute(), content, style, held_out, skip_bad, machine)
+        number = run_on_cluster(work, cluster, job, plan.trials)
+    else:
+        number = work.run([it for index, it in enumerate(plan.trials) if processes.mine(index)])
     return Ablation(folder, outcomes_of(folder, plan), number)
+
+
+def _processes(cluster: str, changes: Mapping[str, Any]) -> Processes:
+    """Which of several this is, with its GPU chosen; a cluster has none of them."""
+    processes = Processes.from_environment()
+    if torch.cuda.is_available() and changes.get("device") != "cpu":
+        processes.choose_gpu("cuda")  # before anything is asked of another one
+    if cluster and processes.count > 1:
+        raise SincutError(
+            f"--cluster {cluster} and torchrun both divide an ablation; try one of them"
+        )
+    return processes
 
 
 def _refuse_values(plan: AblationPlan) -> None:
@@ -225,152 +211,3 @@ def _planned_event(folder: Path, outcomes: Sequence[Outcome]) -> AblationPlanned
         for it in outcomes
     ]
     return AblationPlanned(str(folder), trials)
-
-
-class _Work:
-    """What the trials share."""
-
-    def __init__(
-        self,
-        folder: Path,
-        plan: AblationPlan,
-        images: TrialImages,
-        machine: dict[str, Any],
-        tell: Listener,
-    ) -> None:
-        self.folder, self.plan, self.images = folder, plan, images
-        self.machine, self.tell = machine, tell
-        self.told: set[Noticed] = set()
-        self.received: list[int] = []  # signals
-
-    def run(self, trials: Sequence[Trial]) -> int:
-        """Do what is not finished of these; returns the signal that stopped it, or 0.
-
-        A signal that comes while a trial trains, in its last step or save too, ends it there: it is
-        measured when the ablation is resumed.
-        """
-        states = {it.trial.folder: it.status for it in outcomes_of(self.folder, self.plan)}
-        left = [trial for trial in trials if states[trial.folder] != "finished"]
-        for trial in trials:
-            run = self.folder / TRIALS / trial.folder
-            # Tried again: until then they count as unfinished, for the other processes too.
-            (run / FAILURE_FILE).unlink(missing_ok=True)
-            if states[trial.folder] == "finished":  # a kill may have come before
-                (run / STATE_FILE).unlink(missing_ok=True)
-        with stoppable() as self.received:
-            try:
-                for trial in trials:
-                    if states[trial.folder] == "finished":
-                        self.complete(self.folder / TRIALS / trial.folder)
-                if left:
-                    self.images.prepare(self.plan.trials[0].config)
-                for number, trial in enumerate(left, start=1):
-                    self.tell(TrialStarted(trial.folder, trial.name, number, len(left)))
-                    self.one(trial)
-                    if self.received:
-                        break
-                    self.write_tables()
-                if not left:
-                    self.write_tables()
-            except KeyboardInterrupt:
-                if not self.received:
-                    raise
-        return self.received[0] if self.received else 0
-
-    def complete(self, run: Path) -> None:
-        """The thumbnail of a trial that an earlier version measured, or that somebody removed."""
-        if not (run / THUMBNAIL_FILE).exists():
-            with suppress(SincutError):  # no result, or a damaged one: the sheet has no picture
-                self.write_thumbnail(run, read_picture(run / RESULT_FILE).rgb)
-
-    def write_thumbnail(self, run: Path, pixels: Pixels) -> None:
-        """The result as the sheet has it."""
-        write_png(run / THUMBNAIL_FILE, thumbnail(pixels, self.images.kind.cell))
-
-    def one(self, trial: Trial) -> None:
-        """Train, translate and measure, unless a signal comes; a failure is written down."""
-        run = self.folder / TRIALS / trial.folder
-        try:
-            with memory_in_words():
-                self.train(trial, run)
-                if self.received:
-                    return
-                generator = load_generator(run).to(torch.device(self.machine["device"]))
-                pixels = self.images.picture(generator, trial.config)
-                write_png(run / RESULT_FILE, pixels)
-                self.write_thumbnail(run, pixels)
-                figures = self.images.figures(generator, pixels)
-        except Exception as error:
-            run.mkdir(parents=True, exist_ok=True)  # it may have failed before there was a folder
-            if isinstance(error, SincutError):
-                message = _with_names(str(error), run, *self.images.places)
-            else:  # a mistake of ours; the other trials are worth as much as before
-                write_text(run / TRACEBACK_FILE, traceback.format_exc())
-                message = (
-                    f"{type(error).__name__}, a fault of sincut's own ({one_line(error)}); its "
-                    f"{TRACEBACK_FILE} says where"
-                )
-            write_json(run / FAILURE_FILE, {"message": message})
-            self.tell(TrialFailed(trial.folder, message))
-            return
-        write_json(run / FIGURES_FILE, figures)
-        (run / STATE_FILE).unlink(missing_ok=True)
-        self.tell(TrialMeasured(trial.folder, trial.name, figures))
-
-    def train(self, trial: Trial, run: Path) -> None:
-        """From where it was saved, or from the beginning."""
-        resume = (run / STATE_FILE).exists()
-        if not resume and run.exists():
-            shutil.rmtree(run)  # a kill came before the first save
-        run.parent.mkdir(exist_ok=True)
-
-        def listen(event: Event) -> None:
-            if isinstance(event, Noticed):
-                if event in self.told:
-                    return
-                self.told.add(event)
-            self.tell(OfTrial(event, trial.folder))
-
-        config = {**trial.config.to_dict(), **self.machine, **self.images.options}
-        train(
-            *self.images.paths,
-            run,
-            resume=resume,
-            report=False,
-            listener=listen,
-            processes=ALONE,
-            **config,
-        )
-
-    def write_tables(self) -> None:
-        """Tables, sheet and page of what is in the folder.
-
-        Another process may finish a trial meanwhile, and its tables be overwritten by these:
-        whoever finds that writes again, so that the last tables are complete.
-        """
-        outcomes, written = outcomes_of(self.folder, self.plan), None
-        while outcomes != written:
-            with write_atomically(self.folder / "table.csv") as file:
-                file.write(csv_table(self.plan, outcomes).encode("utf-8", "replace"))
-            write_text(self.folder / "table.md", markdown_tables(self.plan, outcomes))
-            picture, _ = sheet(self.images.shown, self.plan, outcomes)
-            write_png(self.folder / SHEET_FILE, picture)
-            write_text(self.folder / "index.html", page(self.plan, outcomes))
-            written, outcomes = outcomes, outcomes_of(self.folder, self.plan)
-
-
-# Folders before a name, from the root or the home, as they may stand in a message.
-_FOLDERS = re.compile(r"(?<![\w.:/-])~?/(?:[^\s/]+/)+")
-
-
-def _with_names(message: str, *places: Path) -> str:
-    """A message with names instead of places: tables are shown to others.
-
-    Files of a folder, the run's among them, keep their place inside it.
-    """
-    for path in places:
-        for known in {str(path), str(path.absolute()), str(path.resolve())}:
-            place = rf"(?<![\w./-]){re.escape(known)}"
-            message = re.sub(rf"{place}/(?=[^\s/])", "", message)
-            message = path.name.join(re.split(rf"{place}(?![\w/-])", message))
-    return _FOLDERS.sub("", message)

@@ -78,17 +78,22 @@ class TranslateConfig(Config):
 
     # Several processes
     workers: int = option(
-        1, "processes on this machine that share an image written as OME-Zarr", low=1, high=1024
+        1,
+        "processes on this machine that share an image written as OME-Zarr, or take one each of "
+        "many files",
+        low=1,
+        high=1024,
     )
     shard: str = option(
         "",
-        "I/N: be process I (from 0) of N that share an image written as OME-Zarr, on any machines",
+        "I/N: be process I (from 0) of N that share an image written as OME-Zarr, or many files, on "
+        "any machines",
     )
 
     cluster: str = option(
         "",
         "address of a dask scheduler, such as tcp://HOST:8786, whose workers make an image written "
-        "as OME-Zarr; input and output lie where they all read and write",
+        "as OME-Zarr, or many files; input and output lie where they all read and write",
     )
 
     # Files

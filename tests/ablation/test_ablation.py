@@ -26,6 +26,7 @@ from PIL import Image
 import sincut
 from sincut.ablation import ablate as ablation
 from sincut.ablation import page as ablation_page
+from sincut.ablation import work
 from sincut.ablation.ablate import Ablation, ablate
 from sincut.ablation.folder import outcomes_of, read_plan
 from sincut.ablation.kinds import PAIR
@@ -717,7 +718,7 @@ def test_a_signal_counts_whatever_the_trial_came_to(
             os.kill(os.getpid(), signal.SIGINT)
             raise SincutError("no space")
 
-    monkeypatch.setattr(ablation, "train", broken)
+    monkeypatch.setattr(work, "train", broken)
     found = ablate(*images, tmp_path / "a", over=GRID, **SMALL)
     assert found.signal == signal.SIGINT
     assert [it.status for it in found.outcomes] == ["failed", "unfinished"]
@@ -854,7 +855,7 @@ def test_recording_steps_is_up_to_the_machine(
         taken.append((config["record_steps"], config["device"]))
         raise SincutError("enough is known")
 
-    monkeypatch.setattr(ablation, "train", training)
+    monkeypatch.setattr(work, "train", training)
     ablate(*images, place, resume=True)
     ablate(*images, place, resume=True, record_steps="false", device="cpu")
     ablate(*images, place, over=GRID, seeds=2, resume=True, **SMALL, record_steps=False)
@@ -883,7 +884,7 @@ def test_failures_are_told_without_places(
             "https://example.org/a/b; try --set tile=16"
         )
 
-    monkeypatch.setattr(ablation, "train", broken)
+    monkeypatch.setattr(work, "train", broken)
     monkeypatch.chdir(tmp_path)
     near = Path(os.path.relpath(images[0])), images[1]
     found = ablate(*near, place.name, over={"patches": [16]}, **SMALL)
@@ -947,7 +948,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
     def ended(*_: Any, **__: Any) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(ablation, "train", ended)
+    monkeypatch.setattr(work, "train", ended)
     records: list[dict[str, Any]] = []
     found = ablate(*images, place, resume=True, listener=heard(records.append))
     assert [record["event"] for record in records] == ["ablation", "trial", "failed"]
@@ -959,7 +960,7 @@ def test_a_failed_trial_is_listed_and_the_others_go_on(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(ablation, "train", broken)
+    monkeypatch.setattr(work, "train", broken)
     found = ablate(*images, place, resume=True)
     assert found.failures[0].failure == (
         "RuntimeError, a fault of sincut's own (a mistake of ours); its traceback.txt says where"
@@ -1025,7 +1026,7 @@ def test_the_last_tables_are_complete(
         last.write_text(text)
         return original(*arguments)
 
-    monkeypatch.setattr(ablation, "page", meanwhile)
+    monkeypatch.setattr(work, "page", meanwhile)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "0")
     ablate(*images, place, resume=True)

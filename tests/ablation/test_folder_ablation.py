@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import sincut
-from sincut.ablation import ablate as ablation
+from sincut.ablation import work
 from sincut.ablation.ablate import Ablation, ablate
 from sincut.ablation.folder import read_plan
 from sincut.ablation.kinds import FOLDERS
@@ -348,7 +348,7 @@ def test_failures_are_told_without_places(
     def broken(content: Path, style: Path | None, run: Path, **_: Any) -> None:
         raise SincutError(f"{content}/trainA/sub/1.png is damaged, as is {root / 'testB'}")
 
-    monkeypatch.setattr(ablation, "train", broken)
+    monkeypatch.setattr(work, "train", broken)
     found = ablate(root, None, tmp_path / "a", over={"lambda_y": [1]}, **SMALL)
     assert found.outcomes[0].failure == "sub/1.png is damaged, as is testB"
 
@@ -361,7 +361,7 @@ def test_the_command(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     train = root / "trainA", root / "trainB"
     words = [*train, "-o", place, "--held-out", root / "testA", root / "testB", "--skip-bad"]
     with monkeypatch.context() as patch:
-        patch.setattr("sincut.ablation.ablate._Work.run", lambda *_: 2)
+        patch.setattr("sincut.ablation.work.Work.run", lambda *_: 2)
         result = run(*words, "--over=lambda_y=1", *options(SMALL))
     assert result.exit_code == 130
     again = f"sincut ablate {train[0]} {train[1]} -o {place} --resume --held-out "
