@@ -321,16 +321,41 @@ def translate(
 @click.option(
     "--workers", "counts", type=click.IntRange(1), multiple=True, help="[default: 1 and 2]"
 )
+@click.option(
+    "--cluster",
+    "clusters",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Workers of a dask cluster of this machine, too.",
+)
+@click.option("--norms", is_flag=True, help="A network that normalises over the whole image.")
 @click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the images are made and removed.  [default: the system's]",
+)
 @json_option
 def shares(
-    side: int, channels: int, counts: tuple[int, ...], rounds: int, target: Path | None
+    side: int,
+    channels: int,
+    counts: tuple[int, ...],
+    clusters: tuple[int, ...],
+    norms: bool,
+    rounds: int,
+    folder: Path | None,
+    target: Path | None,
 ) -> None:
-    """One image by several processes: equal, how much faster, and simulated up to 64."""
-    from benchmarks.record import print_table, write_result
-    from benchmarks.shares import measure
+    """One image by several processes: equal, how much faster, and simulated up to 64.
 
-    rows = measure(side, channels, counts or (1, 2), rounds, click.echo)
+    A gigapixel in turns: --side 32768 --channels 4 --rounds 2.
+    """
+    from benchmarks.record import print_table, write_result
+    from benchmarks.shares import Way, measure
+
+    ways = [Way(count) for count in counts or (1, 2)] + [Way(count, True) for count in clusters]
+    place = folder or Path(tempfile.gettempdir())
+    rows = measure(side, channels, ways, rounds, place, norms, click.echo)
     print_table(rows)
     if target is not None:
         write_result(target, "cpu", rows)

@@ -1,9 +1,10 @@
 """One image by several processes: the same bytes, in how much less time, and up to how many.
 
 An OME-Zarr is translated to another by one process and by some, in turns, each with one thread. The
-results must be the same, byte for byte. What a shard costs to read, to compute and to write is
-measured, too; from these figures follows how time would go on with more workers, if each had a
-processor of its own and all shared one storage: it is simulated shard by shard.
+results must be the same, byte for byte, also of a dask cluster. What a shard costs to read, to
+compute and to write is measured, too; from these figures follows how time would go on with more
+workers, if each had a processor of its own and all shared one storage: it is simulated shard by
+shard.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +27,86 @@ import torch
 
 from benchmarks.translate import save_random_model, write_synthetic
 from sincut.config.translating import TranslateConfig
+from sincut.files import file_digest
+from sincut.images.reading.extras import library
+from sincut.models.model_file import save_model
+from sincut.models.resnet import ResnetGenerator
 from sincut.translation.one_image import loaded_model
 from sincut.translation.shards import ShardedImage
 from sincut.translation.translate import translate
+from sincut.units import byte_text
 
 SIMULATED = (1, 2, 4, 8, 16, 32, 64)
 STORAGES = {"a disk of 0.5 GB/s": 0.5e9, "a server of 5 GB/s": 5e9}
 
 
+@dataclass(frozen=True)
+class Way:
+    """How many processes share an image: workers of a dask cluster, or the command's own."""
+
+    workers: int
+    cluster: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.workers} {'workers of a cluster' if self.cluster else 'processes'}"
+
+
 def measure(
-    side: int, channels: int, workers: Sequence[int], rounds: int, tell: Callable[[str], None]
+    side: int,
+    channels: int,
+    ways: Sequence[Way],
+    rounds: int,
+    folder: Path,
+    norms: bool,
+    tell: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Rows of measured and of simulated seconds for an image of ``side``² pixels."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = folder / "model.safetensors"
-        save_random_model(model, channels)
-        write_synthetic(folder / "in.tif", side)
-        translate(model, folder / "in.tif", folder / "in.ome.zarr", strength=0)  # a copy
-        (folder / "in.tif").unlink()
-        costs = _costs(model, folder)
+    """Rows of measured and of simulated seconds for an image of ``side``² pixels.
+
+    Args:
+        ways: the first is compared with.
+        folder: where all files are, of which nothing stays: at most twice the image.
+        norms: the network normalises over the whole image; nothing is simulated then.
+    """
+    _require_room(folder, side)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        model = place / "model.safetensors"
+        if norms:
+            _save_normalising(model, channels)
+        else:
+            save_random_model(model, channels)
+        write_synthetic(place / "in.tif", side)
+        translate(model, place / "in.tif", place / "in.ome.zarr", strength=0)  # a copy
+        (place / "in.tif").unlink()
+        costs = {} if norms else _costs(model, place)
         tell(", ".join(f"{name} {value:.3f}" for name, value in costs.items()))
-        times: dict[int, list[float]] = {count: [] for count in workers}
-        first: Path | None = None
+        times: dict[Way, list[float]] = {way: [] for way in ways}
+        first: dict[str, str] = {}
         for turn in range(rounds):
-            for count in workers if turn % 2 == 0 else reversed(workers):
-                target = folder / f"out-{count}-{turn}.ome.zarr"
-                times[count].append(_seconds(model, folder / "in.ome.zarr", target, count))
-                tell(f"{count} processes: {times[count][-1]:.1f} s")
-                if first is None:
-                    first = target
-                    continue
-                _require_equal(first, target)
+            for way in ways if turn % 2 == 0 else reversed(ways):
+                target = place / "out.ome.zarr"
+                times[way].append(_seconds(model, place / "in.ome.zarr", target, way))
+                tell(f"{way}: {times[way][-1]:.1f} s")
+                made = _digests(target)
+                first = first or made
+                if made != first:
+                    raise SystemExit(f"{way} do not make what {ways[0]} make")
                 shutil.rmtree(target)
-    alone = statistics.median(times[workers[0]])
+    alone = statistics.median(times[ways[0]])
     rows: list[dict[str, Any]] = [
         {
-            "workers": count,
+            "workers": way.workers,
+            "cluster": way.cluster,
+            "norms": norms,
             "megapixels": side * side / 1e6,
             "seconds": statistics.median(found),
             "least": min(found),
             "share_of_one": statistics.median(found) / alone,
         }
-        for count, found in times.items()
+        for way, found in times.items()
     ]
+    if not costs:
+        return rows
     rows.append({"costs_of_a_shard": costs})
     across = -(-side // 2048)
     for storage, rate in STORAGES.items():
@@ -134,20 +172,48 @@ def _costs(model: Path, folder: Path) -> dict[str, float]:
     return costs
 
 
-def _seconds(model: Path, source: Path, target: Path, count: int) -> float:
+def _seconds(model: Path, source: Path, target: Path, way: Way) -> float:
+    """Of the command alone; a cluster is there before."""
     command = [sys.executable, "-m", "sincut", "translate", str(model), str(source), "--quiet"]
-    started = time.perf_counter()
-    subprocess.run(
-        [*command, "-o", str(target), "--workers", str(count)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
-    return time.perf_counter() - started
+    command += ["-o", str(target)]
+    with ExitStack() as stack:
+        if way.cluster:
+            distributed = library("distributed", "distributed", "cluster", "--cluster")
+            shape = {"n_workers": way.workers, "threads_per_worker": 1, "dashboard_address": None}
+            cluster = stack.enter_context(distributed.LocalCluster(**shape))
+            command += ["--cluster", cluster.scheduler_address]
+        else:
+            command += ["--workers", str(way.workers)]
+        started = time.perf_counter()
+        subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+        return time.perf_counter() - started
 
 
-def _require_equal(one: Path, other: Path) -> None:
-    """Stop where two results are not the same but for the names in their metadata."""
-    for path in sorted(one.rglob("*")):
-        same = other / path.relative_to(one)
-        if path.is_file() and path.name != "zarr.json" and path.read_bytes() != same.read_bytes():
-            raise SystemExit(f"{same} is not what one process makes")
+def _digests(folder: Path) -> dict[str, str]:
+    """Of all files but the metadata, which holds names."""
+    return {
+        str(path.relative_to(folder)): file_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "zarr.json"
+    }
+
+
+def _require_room(folder: Path, side: int) -> None:
+    """Stop where the disk has no room for twice the image, and its smaller levels."""
+    needed, free = int(2.4 * 3 * side * side), shutil.disk_usage(folder).free
+    if needed > free:
+        raise SystemExit(
+            f"{side}×{side} pixels take {byte_text(needed)} in {folder}, {byte_text(free)} are free"
+        )
+
+
+def _save_normalising(path: Path, channels: int) -> None:
+    """A model file of a ResNet with random weights, which are large enough for norms to count."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = ResnetGenerator(channels)
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                if parameter.ndim == 4:
+                    torch.nn.init.xavier_normal_(parameter, gain=0.7)
+    save_model(path, generator, None, {"origin": "random weights of a benchmark"})
