@@ -86,8 +86,8 @@ class TranslateConfig(Config):
     )
     shard: str = option(
         "",
-        "I/N: be process I (from 0) of N that share an image written as OME-Zarr, or many files, on "
-        "any machines",
+        "I/N: be process I (from 0) of N that share an image written as OME-Zarr, or many files, "
+        "on any machines",
     )
 
     cluster: str = option(

@@ -346,7 +346,8 @@ class ShardedImage(OneImage):
             if isinstance(said.get("--tile"), int):
                 return int(said["--tile"])
         automatic = AUTOMATIC_TILE[operator.device.type]
-        room = memory_limit(config) - memory_in_use() - self._held(opened, operator)
+        held, in_use = self._held(opened, operator), memory_in_use()
+        room = (memory_limit(config) - in_use) * 10 // 11 - held
         if config.tile == "auto":
             sides = [side for side in (automatic, *SMALL_SIDES) if side <= automatic]
             side, needed = fitting_side(
@@ -356,7 +357,7 @@ class ShardedImage(OneImage):
             side = min(config.tile_pixels(automatic, whole=ome_zarr.SHARD), ome_zarr.SHARD)
             _, needed = fitting_side(operator, layout.height, layout.width, (side,), room)
         if needed > room:
-            least = memory_limit(config) - room + needed
+            least = in_use + _with_margin(held + needed)
             raise SincutError(
                 f"translating {self.source} needs about {byte_text(least)} of memory, allowed are "
                 f"{byte_text(memory_limit(config))}; try --max-memory {-(-least // 10**8) / 10:g}GB"
@@ -370,7 +371,8 @@ class ShardedImage(OneImage):
         rows, columns = min(reach, layout.height), min(reach, layout.width)
         pixel = source.channels * max(source.dtype.itemsize, layout.dtype.itemsize)
         held = _COPIES * rows * columns * pixel + source.resident_bytes
-        if not source.by_window:
+        if not source.by_window:  # it is opened once more where a window begins further up
+            held += source.resident_bytes
             held += 2 * rows * layout.width * source.channels * source.dtype.itemsize
         if opened.mask is not None:
             held += opened.mask.resident_bytes + 4 * rows * columns
@@ -437,7 +439,7 @@ class ShardedImage(OneImage):
             band=ome_zarr.SHARD,
             bands=-(-layout.height // ome_zarr.SHARD) * -(-layout.width // ome_zarr.SHARD),
             done=0,
-            host_bytes=memory_in_use() + self._held(opened, operator) + tiles,
+            host_bytes=memory_in_use() + _with_margin(self._held(opened, operator) + tiles),
             device_bytes=operator.device_bytes(grid.side) if operator.device.type == "cuda" else 0,
             disk_bytes=at_most,
             free_bytes=free,
@@ -446,6 +448,11 @@ class ShardedImage(OneImage):
             workers=self.config.workers,
             part="shard",
         )
+
+
+def _with_margin(needed: int) -> int:
+    """Bytes at the peak: the allocator keeps some of what was freed."""
+    return needed + needed // 10
 
 
 def _parts(passes: SharedNorms | None) -> tuple[int, int]:

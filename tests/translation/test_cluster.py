@@ -265,6 +265,13 @@ def test_trouble_with_a_cluster_is_a_line(
     told = refusal("tcp://127.0.0.1:1")
     assert told.startswith("no dask scheduler answers at tcp://127.0.0.1:1 (")
     assert told.endswith("); start one with dask scheduler, or correct --cluster")
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as nobody:
+        monkeypatch.setattr(cluster, "_WORKERS_PATIENCE", 0.5)
+        where = nobody.scheduler_address
+        assert refusal(where) == (
+            f"the scheduler at {where} has no workers; start some with dask worker {where}"
+        )
+    monkeypatch.setattr(cluster, "_WORKERS_PATIENCE", 60)
     here = cluster.__version__
     monkeypatch.setattr(cluster, "__version__", "9.9")
     assert refusal(address) == f"a worker has sincut {here}, and 9.9 asks; install the same"

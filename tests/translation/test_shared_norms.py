@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -265,3 +266,23 @@ def test_two_shares_one_of_which_is_killed_at_random_moments(
     assert kills >= 4
     assert files(target) == files(tmp_path / "one.ome.zarr")
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are told by Linux")
+def test_memory_stays_below_the_plan(normalising_model: Path, tmp_path: Path) -> None:
+    source = noise(tmp_path / "in.png", 2100, 2100)
+    code = (
+        "import sincut.cli\n"
+        "try: sincut.cli.main()\n"
+        "finally: print([l for l in open('/proc/self/status') if l.startswith('VmHWM')][0])"
+    )
+    command = ["translate", str(normalising_model), str(source), "--json", "-o"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, str(tmp_path / "out.ome.zarr")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    plan, *_, peak = (line for line in done.stdout.splitlines() if line)
+    assert int(peak.split()[1]) * 1024 < json.loads(plan)["host_bytes"]
