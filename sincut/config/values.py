@@ -20,8 +20,8 @@ RANGE_HELP = (
     "0.1 and 99.9 of its valid pixels; full: all that its type holds, of floats 0 to 1"
 )
 BANDS_HELP = (
-    "bands {of}, a TIFF, that are red, green and blue, such as 4,3,2, counted from 1; the first "
-    "ones otherwise"
+    "bands {of}, a TIFF or raster, that are red, green and blue, such as 4,3,2, counted from 1; "
+    "the first ones otherwise"
 )
 
 

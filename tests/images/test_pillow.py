@@ -1062,7 +1062,7 @@ def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert refusal(decode_picture, path) == (
         f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, "
-        "HEIC, AVIF, camera raw, BMP, GIF, PPM; try another copy or one converted to PNG"
+        "JPEG 2000, HEIC, AVIF, camera raw, BMP, GIF, PPM; try another copy or one converted to PNG"
     )
 
 

@@ -11,9 +11,9 @@ from sincut.errors import SincutError
 from sincut.translation.inputs import found_inputs, planned_outputs
 
 ENDINGS = (
-    ".jpg, .jpeg, .png, .tif, .tiff, .btf, .webp, .bmp, .gif, .ppm, .pgm, .pnm, .heic, .heif, "
-    ".hif, .avif, .dng, .cr2, .cr3, .crw, .nef, .nrw, .arw, .srf, .sr2, .raf, .rw2, .orf, .pef, "
-    ".srw, .x3f, .3fr, .fff, .iiq, .mrw, .erf, .kdc, .dcr, .mos, .rwl, .gpr"
+    ".jpg, .jpeg, .png, .tif, .tiff, .btf, .webp, .bmp, .gif, .ppm, .pgm, .pnm, .jp2, .heic, "
+    ".heif, .hif, .avif, .dng, .cr2, .cr3, .crw, .nef, .nrw, .arw, .srf, .sr2, .raf, .rw2, .orf, "
+    ".pef, .srw, .x3f, .3fr, .fff, .iiq, .mrw, .erf, .kdc, .dcr, .mos, .rwl, .gpr"
 )
 
 

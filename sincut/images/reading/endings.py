@@ -15,7 +15,7 @@ RAW_ENDINGS = (
 # What is taken from a folder; a file that is named is opened whatever its ending is.
 INPUT_ENDINGS = (
     *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".btf", ".webp", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".pnm", ".heic", ".heif", ".hif", ".avif"),
+    *(".ppm", ".pgm", ".pnm", ".jp2", ".heic", ".heif", ".hif", ".avif"),
     *RAW_ENDINGS,
 )
 

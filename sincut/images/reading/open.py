@@ -2,8 +2,9 @@
 
 TIFF is decoded by tifffile while it is read, but for its rarer kinds. Of the other formats what is
 small is decoded at once (pillow.py), and larger and deeper files are decoded while they are read:
-binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package. HEIF, AVIF and
-camera raw take extra packages too (heif.py, raw.py) and are decoded whole.
+binary PPM as it stands, PNG, JPEG and WebP by pyvips, which is an extra package. Slides, OME-Zarr,
+JPEG 2000 and VRT take extra packages too (slides.py, ome_zarr.py, rasters.py) and are read by
+windows; HEIF, AVIF and camera raw as well (heif.py, raw.py), which are decoded whole.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from sincut.images.reading.pillow import (
     is_deep,
     opened_picture,
 )
+from sincut.images.reading.rasters import is_raster, raster_source
 from sincut.images.reading.raw import is_raw, raw_size, raw_source
 from sincut.images.reading.rows import PlainRows, Rows
 from sincut.images.reading.samples import Samples
@@ -131,6 +133,8 @@ def _opened(path: Path, limits: _Limits, level: int) -> Source:
         return zarr_source(path, limits, level)
     with reading(path), open(path, "rb") as file:
         magic = file.read(16)
+    if is_raster(path, magic):
+        return raster_source(path, limits, level)
     if limits.asked.bands and magic[:4] not in MAGIC:
         raise no_bands(path, "no TIFF")
     if level or (is_slide(path) and (magic[:4] not in MAGIC or has_openslide())):
@@ -177,7 +181,7 @@ def image_size(
     if not is_zarr(path):
         with reading(path), open(path, "rb") as file:
             magic = file.read(16)
-    by_rows = magic[:4] in MAGIC or is_zarr(path) or is_slide(path)
+    by_rows = magic[:4] in MAGIC or is_zarr(path) or is_slide(path) or is_raster(path, magic)
     if part.level or (by_rows and not is_raw(path, magic)):
         with open_source(
             path,

@@ -148,8 +148,9 @@ def reading(path: Path) -> Iterator[None]:
         raise SincutError(f"{path} is a folder, not an image; give the image file") from None
     except UnidentifiedImageError:
         raise SincutError(
-            f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, WebP, "
-            "HEIC, AVIF, camera raw, BMP, GIF, PPM; try another copy or one converted to PNG"
+            f"{path} is not an image that can be read; allowed: JPEG of 8 bits, PNG, TIFF, "
+            "WebP, JPEG 2000, HEIC, AVIF, camera raw, BMP, GIF, PPM; try another copy or one "
+            "converted to PNG"
         ) from None
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # Pillow's own have none
