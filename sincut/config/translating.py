@@ -105,7 +105,11 @@ class TranslateConfig(Config):
     compression: str = option(
         "deflate", "of TIFF files", choices=("deflate", "none"), advanced=True
     )
-    pyramid: bool = option(False, "add smaller copies of the image to a TIFF, for viewers")
+    pyramid: bool = option(
+        False,
+        "add smaller copies of the image to a TIFF, for viewers: a Cloud Optimized GeoTIFF; takes "
+        "twice the disk while it is ended",
+    )
     strip_metadata: bool = option(
         False, "write no EXIF, DPI, geo tags, XMP, IPTC or texts (EXIF may hold a place)"
     )

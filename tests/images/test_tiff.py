@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -208,7 +210,7 @@ def test_tiles_beyond_4_gigabytes(
 def test_a_pyramid_reads_back_no_more_than_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The smaller levels come from the part file, a tile at a time."""
+    """The smaller levels come from the part file, a tile at a time; then all of it is copied."""
     pixels, sizes = picture(1500, 1300), []
     real = tiffs.PartFile.read
 
@@ -220,8 +222,41 @@ def test_a_pyramid_reads_back_no_more_than_it_needs(
     with opened(tmp_path / "a.tif", pixels, pyramid=True, compression="none") as writer:
         add(writer, pixels)
         writer.finish()
-    assert set(sizes) == {256 * 256 * 3}
-    assert len(sizes) == 6 * 6 + 3 * 3 + 2 * 2
+    tile, halved = 256 * 256 * 3, 6 * 6 + 3 * 3 + 2 * 2
+    assert set(sizes) == {tile}
+    assert len(sizes) == halved + halved + 1
+
+
+@pytest.mark.parametrize("compression", ["deflate", "none"])
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("size", [(900, 700), (256, 100)])
+def test_a_pyramid_is_a_cloud_optimized_geotiff(
+    tmp_path: Path, form: str, compression: str, channels: int, size: tuple[int, int]
+) -> None:
+    """What GDAL's validate_cloud_optimized_geotiff and rio cogeo validate ask of offsets."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    pixels, carried = picture(*size, channels), everything(tmp_path)
+    path = write(tmp_path / "a.tif", pixels, carried, pyramid=True, compression=compression)
+    directories, tiles = [], []
+    for level in range(3 if max(size) > 256 else 1):
+        options = {"overview_level": level - 1} if level else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path, **options) as image:
+                assert level or image.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+                np.testing.assert_array_equal(image.read().transpose(1, 2, 0), pixels)
+                assert level or image.overviews(1) == [2, 4][: 2 * (max(size) > 256)]
+                directories.append(int(image.get_tag_item("IFD_OFFSET", "TIFF", bidx=1)))
+                across, down = (-(-side // 256) for side in (image.width, image.height))
+                for y, x in itertools.product(range(down), range(across)):
+                    place = image.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=1)
+                    tiles.append((-level, y, x, int(place)))
+        pixels = half_size(pixels)
+    assert directories[0] < 300
+    assert directories == sorted(directories)
+    assert directories[-1] < min(place for *_, place in tiles)
+    places = [place for *_, place in sorted(tiles)]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])

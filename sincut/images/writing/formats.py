@@ -118,7 +118,8 @@ def disk_bytes(
         most = tiles if compression == "none" else deflated_at_most(tiles, count)
         # Deflate makes at most 1032 bytes of one.
         least = tiles if compression == "none" else tiles // 1032
-        return least, most + 16 * count + _METADATA_BYTES
+        copies = 1 + pyramid  # as the tiles come, and in order
+        return copies * least, copies * (most + 24 * count + _METADATA_BYTES)
     if kind == "PNG":
         filtered = raw + layout.height
         bands = -(-layout.height // BAND_STEP)

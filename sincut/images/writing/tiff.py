@@ -3,6 +3,9 @@
 How long the directories are is known before the tiles are: they stand at the front, with zeros for
 the places and sizes of tiles, which are appended as they are finished, and are written over at the
 end. So they lie below 4 GB even in the largest file: Pillow finds none that lie higher.
+
+With a pyramid it is a Cloud Optimized GeoTIFF, whose tiles stand from the smallest level to the
+image itself (https://docs.ogc.org/is/21-026/21-026.html): at the end they are copied in that order.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
@@ -26,9 +29,9 @@ from sincut.images.metadata import (
     KeptMetadata,
     save_options,
 )
-from sincut.images.writing.encoder import Encoder
+from sincut.images.writing.encoder import Encoder, _removed_on_failure
 from sincut.images.writing.layout import BandPixels, Encoded, Layout, Progress, compressor
-from sincut.images.writing.part_file import PartFile
+from sincut.images.writing.part_file import PartFile, beside
 
 TILE = 256
 # Above this many bytes of pixels it is a BigTIFF. The margin holds what deflate adds where it
@@ -36,6 +39,12 @@ TILE = 256
 CLASSIC_LIMIT = 2**32 - 2**26
 # Headers whose first directory is still nowhere.
 _CLASSIC, _BIG = b"II*\0" + bytes(4), b"II+\0\x08\0\0\0" + bytes(8)
+# What GDAL looks for behind it: https://gdal.org/en/stable/drivers/raster/cog.html
+_ORDER = (
+    b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
+    b"BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+)
+_OPTIMIZED = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n%s" % (len(_ORDER), _ORDER)
 _SHORT, _LONG, _LONG8, _UNDEFINED = 3, 4, 16, 7
 
 
@@ -59,6 +68,7 @@ class Tiff(Encoder):
         self.levels = levels(layout, pyramid)
         self.big = tiles_bytes(layout, pyramid) > CLASSIC_LIMIT
         self.header = _BIG if self.big else _CLASSIC
+        self.said = _OPTIMIZED if pyramid else b""
         self.deflate = deflate
         self.predicted = deflate and layout.dtype.kind == "u"
         self.stored = layout.dtype.newbyteorder("<")
@@ -104,8 +114,30 @@ class Tiff(Encoder):
                 sizes += new
                 places += accumulate(new[1:], initial=places[-1] + new[0])
                 progress((len(part.entries) - part.bands) / len(rows))
-        part.write_tail(b"", self._front(places, sizes))
-        part.publish()
+        if self.said:
+            self._publish_in_order(part, places, sizes)
+        else:
+            part.write_tail(b"", self._front(places, sizes))
+            part.publish()
+
+    def _publish_in_order(self, part: PartFile, places: list[int], sizes: list[int]) -> None:
+        """Bring a copy under the target's name, whose tiles stand from the smallest level on, each
+        behind its size and before its last four bytes once more."""
+        ends = list(accumulate(_tiles(height) * _tiles(width) for height, width in self.levels))
+        spans = [range(*span) for span in zip([0, *ends], ends, strict=False)][::-1]
+        moved, at = [0] * len(sizes), len(self.start())
+        for tile in chain(*spans):
+            moved[tile] = at + 4
+            at += sizes[tile] + 8
+        copy = beside(part.target, "cog")
+        with part.told(), _removed_on_failure(copy), open(copy, "wb") as file:
+            file.write(self._front(moved, sizes))
+            for tile in chain(*spans):
+                data = part.read(places[tile], sizes[tile])
+                file.write(struct.pack("<I", len(data)) + data + data[-4:])
+            file.flush()
+            os.fsync(file.fileno())
+        part.publish(copy)
 
     def _packed(self, pixels: BandPixels) -> bytes:
         """A tile's bytes. At the image's edges its last row and column are repeated."""
@@ -143,20 +175,28 @@ class Tiff(Encoder):
         return self._packed(half_size(pixels))
 
     def _front(self, places: list[int], sizes: list[int]) -> bytes:
-        """Header, EXIF and GPS directories, and the directory of each level."""
-        front = bytearray(self.header)
+        """Header, the directory of each level, EXIF and GPS directories."""
         root = self._like(self.root)
-        for tag, directory in self.directories.items():
-            root.tagtype[tag] = _LONG
-            root[tag] = len(front)
-            front += self._like(directory).tobytes(len(front))
-            front += bytes(-len(front) % 8)
         if self.dpi:
             root[X_RESOLUTION], root[Y_RESOLUTION] = self.dpi
             root[RESOLUTION_UNIT] = INCH
         elif self.aspect:
             root[X_RESOLUTION], root[Y_RESOLUTION] = self.aspect
             root[RESOLUTION_UNIT] = NO_UNIT
+        for tag in self.directories:
+            root.tagtype[tag], root[tag] = _LONG, 0
+        front = self._images(root, places, sizes)
+        behind = b""
+        for tag, directory in self.directories.items():
+            root[tag] = len(front) + len(behind)
+            behind += self._like(directory).tobytes(root[tag])
+            behind += bytes(-len(behind) % 8)
+        return bytes(self._images(root, places, sizes) + behind)
+
+    def _images(self, root: Directory, places: list[int], sizes: list[int]) -> bytearray:
+        """Header and the directory of each level, of which ``root`` is the first."""
+        front = bytearray(self.header + self.said)
+        front += bytes(-len(front) % 8)
         form, link, done = ("<Q", 8, 0) if self.big else ("<I", 4, 0)
         for level, (height, width) in enumerate(self.levels):
             here, end = len(front), done + _tiles(height) * _tiles(width)
@@ -168,7 +208,7 @@ class Tiff(Encoder):
             # Behind the entries stands where the next directory is.
             link = here + (8 + 20 * len(directory) if self.big else 2 + 12 * len(directory))
             done = end
-        return bytes(front)
+        return front
 
     def _like(self, directory: Directory) -> Directory:
         """A directory in this file's form, classic or big, with its types."""

@@ -27,7 +27,7 @@ from sincut.images.writing.png import Png
 from sincut.images.writing.tiff import Tiff
 from sincut.images.writing.webp import Webp
 
-_JOURNAL_VERSION = 1
+_JOURNAL_VERSION = 2
 _ENCODERS: dict[str, Callable[[Layout, KeptMetadata, bool], Encoder]] = {
     "PNG": Png,
     "JPEG": Jpeg,
