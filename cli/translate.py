@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @field_option(TranslateConfig, "cluster", metavar="ADDRESS")
 @field_option(TranslateConfig, "range", metavar="LOW,HIGH|auto|full|learned")
 @field_option(TranslateConfig, "bands", default="the first ones", metavar="R,G,B")
+@field_option(TranslateConfig, "other_bands")
 @field_option(TranslateConfig, "depth")
 @field_option(TranslateConfig, "compression")
 @field_option(TranslateConfig, "pyramid")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, option
+from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, as_text, option
 from sincut.config.values import (
     AUTO,
     BANDS_HELP,
+    COPY,
+    DROP,
     FULL,
     LEARNED,
     LEVEL_HELP,
@@ -70,6 +72,13 @@ class TranslateConfig(Config):
     )
     mask: str = option(
         "", "image of the input's size: white is translated, black stays content, grey is mixed"
+    )
+
+    other_bands: str = option(
+        DROP,
+        "bands of the input that are not translated: dropped, or copied behind the others into a "
+        "TIFF",
+        choices=(DROP, COPY),
     )
 
     # Which part of the input

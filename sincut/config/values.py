@@ -9,6 +9,7 @@ from sincut.config.fields import Config, as_text
 from sincut.errors import SincutError
 
 FULL, AUTO, LEARNED = "full", "auto", "learned"  # words in the place of a range
+DROP, COPY = "drop", "copy"  # what becomes of bands that are not translated
 
 Range = tuple[float, float]
 Bands = tuple[int, int, int]

@@ -277,4 +277,4 @@ def _needs_input(rows: InputRows, engine: TileWorker) -> bool:
     """Whether the output holds something of the input, which then has to be kept for it."""
     source = rows.source
     kept = source.dtype == np.float32 or source.nodata is not None
-    return source.channels == 4 or rows.mask is not None or engine.strength == 0 or kept
+    return source.channels > 3 or rows.mask is not None or engine.strength == 0 or kept

@@ -29,7 +29,13 @@ from sincut.images.reading.asked import AS_STORED, AskedValues, Region
 from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Source
-from sincut.images.writing.formats import check, depth_notice, finishing_seconds, output_dtype
+from sincut.images.writing.formats import (
+    check,
+    depth_notice,
+    finishing_seconds,
+    is_tiff,
+    output_dtype,
+)
 from sincut.images.writing.layout import Layout
 from sincut.images.writing.part_file import begun
 from sincut.images.writing.writer import Writer
@@ -157,7 +163,7 @@ class OneImage:
         self.notices: list[str] = []  # of the work itself
         self.asked = AskedValues.of(config)
         if config.range == LEARNED:
-            self.asked = replace(model.values, bands=self.asked.bands)
+            self.asked = replace(model.values, bands=self.asked.bands, copied=self.asked.copied)
 
     def run(
         self, on_plan: Callable[[Plan], None], on_tile: Callable[[int, int], None]
@@ -343,7 +349,8 @@ class OneImage:
             kept = colours.range if is_zarr(self.target) else None
             carried, colours = replace(carried, profile=None), Colours(range=kept)
         require_depth(self.target, colours, dtype)
-        layout = Layout(source.height, source.width, source.channels, dtype)
+        self._check_others(source, dtype)
+        layout = Layout(source.height, source.width, source.channels, dtype, source.others)
         notices += self._of_values(source, colours)
         other = "the depth is another" if dtype != source.dtype else ""
         if source.nodata is None and nodata_of(carried.geo, source.dtype) is not None:
@@ -352,6 +359,21 @@ class OneImage:
             carried = replace(carried, geo=without_nodata(carried.geo))
             notices.append(f"its GDAL_NODATA is not kept: {other}")
         return layout, carried, colours, notices
+
+    def _check_others(self, source: Source, dtype: np.dtype[Any]) -> None:
+        """Refuse to copy bands where they would not come out as they are."""
+        if not self.asked.copied:
+            return
+        if not is_tiff(self.target):
+            raise SincutError(
+                f"{self.target} cannot be written: bands are copied into a TIFF only; try "
+                f"{self.target.with_suffix('.tif').name}, or --other-bands drop"
+            )
+        if source.others and dtype != source.dtype:
+            raise SincutError(
+                f"{self.target} gets {depth_text(dtype)}, and the bands that are copied have "
+                f"{depth_text(source.dtype)}; try --depth auto, or --other-bands drop"
+            )
 
     def _of_values(self, source: Source, colours: Colours) -> list[str]:
         """What is to be told of how the values are taken, and written."""
@@ -405,6 +427,7 @@ class OneImage:
             "--brushwork": config.brushwork,
             "--range": range_text(taken) if (taken := opened.source.colours.range) else FULL,
             "--bands": config.bands,
+            "--other-bands": config.other_bands,
             "device": self.model.device.type,
         }
 

@@ -10,10 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from sincut.config.fields import Config
-from sincut.config.values import AUTO, FULL, LEARNED, Bands, Range, bands_of, range_of, range_text
+from sincut.config.values import (
+    AUTO,
+    COPY,
+    DROP,
+    FULL,
+    LEARNED,
+    Bands,
+    Range,
+    bands_of,
+    range_of,
+    range_text,
+)
 from sincut.errors import SincutError
 from sincut.images.profiles import Colours
-from sincut.images.reading.samples import Samples
+from sincut.images.reading.samples import BANDS, Samples
 
 
 @dataclass(frozen=True)
@@ -69,13 +80,15 @@ class AskedValues:
     that their type holds are taken, unless it is ``automatic``: to be found. ``kind`` is the name
     of the type that the range is of, where it is of other images: of what is of another type, or
     not read as it stands, all values are taken.
-    ``bands`` are red, green and blue, counted from 1. ``why`` goes behind what is told.
+    ``bands`` are red, green and blue, counted from 1; ``copied`` says whether the others follow
+    them as they are. ``why`` goes behind what is told.
     """
 
     range: Range | None = None
     automatic: bool = False
     kind: str = ""
     bands: Bands | None = None
+    copied: bool = False
     why: str = ""
 
     @classmethod
@@ -87,7 +100,8 @@ class AskedValues:
         )
         automatic = getattr(config, range_name) == AUTO
         values = range_of(config, range_name, (AUTO, FULL, LEARNED))
-        return cls(values, automatic, bands=bands_of(config, bands_name))
+        copied = getattr(config, "other_bands", DROP) == COPY
+        return cls(values, automatic, bands=bands_of(config, bands_name), copied=copied)
 
 
 AS_STORED = AskedValues()
@@ -145,14 +159,31 @@ def with_bands(path: Path, layout: Samples, samples: int, bands: Bands) -> tuple
         count = f"{samples} band{'s' if samples > 1 else ''}"
         raise SincutError(f"{path} has {count}, got bands {','.join(map(str, bands))}; try {hint}")
     red, green, blue = (number - 1 for number in bands)
-    left = [str(number + 1) for number in range(samples) if number + 1 not in bands]
-    told = ""
-    if left:
-        told = f"its bands {', '.join(left)} are not kept"
-        if len(left) == 1:
-            told = f"its band {left[0]} is not kept"
+    left = [number for number in range(samples) if number + 1 not in bands]
     order = (red, green, blue)
-    return replace(layout, mode="RGB", alpha=False, premultiplied=False, order=order), told
+    layout = replace(layout, mode="RGB", alpha=False, premultiplied=False, order=order)
+    return layout, _spoken(left, "is not kept", "are not kept")
+
+
+def with_others(layout: Samples, samples: int) -> tuple[Samples, str]:
+    """A layout whose colours are followed by all other bands, and what is told of these."""
+    colours = BANDS[layout.mode]
+    taken = {*(layout.order or range(colours)), *([colours] if layout.alpha else [])}
+    others = [number for number in range(samples) if number not in taken]
+    return replace(layout, others=tuple(others)), told_of_copies(others)
+
+
+def told_of_copies(others: list[int]) -> str:
+    """What is told of bands, counted from 0, that are copied, or nothing."""
+    return _spoken(others, "is copied behind the others", "are copied behind the others")
+
+
+def _spoken(numbers: list[int], one: str, many: str) -> str:
+    """What is told of bands, here counted from 0, or nothing."""
+    if not numbers:
+        return ""
+    listed = ", ".join(str(number + 1) for number in numbers)
+    return f"its bands {listed} {many}" if len(numbers) > 1 else f"its band {listed} {one}"
 
 
 def no_bands(path: Path, kind: str) -> SincutError:

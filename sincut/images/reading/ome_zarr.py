@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sincut.errors import SincutError, one_line
 from sincut.files import file_digest
 from sincut.images.metadata import MICROMETRES_PER_INCH
+from sincut.images.reading.asked import with_others
 from sincut.images.reading.extras import library
 from sincut.images.reading.samples import Samples
 from sincut.images.reading.source import Header, Source, _Limits, _source
@@ -153,6 +154,9 @@ def zarr_source(path: Path, limits: _Limits, level: int) -> Source:
             "give a folder of OME-Zarr 0.4 or 0.5 with a multiscale image"
         ) from None
     layout, notices = _layout(path, rows, sizes)
+    if limits.asked.copied:
+        layout, told = with_others(layout, rows.samples)
+        notices = [each for each in notices if each != _first_three(rows)] + [told] * bool(told)
     header = Header(1, None, None, said.dpi(level), None, (), NO_RECORDS)
     size = (rows.height, rows.width)
     return _source(path, rows, layout, size, header, notices, [], limits)
@@ -165,6 +169,10 @@ def check_level(path: Path, level: int, count: int) -> None:
         raise SincutError(
             f"{path} has {count} level{'s' * (count > 1)}, got level {level}; allowed: {allowed}"
         )
+
+
+def _first_three(rows: ZarrRows) -> str:
+    return f"of its {rows.samples} channels the first three are used"
 
 
 def _layout(path: Path, rows: ZarrRows, sizes: Mapping[str, int]) -> tuple[Samples, list[str]]:
@@ -183,5 +191,5 @@ def _layout(path: Path, rows: ZarrRows, sizes: Mapping[str, int]) -> tuple[Sampl
         if axis not in "cyx" and size > 1:
             notices.append(f"it has {size} planes along {axis}; the first is used")
     if rows.samples > 3:
-        notices.append(f"of its {rows.samples} channels the first three are used")
+        notices.append(_first_three(rows))
     return Samples("L" if rows.samples == 1 else "RGB", dtype=rows.dtype), notices

@@ -241,7 +241,7 @@ def read_picture(
         if needed > most:
             raise _too_much(path, shape, needed, most, "")
         rgb = np.empty((*shape, 3), np.uint8)
-        alpha = np.empty(shape, np.uint8) if source.channels == 4 else None
+        alpha = np.empty(shape, np.uint8) if source.alpha else None
         step = max(1, (1 << 22) // source.width)
         for top in range(0, source.height, step):
             bottom = min(top + step, source.height)

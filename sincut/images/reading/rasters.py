@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError, one_line
-from sincut.images.reading.asked import with_bands
+from sincut.images.reading.asked import told_of_copies, with_bands
 from sincut.images.reading.extras import library
 from sincut.images.reading.ome_zarr import check_level
 from sincut.images.reading.pages import pages_of
-from sincut.images.reading.samples import Samples
+from sincut.images.reading.samples import BANDS, Samples
 from sincut.images.reading.source import Header, Source, _Limits, _source, check_size, reading
 from sincut.images.reading.tiff_header import DROPPED, tiff_header
 from sincut.images.records import not_kept
@@ -55,17 +55,18 @@ _REFUSED = ("geoloctransformer", "rpctransformer", "pixelfunctioncode")
 
 
 class RasterRows:
-    """Rows and windows of some bands of a raster, behind them the mask of all where it has one."""
+    """Rows and windows of some bands of a raster, among them the mask of all where it has one."""
 
     any_order, keeps_rows = True, False
 
-    def __init__(self, dataset: Any, bands: Sequence[int], *, masked: bool, cache: int) -> None:
-        """``bands`` are counted from 1, ``cache`` is how many bytes of blocks GDAL keeps."""
-        self._dataset, self._bands, self._masked = dataset, list(bands), masked
+    def __init__(self, dataset: Any, bands: Sequence[int], mask_at: int | None, cache: int) -> None:
+        """``bands`` are counted from 1; ``mask_at`` is where the mask stands among them, from 0;
+        ``cache`` is how many bytes of blocks GDAL keeps."""
+        self._dataset, self._bands, self._mask_at = dataset, list(bands), mask_at
         self._lock, self._cache = threading.Lock(), cache
         dtype = np.dtype(dataset.dtypes[bands[0] - 1])
         block = int(np.prod(dataset.block_shapes[0])) * dataset.count * _DECODING
-        self.row_bytes = dataset.width * (len(bands) + masked) * dtype.itemsize
+        self.row_bytes = dataset.width * (len(bands) + (mask_at is not None)) * dtype.itemsize
         self.resident_bytes = _BASE + cache + _THREADS * block
 
     def read(self, start: int, stop: int) -> Array:
@@ -77,10 +78,11 @@ class RasterRows:
         place = ((top, bottom), (left, right))
         with self._lock, _gdal(self._cache):
             pixels = self._dataset.read(self._bands, window=place)
-            if self._masked:
+            if self._mask_at is not None:
                 seen = self._dataset.read_masks(self._bands[0], window=place) > 0
                 highest = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
-                pixels = np.concatenate((pixels, seen[None] * pixels.dtype.type(highest)))
+                alpha = seen * pixels.dtype.type(highest)
+                pixels = np.insert(pixels, self._mask_at, alpha, axis=0)
         return np.asarray(pixels).transpose(1, 2, 0)
 
     def close(self) -> None:
@@ -114,6 +116,14 @@ def raster_source(path: Path, limits: _Limits, level: int) -> Source:
             layout, told = with_bands(path, layout, dataset.count, limits.asked.bands)
             layout, bands = replace(layout, order=None), list(limits.asked.bands)
             notices = [told] * bool(told)
+        if limits.asked.copied:
+            others = [number for number in dataset.indexes if number not in bands]
+            first = len(bands) + masked
+            layout = replace(layout, others=tuple(range(first, first + len(others))))
+            bands = [*bands, *others]
+            told = told_of_copies([number - 1 for number in others])
+            kept = [each for each in notices if each != DROPPED and not limits.asked.bands]
+            notices = [*kept, *[told] * bool(told)]
         if masked:
             layout = replace(layout, alpha=True)
             notices.append("its transparency mask becomes an alpha channel")
@@ -122,7 +132,8 @@ def raster_source(path: Path, limits: _Limits, level: int) -> Source:
         notices += told_of_it
         if not limits.asked.range:
             notices += _told_of_bits(dataset, bands)
-        rows = RasterRows(dataset, bands, masked=masked, cache=_cache(dataset, limits))
+        mask_at = BANDS[layout.mode] if masked else None
+        rows = RasterRows(dataset, bands, mask_at, _cache(dataset, limits))
         stack.pop_all()
     size = (dataset.height, dataset.width)
     return _source(path, rows, layout, size, header, notices, [], limits)

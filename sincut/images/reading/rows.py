@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -152,19 +152,20 @@ class Mirrored:
 class Masked:
     """Rows whose alpha is a page of its own: a value for each pixel, 0 where nothing is seen."""
 
-    def __init__(self, rows: Rows, mask: Rows, bands: int) -> None:
-        """``bands`` is how many samples are colour; others are left out."""
-        self._rows, self._mask, self._bands = rows, mask, bands
+    def __init__(self, rows: Rows, mask: Rows, bands: int, others: Sequence[int] = ()) -> None:
+        """``bands`` is how many samples are colour; ``others`` stand behind the alpha."""
+        self._rows, self._mask, self._bands, self._others = rows, mask, bands, list(others)
         self.resident_bytes = rows.resident_bytes + mask.resident_bytes
-        self.row_bytes = rows.row_bytes * (bands + 1) // bands
+        self.row_bytes = rows.row_bytes * (bands + 1 + len(others)) // bands
         self.any_order = rows.any_order
 
     def read(self, start: int, stop: int) -> Array:
-        """(stop - start, W, bands + 1)."""
-        colour = self._rows.read(start, stop)[..., : self._bands]
+        """(stop - start, W, bands + 1 + others)."""
+        stored = self._rows.read(start, stop)
         seen = self._mask.read(start, stop) > 0
-        top = np.iinfo(colour.dtype).max if colour.dtype.kind == "u" else 1
-        return np.concatenate((colour, seen * colour.dtype.type(top)), axis=-1)
+        top = np.iinfo(stored.dtype).max if stored.dtype.kind == "u" else 1
+        parts = stored[..., : self._bands], seen * stored.dtype.type(top), stored[..., self._others]
+        return np.concatenate(parts, axis=-1)
 
     def close(self) -> None:
         """Close what it reads from."""

@@ -23,7 +23,8 @@ class Samples:
 
     ``mode`` is L, RGB or CMYK; samples beyond it and ``alpha`` are dropped. ``highest`` is the
     value of white in ``uint16`` samples, ``device`` the profile of a grey or CMYK image, ``order``
-    where red, green and blue stand if not in this order.
+    where red, green and blue stand if not in this order, ``others`` where bands stand that follow
+    colour and alpha as they are.
     """
 
     mode: str
@@ -34,9 +35,10 @@ class Samples:
     highest: int | None = None
     device: bytes | None = None
     order: tuple[int, int, int] | None = None
+    others: tuple[int, ...] = ()
 
     def __call__(self, stored: Array) -> Array:
-        """(n, W, samples) to (n, W, 3 or 4)."""
+        """(n, W, samples) to (n, W, 3 or 4 and others)."""
         bands = BANDS[self.mode]
         with np.errstate(over="ignore"):  # of 64 bits; it becomes infinite, and is told
             stored = stored.astype(self.dtype, copy=False)
@@ -52,7 +54,9 @@ class Samples:
             colour = _divided(colour, alpha)
         if self.mode != "RGB":
             colour = rgb_of(colour, self.mode, self.device)
-        return np.concatenate((colour, alpha), axis=-1) if self.alpha else colour
+        if not (self.alpha or self.others):
+            return colour
+        return np.concatenate((colour, alpha, stored[..., list(self.others)]), axis=-1)
 
 
 _BLOCK = 1 << 20  # values

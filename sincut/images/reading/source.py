@@ -200,8 +200,9 @@ class Source:
     """An image that is read in rows from top to bottom, or, where ``by_window``, in any windows.
 
     ``height`` and ``width`` are those of the upright image. ``dtype`` is ``uint8``, ``uint16`` or
-    ``float32``, and ``channels`` 3 or 4: RGB, or RGB and straight alpha. The RGB is in the file's
-    own colours; ``colours`` brings it to sRGB and back. ``carried`` is what the output keeps.
+    ``float32``. ``channels`` are RGB, straight alpha where there is ``alpha``, and then so many
+    ``others`` of the file's bands as were asked for. The RGB is in the file's own colours;
+    ``colours`` brings it to sRGB and back. ``carried`` is what the output keeps.
     ``nodata`` is the value of all three where a GeoTIFF says that nothing is known.
     ``resident_bytes`` is the host memory that reading holds beside the rows it returns;
     ``decoded`` says whether the whole image is held, as ``picture``, until it is closed.
@@ -222,7 +223,9 @@ class Source:
         self.path, self.carried, self.colours = path, carried, colours
         self.picture, self.decoded = picture, picture is not None
         self.height, self.width = size
-        self.dtype, self.channels = np.dtype(layout.dtype), 3 + layout.alpha
+        self.dtype, self.alpha = np.dtype(layout.dtype), layout.alpha
+        self.others = len(layout.others)
+        self.channels = 3 + self.alpha + self.others
         self.resident_bytes = rows.resident_bytes
         self.by_window = isinstance(rows, Windows)
         self._rows, self._layout, self._notices, self._next = rows, layout, notices, 0

@@ -26,7 +26,7 @@ from sincut.errors import SincutError, one_line
 from sincut.images.geo import colour_order
 from sincut.images.metadata import DAMAGE, EXTRA_SAMPLES, damage_told, orientation_of
 from sincut.images.profiles import has_imagecodecs
-from sincut.images.reading.asked import no_bands, with_bands
+from sincut.images.reading.asked import no_bands, with_bands, with_others
 from sincut.images.reading.pages import Pages, pages_of
 from sincut.images.reading.pillow import _decoded_source, fits, opened_picture
 from sincut.images.reading.rows import Masked, PlainRows, Rows, check_end, read_bytes
@@ -77,12 +77,19 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
                 more, beyond = [told] * bool(told), False
                 lost_mask = pages.lost_mask or pages.mask is not None
                 pages = replace(pages, mask=None, lost_mask=lost_mask)
+            if limits.asked.copied:
+                layout, told = with_others(layout, tiff.samples)
+                kept = [each for each in more if each != DROPPED and not bands]
+                more, beyond = [*kept, *[told] * bool(told)], False
             header = tiff_header(file, pages, grey=grey, beyond=beyond)
             tiff.check()
             rows = _tiff_rows(path, tiff, limits)
             if pages.mask is not None:
                 mask = _mask_of(path, stack.enter_context(open(path, "rb")), pages)
-                rows, layout = Masked(rows, mask, BANDS[layout.mode]), replace(layout, alpha=True)
+                count, others = BANDS[layout.mode], layout.others
+                rows = Masked(rows, mask, count, others)
+                behind = tuple(range(count + 1, count + 1 + len(others)))
+                layout = replace(layout, alpha=True, others=behind)
         stack.pop_all()
     damage = list(dict.fromkeys((*early, *damage)))
     return _source(path, rows, layout, size, header, [*header.notices, *more], damage, limits)
@@ -98,6 +105,11 @@ def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -
         raise _no_codec(path, missing)
     if limits.asked.bands:
         raise no_bands(path, f"a TIFF of {tiff.kind}")
+    if limits.asked.copied:
+        raise SincutError(
+            f"{path} is a TIFF of {tiff.kind}, whose other bands cannot be copied; try it without "
+            "--other-bands copy"
+        )
     if tiff.subsampled:
         raise _no_kind(path, tiff)
     try:

@@ -30,7 +30,7 @@ def found_range(source: Source) -> AskedValues:
         valid = np.isfinite(row[:, :3]).all(axis=-1)
         if source.nodata is not None:
             valid &= ~unknown(row[:, :3], source.nodata)
-        if source.channels == 4:
+        if source.alpha:
             valid &= row[:, 3] > 0
         parts.append(row[valid, :3].ravel())
     values: Any = np.concatenate(parts)

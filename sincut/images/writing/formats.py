@@ -98,7 +98,7 @@ def check(path: Path, layout: Layout) -> None:
         SincutError: as :func:`check_output`; depth; ``.dzi`` without pyvips.
     """
     if _kind(path) != "DZI":
-        check_output(path, layout.height, layout.width, alpha=layout.channels == 4)
+        check_output(path, layout.height, layout.width, alpha=layout.alpha)
     else:
         check_file(path)
         loaded_vips(path)
@@ -156,6 +156,11 @@ def memory_bytes(path: Path, layout: Layout) -> int:
     if kind == "DZI":
         return _BASE + 6 * TILE * layout.width * layout.channels
     return 1 << 20
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a path has the ending of a TIFF."""
+    return _kind(path) == "TIFF"
 
 
 def _kind(path: Path) -> str:

@@ -22,12 +22,19 @@ DEFLATE_LEVEL, DEFLATE_STRATEGY = 1, zlib.Z_RLE
 
 @dataclass(frozen=True)
 class Layout:
-    """What an image file holds: rows, columns, 3 or 4 channels of uint8, uint16 or float32."""
+    """What an image file holds: rows, columns, channels of uint8, uint16 or float32: red, green,
+    blue, alpha or not, and so many ``others``."""
 
     height: int
     width: int
     channels: int
     dtype: np.dtype[Any]
+    others: int = 0
+
+    @property
+    def alpha(self) -> bool:
+        """Whether it has an alpha channel."""
+        return self.channels - self.others == 4
 
     @property
     def pixel_bytes(self) -> int:

@@ -239,8 +239,8 @@ class Tiff(Encoder):
             tags[254] = (_LONG, int(level > 0))  # of reduced resolution
         if self.predicted:
             tags[317] = (_SHORT, 2)
-        if layout.channels == 4:
-            tags[338] = (_SHORT, 2)  # alpha that colours are not multiplied with
+        if layout.channels > 3:  # alpha that colours are not multiplied with; nobody says what
+            tags[338] = (_SHORT, (2,) * layout.alpha + (0,) * layout.others)
         if self.profile is not None:
             tags[34675] = (_UNDEFINED, self.profile)
         for tag, (kind, value) in tags.items():
