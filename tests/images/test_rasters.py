@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sincut.errors import SincutError
 from sincut.images.reading import rasters
+from sincut.images.reading import tiff as tiffs
 from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.open import image_size, open_source
 from sincut.images.reading.source import Source
@@ -236,6 +238,45 @@ def test_memory_is_bounded_and_said(tmp_path: Path) -> None:
     path = raster(tmp_path / "in.img", pixels(3, size=(64, 3000)))
     with opened(path) as source:
         assert 96 << 20 < source.resident_bytes < 200 << 20
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("options", [{}, {"tiled": True, "blockxsize": 64, "blockysize": 64}])
+def test_gdal_decodes_what_tifffile_lacks_a_codec_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, options: dict[str, Any]
+) -> None:
+    array = pixels(5, dtype, (200, 150))
+    path = raster(tmp_path / "in.tif", array, compress="lzw", interleave="band", **PLACE, **options)
+    asked = AskedValues(bands=(3, 5, 1), copied=True)
+    expected = array[[2, 4, 0, 1, 3]]
+    monkeypatch.setattr(tiffs.TiffReader, "missing_codec", "LZW")
+    got, source = rows_of(path, asked=asked)
+    assert np.array_equal(got, expected)
+    assert source.carried.geo is not None
+    with opened(path, asked=asked) as source:
+        window = source.read(slice(20, 171), slice(33, 99))
+    assert np.array_equal(window.transpose(2, 0, 1), expected[:, 20:171, 33:99])
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    monkeypatch.setattr(tiffs, "has_imagecodecs", lambda: False)
+    for asking in (AskedValues(bands=(3, 5, 1)), AskedValues(copied=True)):
+        assert refusal(path, asked=asking) == (
+            f"{path} has the compression LZW, which takes an extra package; try pip install "
+            "'sincut[big]' or a copy with Deflate compression"
+        )
+
+
+def test_a_turned_tiff_is_turned_when_gdal_decodes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, array = tmp_path / "in.tif", pixels(3).transpose(1, 2, 0)
+    Image.fromarray(array).save(path, compression="tiff_lzw", tiffinfo={274: 6})
+    monkeypatch.setattr(tiffs.TiffReader, "missing_codec", "LZW")
+    with opened(path) as source:
+        assert source.resident_bytes > 64 << 20  # GDAL's cache
+        assert np.array_equal(source.rows(0, source.height), np.rot90(array, -1))
+    raster(path, pixels(3), compress="lzw")
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert refusal(path).startswith(f"{path} is broken or cut short (")
 
 
 # ---------------------------------------------------------------- what is carried

@@ -970,7 +970,7 @@ def test_without_codecs_the_extra_is_named(tmp_path: Path) -> None:
     code = f"""
 import sys
 from pathlib import Path
-sys.modules["imagecodecs"] = sys.modules["pyvips"] = None
+sys.modules["imagecodecs"] = sys.modules["pyvips"] = sys.modules["rasterio"] = None
 from sincut.images.reading.open import open_source
 for name, memory in (({str(deep)!r}, 10**9), ({str(eight)!r}, 0), ({str(eight)!r}, 10**9)):
     try:
@@ -1451,6 +1451,7 @@ def test_a_compression_that_pillow_lacks_takes_the_extra(
     name = tifffile.COMPRESSION(number).name
     monkeypatch.setattr(tiffs.TiffReader, "missing_codec", name)
     monkeypatch.setattr(tiffs, "has_imagecodecs", lambda: False)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     assert refusal(opened, path, stream=streamed) == (
         f"{path} has the compression {name}, which takes an extra package; "
         "try pip install 'sincut[big]' or a copy with Deflate compression"
@@ -1474,6 +1475,7 @@ def test_a_codec_that_wants_a_newer_python_is_missing(
         np.testing.assert_array_equal(everything(path, stream=stream)[0], array)
     deep = tiff(tmp_path / "deep.tif", tiff_tags(2, 2, 16, 16, 16, t259=(SHORT, 50000)), bytes(9))
     monkeypatch.setattr(tiffs, "has_imagecodecs", lambda: False)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
     assert refusal(opened, deep).startswith(
         f"{deep} has the compression ZSTD, which takes an extra package"
     )

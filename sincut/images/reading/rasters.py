@@ -95,6 +95,20 @@ def is_raster(path: Path, magic: bytes) -> bool:
     return magic.startswith(tuple(_DRIVERS)) or path.suffix.lower() == _VRT_ENDING
 
 
+def gdal_rows(path: Path, samples: int, limits: _Limits) -> RasterRows | None:
+    """All samples of a TIFF's first page as they are stored, where rasterio is installed and can
+    decode them: some compressions tifffile does not know alone."""
+    try:
+        library("rasterio", "rasterio", "geo", path)
+        dataset = _opened(path, "GTiff", 0)
+    except (SincutError, ValueError):
+        return None
+    if dataset.count != samples:
+        dataset.close()
+        return None
+    return RasterRows(dataset, dataset.indexes, None, _cache(dataset, limits))
+
+
 def raster_source(path: Path, limits: _Limits, level: int) -> Source:
     """A level of a raster.
 

@@ -29,6 +29,7 @@ from sincut.images.profiles import has_imagecodecs
 from sincut.images.reading.asked import no_bands, with_bands, with_others
 from sincut.images.reading.pages import Pages, pages_of
 from sincut.images.reading.pillow import _decoded_source, fits, opened_picture
+from sincut.images.reading.rasters import gdal_rows
 from sincut.images.reading.rows import Masked, PlainRows, Rows, check_end, read_bytes
 from sincut.images.reading.samples import BANDS, Samples
 from sincut.images.reading.source import (
@@ -64,9 +65,14 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
         with reading(path):
             tiff.check_counts()
             missing = tiff.missing_codec
-        if not tiff.supported or (missing and not tiff.deep):
+        by_gdal = None
+        if missing and tiff.supported and tiff.known_to_gdal:
+            by_gdal = gdal_rows(path, tiff.samples, limits)
+        if by_gdal is not None:
+            stack.callback(by_gdal.close)
+        elif not tiff.supported or (missing and not tiff.deep):
             return _whole(path, tiff, missing, limits)
-        if missing:
+        elif missing:
             raise _no_codec(path, missing)
         with reading(path), damage_told() as damage:
             grey = tiff.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO)
@@ -82,8 +88,13 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
                 kept = [each for each in more if each != DROPPED and not bands]
                 more, beyond = [*kept, *[told] * bool(told)], False
             header = tiff_header(file, pages, grey=grey, beyond=beyond)
-            tiff.check()
-            rows = _tiff_rows(path, tiff, limits)
+            rows: Rows
+            if by_gdal is not None:
+                rows = by_gdal
+                tiff.close()
+            else:
+                tiff.check()
+                rows = _tiff_rows(path, tiff, limits)
             if pages.mask is not None:
                 mask = _mask_of(path, stack.enter_context(open(path, "rb")), pages)
                 count, others = BANDS[layout.mode], layout.others
@@ -101,7 +112,8 @@ def _whole(path: Path, tiff: TiffReader, missing: str | None, limits: _Limits) -
     Raises:
         SincutError: Pillow does not know it either, with the true reason.
     """
-    if missing and tiff.compression_number not in COMPRESSION_INFO:
+    asked = limits.asked.bands or limits.asked.copied
+    if missing and (tiff.compression_number not in COMPRESSION_INFO or (tiff.supported and asked)):
         raise _no_codec(path, missing)
     if limits.asked.bands:
         raise no_bands(path, f"a TIFF of {tiff.kind}")
@@ -327,6 +339,12 @@ class TiffReader:
             and self.samples == (3 if self.photometric == RGB else 1)
             and self.dtype.name in ("uint8", "uint16", "float32")
         )
+
+    @property
+    def known_to_gdal(self) -> bool:
+        """Whether GDAL, which opens the first page, gives its samples as they are stored."""
+        plain = self.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB)
+        return plain and self._number == 0
 
     @property
     def tiled(self) -> bool:
