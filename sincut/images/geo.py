@@ -26,6 +26,7 @@ GEO_TAGS = (*_PLACE, _POLYNOMIALS, _GDAL_METADATA, _NODATA)
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _COLOUR_TABLE, _PALETTE = 256, 257, 262, 277, 320, 3
 
 _ITEM = re.compile(r"\s*<Item\b([^>]*?)(?:/>|>(.*?)</Item>)", re.DOTALL)
+_SAMPLE = re.compile(r"\bsample\s*=\s*[\"']\d+[\"']")
 _ATTRIBUTE = re.compile(r"(\w+)\s*=\s*[\"']([^\"']*)[\"']")
 # By the role of an item of GDAL's: what a translation makes untrue.
 _ROLES = {
@@ -48,13 +49,20 @@ _TURNS = {
 }
 
 
-def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, list[str]]:
+def kept_geo(
+    directory: Directory, orientation: int, places: Mapping[int, int] | None = None
+) -> tuple[Directory | None, list[str]]:
     """The tags that are true of the output, and the names of what is left out.
 
     Args:
         orientation: by which the pixels are put upright; the tags are those of the pixels as they
             stand in the file.
+        places: which bands of the file stand where in the output; if not given, all but a single
+            one where they stand in the file.
     """
+    if places is None:
+        count = int(directory.get(_SAMPLES, 1))
+        places = {} if count < 3 else {number: number for number in range(count)}
     geo, names = copied_tags(directory, GEO_TAGS), []
     if orientation in _TURNS and any(tag in geo for tag in _TURNED):
         try:
@@ -67,9 +75,10 @@ def kept_geo(directory: Directory, orientation: int) -> tuple[Directory | None, 
         geo = copied_tags(geo, (tag for tag in geo if tag != _POLYNOMIALS))
         names.append("rational polynomials (its orientation turns the pixels, not these)")
     if _GDAL_METADATA in geo:
-        text, names_of_items = _true_items(text_of(geo[_GDAL_METADATA]), _one_band(directory))
+        before = text_of(geo[_GDAL_METADATA])
+        text, names_of_items = _true_items(before, places)
         names += names_of_items
-        if names_of_items:
+        if text != before:
             kept = copied_tags(geo, (tag for tag in geo if tag != _GDAL_METADATA))
             if text:
                 kept.tagtype[_GDAL_METADATA] = geo.tagtype[_GDAL_METADATA]
@@ -141,14 +150,9 @@ def _as_stored(geo: Directory, orientation: int, size: tuple[int, int]) -> npt.N
     return matrix
 
 
-def _one_band(directory: Directory) -> bool:
-    """Whether the output, which has three, has other bands."""
-    return int(directory.get(_SAMPLES, 1)) < 3
-
-
-def _true_items(text: str, one_band: bool) -> tuple[str, list[str]]:
-    """GDAL's metadata without what is true of the input's values only, and its names. The text is
-    empty where no item is left."""
+def _true_items(text: str, places: Mapping[int, int]) -> tuple[str, list[str]]:
+    """GDAL's metadata without what is true of the input's values only, with its bands where they
+    stand now, and the names of what is left out. The text is empty where no item is left."""
     names: dict[str, None] = {}
 
     def kept(item: re.Match[str]) -> str:
@@ -156,8 +160,12 @@ def _true_items(text: str, one_band: bool) -> tuple[str, list[str]]:
         name = _ROLES.get(said.get("role", ""))
         if name is None and said.get("name", "").startswith("STATISTICS_"):
             name = "statistics"
-        if name is None and one_band and "sample" in said:
+        sample = said.get("sample", "")
+        if name is None and sample.isdigit() and int(sample) not in places:
             name = "words on its bands"
+        if name is None and sample.isdigit():
+            head = _SAMPLE.sub(f'sample="{places[int(sample)]}"', item[0], count=1)
+            return item[0] if int(sample) == places[int(sample)] else head
         if name is None:
             return item[0]
         names[name] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import tifffile
 from PIL import Image
 
 from sincut.images.geo import beside_nodata
+from sincut.images.metadata import text_of
+from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.open import open_source
 from sincut.images.reading.pillow import decode_picture
 from sincut.images.reading.rows import TURNS
@@ -296,6 +299,33 @@ def test_deep_bands_that_nobody_names_are_colour(
     if bands == 4 and not extra[-1]:
         told.insert(0, "its channels beyond colour and alpha are not kept")
     assert source.notices == tuple(told)
+
+
+@pytest.mark.parametrize(
+    ("bands", "copied", "expected"),
+    [
+        ((4, 2, 1), False, ["nir", "green", "red"]),
+        ((4, 2, 1), True, ["nir", "green", "red", "blue"]),
+        (None, False, ["red", "green", "blue"]),
+        (None, True, ["red", "green", "blue", "nir"]),
+    ],
+)
+def test_words_on_bands_follow_their_bands(
+    tmp_path: Path, bands: tuple[int, int, int] | None, copied: bool, expected: list[str]
+) -> None:
+    words = "".join(
+        item("DESCRIPTION", name, sample=str(number), role="description")
+        for number, name in enumerate(("red", "green", "blue", "nir"))
+    )
+    array = np.zeros((8, 9, 4), np.uint8)
+    path = raster(tmp_path / "in.tif", array, words, photometric="rgb", extrasamples=(0,))
+    asked = AskedValues(bands=bands, copied=copied)
+    with open_source(path, max_pixels=10**6, max_memory=10**9, asked=asked) as source:
+        geo, told = source.carried.geo, source.notices
+    assert geo is not None
+    found = re.findall(r'sample="(\d)"[^>]*>(\w+)<', text_of(geo[42112]))
+    assert dict(found) == {str(number): name for number, name in enumerate(expected)}
+    assert ("its words on its bands are not kept" in told) != copied
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

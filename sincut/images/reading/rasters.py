@@ -142,7 +142,7 @@ def raster_source(path: Path, limits: _Limits, level: int) -> Source:
             layout = replace(layout, alpha=True)
             notices.append("its transparency mask becomes an alpha channel")
         _check_samples(path, dataset, bands)
-        header, told_of_it = _header(dataset, bands)
+        header, told_of_it = _header(dataset, bands[: BANDS[layout.mode]])
         notices += told_of_it
         if not limits.asked.range:
             notices += _told_of_bits(dataset, bands)
@@ -256,10 +256,10 @@ def _cache(dataset: Any, limits: _Limits) -> int:
 
 
 def _header(dataset: Any, bands: Sequence[int]) -> tuple[Header, list[str]]:
-    """What a raster says beside its pixels, by way of the directory of a GeoTIFF that GDAL writes
-    of one pixel; and what of it is lost."""
+    """What a raster says beside its pixels, ``bands`` being its colours, by way of the directory
+    of a GeoTIFF that GDAL writes of one pixel; and what of it is lost."""
     with _gdal():
-        data, lost = _geotiff(dataset, bands[:3] if len(bands) > 2 else bands[:1])
+        data, lost = _geotiff(dataset, bands)
     file = io.BytesIO(data)
     header = tiff_header(file, pages_of(file), grey=False, beyond=False)
     return header, [*header.notices, *not_kept(lost)]

@@ -37,6 +37,15 @@ class Samples:
     order: tuple[int, int, int] | None = None
     others: tuple[int, ...] = ()
 
+    def places(self, *, masked: bool) -> dict[int, int]:
+        """Which samples stand where in what comes of them, those of grey and ink nowhere; a mask
+        becomes alpha where it is ``masked``."""
+        colours = list(self.order or range(3)) if self.mode == "RGB" else []
+        alpha = {BANDS[self.mode]: 3} if self.alpha else {}
+        first = 3 + (self.alpha or masked)
+        others = {sample: first + place for place, sample in enumerate(self.others)}
+        return {sample: place for place, sample in enumerate(colours)} | alpha | others
+
     def __call__(self, stored: Array) -> Array:
         """(n, W, samples) to (n, W, 3 or 4 and others)."""
         bands = BANDS[self.mode]

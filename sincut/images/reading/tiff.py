@@ -87,7 +87,8 @@ def _tiff_source(path: Path, limits: _Limits) -> Source | None:
                 layout, told = with_others(layout, tiff.samples)
                 kept = [each for each in more if each != DROPPED and not bands]
                 more, beyond = [*kept, *[told] * bool(told)], False
-            header = tiff_header(file, pages, grey=grey, beyond=beyond)
+            places = layout.places(masked=pages.mask is not None)
+            header = tiff_header(file, pages, grey=grey, beyond=beyond, places=places)
             rows: Rows
             if by_gdal is not None:
                 rows = by_gdal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
@@ -32,12 +33,20 @@ _PHOTOMETRIC, _CMYK, _PROFILE = 262, 5, 34675
 _EXIF, _INTEROPERABILITY = 34665, 40965
 
 
-def tiff_header(file: IO[bytes], pages: Pages, *, grey: bool, beyond: bool) -> Header:
+def tiff_header(
+    file: IO[bytes],
+    pages: Pages,
+    *,
+    grey: bool,
+    beyond: bool,
+    places: Mapping[int, int] | None = None,
+) -> Header:
     """What the image's page says.
 
     Args:
         grey: whether its colours are.
         beyond: whether it has channels that are neither colour nor alpha.
+        places: as :func:`kept_geo` takes them.
     """
     tags, notices, exif = pages.tags, [], None
     orientation = orientation_of(tags)
@@ -47,7 +56,7 @@ def tiff_header(file: IO[bytes], pages: Pages, *, grey: bool, beyond: bool) -> H
         notices.append("its transparency mask becomes an alpha channel")
     if beyond:
         notices.append(DROPPED)
-    geo, lost = kept_geo(tags, orientation)
+    geo, lost = kept_geo(tags, orientation, places)
     notices += tiff_losses(tags, [*lost, *["transparency mask"] * pages.lost_mask])
     file.seek(0)
     if file.read(4) != BIG_ENDIAN_BIGTIFF:
