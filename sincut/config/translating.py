@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, as_text, option
+from sincut.config.fields import DEVICES, PRECISIONS, Config, amount_of, option
 from sincut.config.values import (
     AUTO,
     BANDS_HELP,
