@@ -177,8 +177,9 @@ def test_what_cannot_be_read_is_refused_in_a_line(tmp_path: Path) -> None:
     damaged = written(tmp_path / "damaged.zarr", noise(3, 90, 70), "cyx")
     (damaged / "0" / "zarr.json").write_text("{")
     assert refusal(damaged).startswith(f"{damaged} is no OME-Zarr image that can be read (")
+    three = written(tmp_path / "three.zarr", noise(3, 9, 9), "cyx")
     with pytest.raises(SincutError) as caught:
-        open_source(two, max_pixels=10, max_memory=10**9)
+        open_source(three, max_pixels=10, max_memory=10**9)
     assert "allowed are 10; try --max-pixels 81" in str(caught.value)
 
 

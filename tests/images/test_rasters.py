@@ -145,7 +145,7 @@ def test_a_level_of_jpeg_2000(tmp_path: Path) -> None:
     assert source.carried.geo is not None
     assert tuple(source.carried.geo[33550][:2]) == (20, 20) == (place.a, -place.e)
     assert refusal(path, level=9).startswith(f"{path} has ")
-    assert "got --level 9; allowed: 0 to" in refusal(path, level=9)
+    assert "got level 9; allowed: 0 to" in refusal(path, level=9)
 
 
 def test_bands_are_chosen_and_the_others_said(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from sincut.images.reading.extras import library
 from sincut.images.reading.ome_zarr import check_level
 from sincut.images.reading.pages import pages_of
 from sincut.images.reading.samples import BANDS, Samples
-from sincut.images.reading.source import Header, Source, _Limits, _source, check_size, reading
+from sincut.images.reading.source import Header, Source, _Limits, _source, reading
 from sincut.images.reading.tiff_header import DROPPED, tiff_header
 from sincut.images.records import not_kept
 
@@ -123,7 +123,6 @@ def raster_source(path: Path, limits: _Limits, level: int) -> Source:
         if driver == "VRT":
             _check_vrt(path, set())
         dataset = stack.enter_context(_opened(path, driver, level))
-        check_size(path, dataset.width, dataset.height, limits.max_pixels)
         bands, layout, notices = _layout(path, dataset)
         masked = not layout.alpha and _has_mask(dataset)
         if limits.asked.bands:
