@@ -119,6 +119,11 @@ class TranslateConfig(Config):
         "add smaller copies of the image to a TIFF, for viewers: a Cloud Optimized GeoTIFF; takes "
         "twice the disk while it is ended",
     )
+    ome_zarr: str = option(
+        "0.5",
+        "version of an OME-Zarr; 0.4 is for readers that know no shards: sixteen times the files",
+        choices=("0.5", "0.4"),
+    )
     strip_metadata: bool = option(
         False, "write no EXIF, DPI, geo tags, XMP, IPTC or texts (EXIF may hold a place)"
     )

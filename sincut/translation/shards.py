@@ -385,6 +385,7 @@ class ShardedImage(OneImage):
             opened.layout,
             None if config.strip_metadata else opened.carried.dpi,
             self._identity(opened, side),
+            version=config.ome_zarr,
             resume=config.resume,
             force=config.force,
             joined=config.share[1] > 1,

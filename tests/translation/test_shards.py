@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from sincut.errors import Interrupted, SincutError
+from sincut.images.reading.open import read_picture
 from sincut.images.writing import ome_zarr
 from sincut.translation.one_image import LoadedModel
 from sincut.translation.plan import Plan
@@ -121,6 +122,38 @@ def test_it_says_what_ome_zarr_asks_for(small_shards: None, tiny_run: Path, tmp_
     assert np.allclose(scales[0], [1, 2, 1], rtol=1e-3)
     assert np.allclose(scales[1], [1, 4, 2], rtol=1e-3)
     assert [each["label"] for each in said["omero"]["channels"]] == ["red", "green", "blue"]
+
+
+def test_older_readers_get_the_same_pixels(
+    small_shards: None, noisy_model: Path, tmp_path: Path
+) -> None:
+    """OME-Zarr 0.4: a shard is there when all of its chunks are."""
+    source = noise(tmp_path / "in.png", 150, 170)
+    new, old = tmp_path / "new.ome.zarr", tmp_path / "old.ome.zarr"
+    translate(noisy_model, source, new, tile="64")
+    same = {"tile": "64", "ome_zarr": "0.4"}
+    assert not translate(noisy_model, source, old, shard="0/2", **same)
+    (part,) = tmp_path.glob(".old*part")
+    (part / "0" / "0" / "1" / "2").unlink()
+    assert not translate(noisy_model, source, old, shard="1/2", **same)
+    with pytest.raises(SincutError) as caught:
+        translate(noisy_model, source, old, tile="64", resume=True)
+    assert str(caught.value) == (
+        f"{old} was begun with another --ome-zarr; try the same as before, or --force to start anew"
+    )
+    assert translate(noisy_model, source, old, resume=True, **same)
+    for number in range(4):
+        assert np.array_equal(level(old, number), level(new, number))
+    assert np.array_equal(read_picture(old).rgb, level(new))
+    said = json.loads((old / ".zattrs").read_text())
+    newer = json.loads((new / "zarr.json").read_text())["attributes"]["ome"]
+    (image,), (newer_image,) = said["multiscales"], newer["multiscales"]
+    assert image == {**newer_image, "name": "old", "version": "0.4"}
+    assert said["omero"] == {**newer["omero"], "version": "0.4"}
+    array = json.loads((old / "0" / ".zarray").read_text())
+    assert (array["zarr_format"], array["chunks"]) == (2, [3, 16, 16])
+    assert (array["dimension_separator"], array["compressor"]["id"]) == ("/", "blosc")
+    assert translate(noisy_model, source, old, force=True, tile="64")  # it is known as sincut's
 
 
 def test_shares_make_the_same_bytes_as_one_process(

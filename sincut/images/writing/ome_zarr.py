@@ -1,8 +1,9 @@
-"""An OME-Zarr 0.5 written in shards, in any order and by many processes at once. No torch.
+"""An OME-Zarr written in shards, in any order and by many processes at once. No torch.
 
-Each shard is a file that appears under its name when it is whole; so a shard that is there is done,
-and no other record is kept. Of a shard of a smaller level the same is true, and it is made as soon
-as the four that it is the mean of are there. Until all are, the folder has a hidden name.
+Each shard is a file that appears under its name when it is whole, or, in version 0.4, which has no
+shards, the files of its chunks; so a shard that is there is done, and no other record is kept. Of a
+shard of a smaller level the same is true, and it is made as soon as the four that it is the mean of
+are there. Until all are, the folder has a hidden name.
 """
 
 from __future__ import annotations
@@ -50,10 +51,13 @@ class OmeZarr:
         zarr = library("zarr", "zarr", "zarr", target)
         self.target, self.part = target, beside(target, "part")
         group = zarr.open_group(str(self.part), mode="r+")
-        said = group.attrs["ome"]["multiscales"][0]["datasets"]
+        in_shards = group.metadata.zarr_format == 3
+        said: Any = group.attrs["ome"] if in_shards else group.attrs
+        self._side, self._inside = (SHARD, Path("c", "0")) if in_shards else (CHUNK, Path("0"))
         # That a shard is there says that it is done: also a black one.
         self._arrays = [
-            group[each["path"]].with_config({"write_empty_chunks": True}) for each in said
+            group[each["path"]].with_config({"write_empty_chunks": True})
+            for each in said["multiscales"][0]["datasets"]
         ]
         self.levels = len(self._arrays)
 
@@ -65,6 +69,7 @@ class OmeZarr:
         dpi: tuple[float, float] | None,
         identity: Mapping[str, Any],
         *,
+        version: str = "0.5",
         resume: bool = False,
         force: bool = False,
         joined: bool = False,
@@ -73,12 +78,15 @@ class OmeZarr:
 
         Args:
             identity: what decides the pixels, by names that a person understands.
+            version: of OME-Zarr, 0.5 or 0.4.
             joined: other processes do the same; whoever comes first begins.
 
         Raises:
             SincutError: it was begun before, or with something else; it cannot be written.
         """
-        whole: dict[str, Any] = json.loads(json.dumps({**identity, **_of_layout(layout)}))
+        whole: dict[str, Any] = json.loads(
+            json.dumps({**identity, **_of_layout(layout), "--ome-zarr": version})
+        )
         part = beside(target, "part")
         with told(target):
             if part.exists():
@@ -98,7 +106,7 @@ class OmeZarr:
                         "shards done; try --resume, or --force to start anew"
                     )
             if not part.exists():
-                _create(target, part, layout, dpi, whole, joined=joined)
+                _create(target, part, layout, dpi, whole, version, joined=joined)
             return cls(target)
 
     def count(self, level: int) -> int:
@@ -193,13 +201,16 @@ class OmeZarr:
     def _missing(self, level: int, among: Iterable[int]) -> list[int]:
         """Shards that are not there; an empty file is what a loss of power left."""
         folder = self.part if self.part.exists() else self.target  # which another gave its name
-        across = self._grid(level)[1]
+        folder = folder / str(level) / self._inside
 
         def is_there(index: int) -> bool:
-            row, column = divmod(index, across)
-            path = folder / str(level) / "c" / "0" / str(row) / str(column)
+            rows, columns = (
+                range(where.start // self._side, -(-where.stop // self._side))
+                for where in self.place(level, index)
+            )
+            files = (folder / str(row) / str(column) for row in rows for column in columns)
             try:
-                return path.stat().st_size > 0
+                return all(path.stat().st_size > 0 for path in files)
             except FileNotFoundError:
                 return False
 
@@ -288,7 +299,11 @@ def _of_layout(layout: Layout) -> dict[str, Any]:
 def _marked(folder: Path) -> dict[str, Any] | None:
     """What sincut noted in a folder that it wrote, or nothing."""
     try:
-        said = json.loads((folder / "zarr.json").read_text())["attributes"][_MARK]["identity"]
+        if (folder / ".zattrs").exists():  # of version 0.4
+            attributes = json.loads((folder / ".zattrs").read_text())
+        else:
+            attributes = json.loads((folder / "zarr.json").read_text())["attributes"]
+        said = attributes[_MARK]["identity"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return said if isinstance(said, dict) else None
@@ -300,6 +315,7 @@ def _create(
     layout: Layout,
     dpi: tuple[float, float] | None,
     identity: Mapping[str, Any],
+    version: str,
     *,
     joined: bool,
 ) -> None:
@@ -309,22 +325,21 @@ def _create(
     sizes = [(layout.height, layout.width)]
     while max(sizes[-1]) > CHUNK:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    attributes = {
-        "ome": _ome(target, layout, dpi, len(sizes)),
-        _MARK: {"version": __version__, "identity": dict(identity)},
-    }
+    of_image = _ome(target, layout, dpi, len(sizes), version)
+    attributes = of_image if version == "0.4" else {"ome": {"version": version, **of_image}}
+    attributes[_MARK] = {"version": __version__, "identity": dict(identity)}
     try:
-        group = zarr.create_group(store=str(new), attributes=attributes)
+        group = zarr.create_group(
+            store=str(new), attributes=attributes, zarr_format=2 if version == "0.4" else 3
+        )
         for level, size in enumerate(sizes):
             group.create_array(
                 str(level),
                 shape=(layout.channels, *size),
                 chunks=(layout.channels, CHUNK, CHUNK),
-                shards=(layout.channels, SHARD, SHARD),
                 dtype=layout.dtype.name,
-                compressors=zarr.codecs.ZstdCodec(level=3),
                 fill_value=0,
-                dimension_names=["c", "y", "x"],
+                **_kept_as(zarr, layout, version),
             )
         try:
             new.rename(part)
@@ -340,18 +355,36 @@ def _create(
         shutil.rmtree(new, ignore_errors=True)
 
 
+def _kept_as(zarr: Any, layout: Layout, version: str) -> dict[str, Any]:
+    """How an array lies on the disk."""
+    if version == "0.4":
+        import numcodecs  # zarr's own
+
+        # Of its codecs the one that other readers have, too.
+        return {
+            "compressors": numcodecs.Blosc(cname="zstd", clevel=3),
+            "chunk_key_encoding": {"name": "v2", "separator": "/"},
+        }
+    return {
+        "compressors": zarr.codecs.ZstdCodec(level=3),
+        "shards": (layout.channels, SHARD, SHARD),
+        "dimension_names": ["c", "y", "x"],
+    }
+
+
 def _ome(
-    target: Path, layout: Layout, dpi: tuple[float, float] | None, levels: int
+    target: Path, layout: Layout, dpi: tuple[float, float] | None, levels: int, version: str
 ) -> dict[str, Any]:
-    """The metadata of OME-Zarr 0.5."""
+    """The metadata of an image; those of 0.4 say their version in each part."""
+    told = {"version": version} if version == "0.4" else {}
     across, down = (MICROMETRES_PER_INCH / each for each in dpi) if dpi else (1.0, 1.0)
     unit = {"unit": "micrometer"} if dpi else {}
     top = 1.0 if layout.dtype.kind == "f" else float(np.iinfo(layout.dtype).max)
     window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
     return {
-        "version": "0.5",
         "multiscales": [
             {
+                **told,
                 "name": target.name.split(".")[0],
                 "type": "mean",
                 "axes": [
@@ -371,10 +404,11 @@ def _ome(
             }
         ],
         "omero": {
+            **told,
             "channels": [
                 {"label": label, "color": colour, "active": label != "alpha", "window": window}
                 for label, colour in _COLOURS[: layout.channels]
-            ]
+            ],
         },
     }
 
