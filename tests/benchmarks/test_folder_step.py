@@ -50,6 +50,7 @@ def test_memory_is_that_of_a_process() -> None:
     assert set(measured(small("fastcut", "bf16"))) == set(found)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["adversarial_generator", "adversarial_discriminator"])
 @pytest.mark.parametrize("method", ["cut", "fastcut"])
 def test_a_wrong_step_is_refused(monkeypatch: pytest.MonkeyPatch, method: str, name: str) -> None:

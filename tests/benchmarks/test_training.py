@@ -95,6 +95,7 @@ def test_what_cannot_be_compiled_is_a_row(
     assert row["ms_per_step"] is row["faster_than_literal"] is row["hours_for_all_steps"] is None
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("term", ["G_gan", "R1", "NCE_y", "identity"])
 def test_a_wrong_step_is_refused(
     monkeypatch: pytest.MonkeyPatch, images: train_step.Pair, term: str
@@ -208,6 +209,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return time
 
 
+@pytest.mark.long
 def test_time_to_quality_writes_what_it_says(
     clock: dict[str, float], images: train_step.Pair, tmp_path: Path
 ) -> None:

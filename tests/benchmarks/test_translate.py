@@ -43,6 +43,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
+@pytest.mark.long
 def test_every_row_comes_from_a_process_of_its_own(tmp_path: Path) -> None:
     """Nothing is replaced here but the sizes."""
     folder, target = tmp_path / "images", tmp_path / "translate.json"

@@ -86,6 +86,7 @@ LENGTHS = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("spread", "within"), [(0.0, 1e-6), (0.1, 0.2)])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_the_estimate_is_right_on_a_steady_machine(

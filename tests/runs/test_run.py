@@ -116,6 +116,7 @@ def test_what_can_be_translated_can_be_trained_on(
         assert torch.equal(one, other)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", [-1, 0, 1, 3, 4, 5])
 def test_interrupted_and_resumed_equals_uninterrupted(
     tiny_run: Path, pair: tuple[Path, Path], tmp_path: Path, step: int
@@ -141,6 +142,7 @@ def test_with_the_additions_of_draft_too(
     assert found[weight] != content_of(tiny_run)[weight]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("step", [1, 4])
 def test_the_log_of_an_interrupted_run_is_that_of_an_uninterrupted_one(
     pair: tuple[Path, Path], tmp_path: Path, step: int
