@@ -567,6 +567,7 @@ def test_what_a_failed_start_leaves_is_no_obstacle(pair: tuple[Path, Path], tmp_
         train(pair, tmp_path / "other")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("full", [False, True], ids=["the reader leaves", "a full disk"])
 def test_a_training_goes_on_where_nobody_listens(
     full: bool, pair: tuple[Path, Path], tmp_path: Path
