@@ -86,6 +86,9 @@ skip_bad_option = click.option(
     help="Continue the run in the folder; with a larger --steps, extend it.",
 )
 @click.option("--force", is_flag=True, help="Start anew in a folder that holds a run.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only say what would be done, and what it would take."
+)
 @click.option("--no-report", is_flag=True, help="Write no report.html at the end.")
 @click.option(
     "--tensorboard", is_flag=True, help="Write event files for TensorBoard into the run folder."
@@ -102,6 +105,7 @@ def train(
     assignments: tuple[str, ...],
     resume: bool,
     force: bool,
+    dry_run: bool,
     no_report: bool,
     tensorboard: bool,
     held_out: tuple[Path, Path] | None,
@@ -133,6 +137,7 @@ def train(
             minutes=minutes,
             resume=resume,
             force=force,
+            dry_run=dry_run,
             tensorboard=tensorboard,
             report=not no_report,
             skip_bad=skip_bad,

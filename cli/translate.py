@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sincut.translation.plan import Plan
     from sincut.translation.shards import Share
     from sincut.translation.translate import Progress
+
+_EVERY = 1.0  # seconds between records of how many tiles are done
 
 
 @click.command()
@@ -79,9 +82,16 @@ def translate(
     with console.progress() as update:
         from sincut.translation.translate import translate as run
 
+        told = time.monotonic()
+
         def on_tile(progress: Progress) -> None:
+            nonlocal told
             text = f"{progress.path.name} ({progress.index} of {progress.count})"
             update(text, progress.done, progress.total)
+            if time.monotonic() - told >= _EVERY:
+                told = time.monotonic()
+                tiles = {"done": progress.done, "total": progress.total}
+                console.record({"event": "tiles", "input": str(progress.path), **tiles})
 
         run(
             model,

@@ -130,8 +130,32 @@ def test_json_is_one_object_per_line(pair: tuple[Path, Path], tmp_path: Path) ->
     assert records[0]["config"]["steps"] == 4
     result = run("translate", tmp_path / "run", *pair, "-o", tmp_path / "out", "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]
+    records = [r for r in records if r["event"] != "tiles"]  # of what takes seconds
     assert [r["event"] for r in records] == ["plan", "translated"] * 2
     assert [Path(r["output"]).name for r in records[1::2]] == ["content.png", "style.png"]
+
+
+def test_what_a_training_takes_is_told_and_nothing_done(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = run("train", *pair, "-o", tmp_path / "run", *SETTINGS, "--dry-run", "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [record["event"] for record in records] == ["start", "estimate"]
+    assert records[1]["peak_bytes"] > 0 < records[1]["seconds"]
+    assert result.exit_code == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_tells_how_many_tiles_are_done(
+    pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["sincut.cli.translate"], "_EVERY", 0.0)
+    output = tmp_path / "out.png"
+    result = run("translate", tiny_run, pair[0], "-o", output, "--tile", 64, "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    tiles = [record for record in records if record["event"] == "tiles"]
+    assert [(each["done"], each["total"]) for each in tiles] == [(n, 6) for n in range(1, 7)]
+    assert {each["input"] for each in tiles} == {str(pair[0])}
 
 
 def test_a_plan_is_told_and_nothing_done(

@@ -80,6 +80,7 @@ def train(
     minutes: float | str | None = None,
     resume: bool = False,
     force: bool = False,
+    dry_run: bool = False,
     tensorboard: bool = False,
     report: bool = True,
     skip_bad: bool = False,
@@ -104,6 +105,7 @@ def train(
             machine; the number found is recorded like any other.
         resume: continue the run in ``output``; ``steps`` may be larger than before.
         force: start anew in a folder that holds a run.
+        dry_run: only tell what it would take; write nothing.
         report: write :mod:`sincut.runs.report`'s page into the folder when the run is finished. A
             report that fails is a notice, and the run is whole without it.
         tensorboard: write event files for TensorBoard as well; takes the extra ``logging``.
@@ -150,11 +152,9 @@ def train(
             tell(event)
         state = processes.by_all(lambda: _begun(folder, subject, config, saved, tell))
         run = Recorder(folder, config, subject, tell, processes)
-        foreseen = None
-        if state.step < config.steps:
-            estimate = estimate or measure(subject, config, processes)
-            foreseen = _foreseen(subject, config, estimate, state.step, report=report)
-            tell(Estimated(*foreseen, _peak_bytes(subject, config, estimate, report=report)))
+        foreseen = _estimated(subject, config, estimate, state.step, tell, processes, report)
+        if dry_run:
+            return RunResult(folder, state.step, config.steps, processes=processes.count)
         made = partial(_made, folder, lock, again=resume or force)
         state = _run(run, state, foreseen, made, images, resume=resume, tensorboard=tensorboard)
     finished = state.step == config.steps
@@ -273,6 +273,24 @@ def _begun(
         text = f"its schedule ({config.schedule}) is now that of {config.steps} steps"
         tell(Noticed("the learning rate", text))
     return state
+
+
+def _estimated(
+    subject: Subject,
+    config: TrainConfig,
+    estimate: Estimate | None,
+    done: int,
+    tell: Listener,
+    processes: Processes,
+    report: bool,
+) -> tuple[float, float] | None:
+    """What is foreseen, told, where there are steps to do; measured where it was not before."""
+    if done == config.steps:
+        return None
+    estimate = estimate or measure(subject, config, processes)
+    foreseen = _foreseen(subject, config, estimate, done, report=report)
+    tell(Estimated(*foreseen, _peak_bytes(subject, config, estimate, report=report)))
+    return foreseen
 
 
 def _foreseen(
