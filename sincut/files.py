@@ -158,6 +158,23 @@ class FolderLock:
             return
         self._descriptor = descriptor
 
+    @staticmethod
+    def is_held(folder: Path) -> bool:
+        """Whether a program holds the folder at this moment."""
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return False
+
     def close(self) -> None:
         """Let go of it."""
         if self._descriptor is not None:

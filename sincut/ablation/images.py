@@ -14,7 +14,7 @@ from PIL import Image
 from sincut.ablation.kinds import FOLDERS, PAIR, Kind
 from sincut.config.training import FolderConfig, TrainConfig
 from sincut.data.image_folder import decoded
-from sincut.images.reading.ome_zarr import is_zarr
+from sincut.images.identity import is_zarr
 from sincut.images.reading.source import Pixels
 from sincut.models.generator import Generator
 from sincut.runs.events import Event

@@ -23,9 +23,9 @@ from sincut.evaluation.evaluate import of_outputs, read_told
 from sincut.evaluation.figures import edge_correlation, layout_correlation
 from sincut.evaluation.judge import FID, Judge, file_judge, lite_judge
 from sincut.evaluation.set_distances import FEWEST_IMAGES, Measured
+from sincut.images.identity import is_zarr
 from sincut.images.reading.asked import AskedValues
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
-from sincut.images.reading.ome_zarr import is_zarr
 
 Pixels = npt.NDArray[np.uint8]
 Values = dict[str, Measured]

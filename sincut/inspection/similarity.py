@@ -31,8 +31,8 @@ from sincut.compute.memory import out_of_memory
 from sincut.config.training import PairConfig, TrainConfig, training_config
 from sincut.config.translating import InspectConfig, TranslateConfig
 from sincut.errors import SincutError
+from sincut.images.identity import image_digest
 from sincut.images.reading.asked import WHOLE, AskedPart, AskedValues
-from sincut.images.reading.ome_zarr import image_digest
 from sincut.images.reading.open import read_picture
 from sincut.inspection.findings import Floats, Inspection, LayerFindings, Match, Pixels, Point
 from sincut.models.generator import Generator

@@ -23,13 +23,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sincut.config.training import FolderConfig, TrainConfig, training_config
-from sincut.data.image_folder import ImageFolder
 from sincut.errors import SincutError
-from sincut.images.reading.ome_zarr import image_digest, is_zarr
-from sincut.images.reading.source import Picture
+from sincut.images.identity import image_digest, is_zarr
+
+if TYPE_CHECKING:  # a program that only shows runs decodes no image
+    from sincut.data.image_folder import ImageFolder
+    from sincut.images.reading.source import Picture
 
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"

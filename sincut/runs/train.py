@@ -30,8 +30,8 @@ from sincut.config.presets import (
 from sincut.config.training import FolderConfig, PairConfig, TrainConfig, training_config
 from sincut.errors import SincutError
 from sincut.files import FolderLock, check_folder, make_folder
+from sincut.images.identity import is_zarr
 from sincut.images.in_memory import ImageFiles, ImageLike
-from sincut.images.reading.ome_zarr import is_zarr
 from sincut.models.model_file import fitting, load_tensors
 from sincut.runs.estimate import Estimate, fitted, measure
 from sincut.runs.events import Done, Estimated, Event, Listener, Live, Noticed, Started, Stopped

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sincut.errors import SincutError
 from sincut.files import check_free, kind_of_file
+from sincut.images.identity import is_zarr
 from sincut.images.reading.endings import INPUT_ENDINGS, images_among
-from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.formats import OUTPUT_FORMATS
 
 

@@ -23,10 +23,10 @@ from sincut.config.values import FULL, LEARNED, range_text
 from sincut.errors import Interrupted, SincutError
 from sincut.files import file_digest
 from sincut.images.geo import nodata_of, without_nodata
+from sincut.images.identity import is_zarr
 from sincut.images.metadata import KeptMetadata
 from sincut.images.profiles import Colours, require_depth
 from sincut.images.reading.asked import AS_STORED, AskedValues, Region
-from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Source
 from sincut.images.writing.formats import (

@@ -17,8 +17,8 @@ from sincut.compute.public import public
 from sincut.config.translating import TranslateConfig
 from sincut.errors import Interrupted, SincutError
 from sincut.files import make_folder
+from sincut.images.identity import is_zarr
 from sincut.images.in_memory import ImageFiles, ImageLike
-from sincut.images.reading.ome_zarr import is_zarr
 from sincut.images.writing.ome_zarr import begun_with
 from sincut.images.writing.part_file import begun
 from sincut.signals import stoppable

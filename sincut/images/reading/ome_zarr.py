@@ -6,7 +6,6 @@ largest array first; read are planes of y and x with at most three or four chann
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sincut.errors import SincutError, one_line
-from sincut.files import file_digest
 from sincut.images.metadata import MICROMETRES_PER_INCH
 from sincut.images.reading.asked import with_others
 from sincut.images.reading.extras import library
@@ -26,29 +24,9 @@ from sincut.images.records import NO_RECORDS
 
 Array = npt.NDArray[Any]
 
-ENDING = ".zarr"
 _DTYPES = ("uint8", "uint16", "float32")
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 _CHUNKS_AT_ONCE = 16  # that zarr decodes beside each other
 _MICROMETRES = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a path has the name of a Zarr folder, there or not."""
-    return path.suffix.lower() == ENDING
-
-
-def image_digest(path: Path) -> str:
-    """SHA-256 of an image file's bytes. Of a Zarr folder of its metadata, and of its other files'
-    names and sizes: reading all of them would take long."""
-    if not path.is_dir():
-        return file_digest(path)
-    digest = hashlib.sha256()
-    for file in sorted(each for each in path.rglob("*") if each.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\n".encode())
-        if file.name in _METADATA:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 class ZarrRows:

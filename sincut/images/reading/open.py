@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from sincut.images.bit_depth import as_depth
+from sincut.images.identity import is_zarr
 from sincut.images.metadata import ORIENTATION
 from sincut.images.reading.asked import (
     AS_STORED,
@@ -33,7 +34,7 @@ from sincut.images.reading.asked import (
     no_bands,
 )
 from sincut.images.reading.heif import heif_size, heif_source, is_heif
-from sincut.images.reading.ome_zarr import is_zarr, zarr_source
+from sincut.images.reading.ome_zarr import zarr_source
 from sincut.images.reading.pillow import (
     INPUT_FORMATS,
     Opened,

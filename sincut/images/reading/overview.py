@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from sincut.images.bit_depth import as_depth
+from sincut.images.identity import is_zarr
 from sincut.images.reading.asked import AskedPart, AskedValues, Region
-from sincut.images.reading.ome_zarr import is_zarr, zarr_levels
+from sincut.images.reading.ome_zarr import zarr_levels
 from sincut.images.reading.open import open_source
 from sincut.images.reading.slides import slide_levels
 from sincut.images.reading.source import Source, in_srgb

@@ -11,7 +11,7 @@ import numpy as np
 from sincut.errors import SincutError
 from sincut.files import check_file
 from sincut.images.bit_depth import NAMES
-from sincut.images.reading.ome_zarr import is_zarr
+from sincut.images.identity import is_zarr
 from sincut.images.vips import loaded_vips
 from sincut.images.writing.layout import Layout, deflated_at_most
 from sincut.images.writing.tiff import TILE, tiles_bytes, tiles_count
