@@ -15,6 +15,7 @@ ZARR = ["zarr>=3.1"]
 GEO = ["rasterio>=1.4"]
 IMAGECODECS = ["imagecodecs>=2024.9"]
 HEIF_AND_RAW = ["pillow-heif>=1.1", "rawpy>=0.24"]
+APP = ["starlette>=0.46", "uvicorn>=0.34", "jinja2>=3.1"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -29,6 +30,7 @@ TEST = [
     *ZARR,
     *GEO,
     *HEIF_AND_RAW,
+    *APP,
 ]
 
 setup(
@@ -43,6 +45,8 @@ setup(
     packages=find_packages(include=["sincut", "sincut.*"]),
     package_data={
         "sincut": ["py.typed"],
+        "sincut.app": ["static/*", "templates/*"],
+        "sincut.app.texts": ["*.json"],
         "sincut.pages": ["*.css", "*.js", "UPLOT-LICENSE.txt"],
         "sincut.pages.viewer": ["*.css", "*.js", "OPENSEADRAGON-LICENSE.txt"],
     },
@@ -68,6 +72,7 @@ setup(
         "zarr": ZARR,
         "geo": GEO,
         "big": ["pyvips[binary]>=2.2.3", *IMAGECODECS],
+        "app": APP,
         "photo": [*HEIF_AND_RAW, *IMAGECODECS],
     },
     entry_points={"console_scripts": ["sincut = sincut.cli:main"]},

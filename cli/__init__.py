@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from sincut.cli.ablate import ablate
+from sincut.cli.app import app
 from sincut.cli.demo import demo
 from sincut.cli.evaluate import evaluate
 from sincut.cli.export import export
@@ -88,5 +89,6 @@ for _command in (
     export,
     import_published,
     demo,
+    app,
 ):
     main.add_command(_command)

@@ -19,6 +19,7 @@ WINGS = (
     ("benchmarks",),
     ("sincut.__main__",),
     ("sincut.cli",),
+    ("sincut.app",),
     ("sincut.ablation", "sincut.demo"),
     ("sincut.runs",),
     ("sincut.evaluation", "sincut.inspection"),
