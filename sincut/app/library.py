@@ -29,6 +29,7 @@ from sincut.runs.folder import CONFIG_FILE, LIVE_DATA, LOG_FILE, PREVIEWS, find_
 
 UPLOADS, TRASH = "uploads", "trash"
 ABOUT = "app.json"
+MODEL_FILE, STATE_FILE = "model.safetensors", "state.safetensors"  # their own modules load torch
 TRAINING = "train"  # the job's name
 _LOG_TAIL = 1 << 15
 _LIVE_LIMIT = 1 << 24  # bytes: sincut's own has a hundredth of it
@@ -138,17 +139,18 @@ class Project:
             name = "failed"
         elif steps and step >= steps:
             name = "finished"
-        elif (self.run / "state.safetensors").is_file():
+        elif (self.run / STATE_FILE).is_file():
             name = "stopped"
         else:
-            name = "failed"
+            name = "unbegun" if self.about() else "failed"
         return State(name, max(step, 0), steps, figures, why)
 
 
 @dataclass(frozen=True)
 class State:
-    """How a training stands: ``running``, ``finished``, ``stopped`` or ``failed``, the last logged
-    step of how many, the last figures by name, and the line by which it failed."""
+    """How a training stands: ``running``, ``finished``, ``stopped``, ``unbegun`` (it was stopped
+    before it had anything to save) or ``failed``; the last logged step of how many, the last
+    figures by name, and the line by which it failed."""
 
     name: str
     step: int

@@ -1,7 +1,8 @@
 """``python -m sincut.app.look IMAGE PICTURE``: what an image is, and a small picture. No torch.
 
 Prints one JSON object: ``width``, ``height``, ``depth``, ``profile``, ``alpha``, ``bytes`` and
-``notices``, or ``error`` with the one line for which sincut refuses the file. A process of its own,
+``notices``, or ``error`` with the one line for which sincut refuses the file; of a folder ``count``
+of its images, and the picture is a sheet of some. A process of its own,
 because files from outside may be made to break decoders or to fill memory.
 """
 
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from sincut.errors import SincutError, one_line
 from sincut.images.bit_depth import as_depth
+from sincut.images.reading.endings import INPUT_ENDINGS, images_among
 from sincut.images.reading.open import open_source
 from sincut.images.reading.source import Source, in_srgb
 
@@ -28,6 +30,7 @@ MOST_PIXELS = 20_000_000_000  # as ``sincut translate``
 MOST_MEMORY = 4_000_000_000  # bytes: what needs more is refused before it is decoded
 _SHOWN = 400_000_000  # pixels above which there is no picture: reading takes long
 _SIDE = 1280  # pixels of the picture's longest side
+_ACROSS = 4  # images of a sheet, and as many down
 _DEPTHS = {"uint8": "8", "uint16": "16", "float32": "float"}
 
 
@@ -60,6 +63,25 @@ def seen(source: Source, rows: npt.NDArray[Any]) -> Pixels:
     return (rgb * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
 
 
+def look_into(folder: Path, picture: Path) -> dict[str, Any]:
+    """How many images a folder holds; its picture is a sheet of the first ones.
+
+    Raises:
+        SincutError: it holds none, or one of the first is not read.
+    """
+    images = images_among(folder.iterdir())
+    if not images:
+        raise SincutError(f"{folder} holds no image; allowed endings: {', '.join(INPUT_ENDINGS)}")
+    cell = _SIDE // _ACROSS
+    sheet = Image.new("RGB", (_SIDE, cell * -(-min(len(images), _ACROSS**2) // _ACROSS)), "white")
+    for index, path in enumerate(images[: _ACROSS**2]):
+        with open_source(path, max_pixels=MOST_PIXELS, max_memory=MOST_MEMORY) as source:
+            small = ImageOps.fit(_reduced(source), (cell, cell))
+        sheet.paste(small, (index % _ACROSS * cell, index // _ACROSS * cell))
+    sheet.save(picture, "JPEG", quality=88, subsampling=0)
+    return {"count": len(images), "notices": []}
+
+
 def _reduced(source: Source) -> Image.Image:
     """The image at most ``_SIDE`` wide and high, by rows: means of squares, and then Lanczos."""
     square = max(math.ceil(max(source.width, source.height) / (2 * _SIDE)), 1)
@@ -89,8 +111,9 @@ def _profile_name(profile: bytes | None) -> str:
 
 def main() -> None:
     """Print what is found, as JSON."""
+    path, picture = map(Path, sys.argv[1:3])
     try:
-        found = look(Path(sys.argv[1]), Path(sys.argv[2]))
+        found = (look_into if path.is_dir() else look)(path, picture)
     except SincutError as error:
         found = {"error": str(error)}
     except MemoryError:

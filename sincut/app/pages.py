@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from sincut.app.choices import groups, main_choices
-from sincut.app.library import Library, NotThere
+from sincut.app.library import MODEL_FILE, Library, NotThere
 from sincut.app.texts import LANGUAGES, chosen, words_of
 from sincut.pages.shell import HERE as PAGES
 from sincut.pages.viewer import HERE as VIEWER
@@ -51,6 +51,7 @@ class Pages:
             Route("/runs/{name}/result", self.result),
             Route("/runs/{name}/report", self.report),
             Route("/runs/{name}/card", self.card),
+            Route("/runs/{name}/model", self.model),
             Route("/static/{name}", self.static),
         ]
 
@@ -93,6 +94,16 @@ class Pages:
         if not path.is_file():
             raise NotThere("the run has no model card yet; it is written at its end")
         return PlainTextResponse(path.read_text(encoding="utf-8", errors="replace"))
+
+    def model(self, request: Request) -> Response:
+        """The model file, to be kept or passed on."""
+        project = self.library.project(request.path_params["name"])
+        path = project.run / MODEL_FILE
+        if not path.is_file() or path.is_symlink():
+            raise NotThere("the run has no model yet; it is saved as the training goes")
+        return FileResponse(
+            path, filename=f"{project.name}.safetensors", media_type="application/octet-stream"
+        )
 
     def static(self, request: Request) -> Response:
         """A style or a script."""

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from sincut.app.choices import ENDINGS, translating_words
 from sincut.app.images import Images, asked_of, json_of
 from sincut.app.jobs import Job, read_json
-from sincut.app.library import Library, NotThere, Project
+from sincut.app.library import MODEL_FILE, Library, NotThere, Project
 from sincut.errors import SincutError
 from sincut.units import byte_text
 
@@ -54,7 +54,7 @@ class Results:
         return JSONResponse(_whole(project))
 
     def _begin(self, project: Project, given: Mapping[str, Any]) -> None:
-        if not (project.run / "model.safetensors").is_file():
+        if not (project.run / MODEL_FILE).is_file():
             raise SincutError(f"{project.name} has no model yet; it is saved as the training goes")
         image = str(given.get("image") or "content")
         file = project.image("content") if image == "content" else self.images.get(image).file
@@ -134,7 +134,7 @@ def _whole(project: Project) -> dict[str, Any]:
         "results": jobs[::-1],
         "look": {"running": look.alive, "why": look.error()},
         "shown": {} if look.alive else read_json(project.folder / LOOK / "look.json"),
-        "model": (project.run / "model.safetensors").is_file(),
+        "model": (project.run / MODEL_FILE).is_file(),
         "mask": (project.folder / "mask.png").is_file(),
         "place": str(project.results),
     }

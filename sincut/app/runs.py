@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.routing import Route
 from sincut.app.choices import length_words, title_of, training_words
 from sincut.app.images import PICTURE, Images, Incoming, json_of, looked_at
 from sincut.app.jobs import environment
-from sincut.app.library import Library, NotThere, Project, created
+from sincut.app.library import MODEL_FILE, STATE_FILE, Library, NotThere, Project, created
 from sincut.app.results import Results
 from sincut.errors import SincutError
 from sincut.runs.commands import resuming_command
@@ -35,6 +36,7 @@ class Runs:
     def __init__(self, library: Library, images: Images) -> None:
         self.library, self.images = library, images
         self.estimating: asyncio.subprocess.Process | None = None
+        self.starting = threading.Lock()
 
     def routes(self) -> list[Route]:
         """What is where."""
@@ -112,7 +114,7 @@ class Runs:
         if action == "stop":
             _stop(project)
         elif action == "resume":
-            await run_in_threadpool(_resumed, project, given.get("more"))
+            await run_in_threadpool(self._resume, project, given.get("more"))
         elif action == "rename":
             project.note(title=_title(given.get("title")))
         elif action == "choose":
@@ -120,6 +122,10 @@ class Runs:
         else:
             raise SincutError(f"there is nothing that {action} does with a run; reload the page")
         return JSONResponse(_whole(project))
+
+    def _resume(self, project: Project, more: Any) -> None:
+        with self.starting:  # two pages may ask at once
+            _resumed(project, more)
 
     def discard(self, request: Request) -> Response:
         """Move a run to the trash folder."""
@@ -198,6 +204,7 @@ def _short(project: Project) -> dict[str, Any]:
         "figures": state.figures,
         "why": state.why,
         "chosen": bool(about.get("chosen")),
+        "folders": isinstance(config.get("content"), dict) and "count" in config["content"],
         "picture": bool(project.previews()) or (project.folder / "pictures/content.jpg").is_file(),
         **names,
     }
@@ -220,8 +227,8 @@ def _whole(project: Project) -> dict[str, Any]:
         "command": _command(project),
         "report": (project.run / REPORT_FILE).is_file(),
         "card": (project.run / CARD_FILE).is_file(),
-        "model": (project.run / "model.safetensors").is_file(),
-        "resumable": (project.run / "state.safetensors").is_file(),
+        "model": (project.run / MODEL_FILE).is_file(),
+        "resumable": (project.run / STATE_FILE).is_file(),
         "variations": [name for name in about.get("variations", []) if isinstance(name, str)],
     }
 
@@ -270,7 +277,7 @@ def _resumed(project: Project, more: Any) -> None:
     """Go on with a run, or begin again what failed before its first step."""
     if project.running:
         raise SincutError(f"{project.name} is running; wait for its end or stop it first")
-    if not (project.run / "state.safetensors").is_file():
+    if not (project.run / STATE_FILE).is_file():
         if "words" not in project.about():
             raise SincutError(f"{project.name} has no saved state to go on from; start a new run")
         project.job().start(_words_of(project))

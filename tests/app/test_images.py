@@ -84,6 +84,14 @@ def test_a_path_that_is_none_is_refused(server: Server, path: str, line: str) ->
     assert server.refused("POST", "/api/images", {"path": path}) == line
 
 
+def test_a_folder_without_images_is_refused(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    number = server.ask("POST", "/api/images", {"path": str(folder)})["id"]
+    line = server.refused("GET", f"/api/images/{number}")
+    assert line.startswith(f"{folder} holds no image; allowed endings: .jpg, .jpeg, .png, ")
+
+
 def test_a_pipe_is_refused(server: Server, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     number = server.ask("POST", "/api/images", {"path": str(tmp_path / "pipe")})["id"]

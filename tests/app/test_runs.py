@@ -38,6 +38,8 @@ def test_a_run_from_the_first_image_to_the_report(server: Server, pair: Pair) ->
         status, headers, _ = server.request("GET", f"/runs/{name}/{path}")
         assert (status, headers["content-type"].partition("/")[0]) == (200, "image")
     assert b"sincut" in server.request("GET", f"/runs/{name}/card")[2]
+    model = (folder / "run/model.safetensors").read_bytes()
+    assert server.request("GET", f"/runs/{name}/model")[2] == model
     status, headers, _ = server.request("GET", f"/runs/{name}/report")
     assert status == 200
     assert headers["content-security-policy"].startswith(
@@ -159,8 +161,33 @@ def test_stopping_variations_begins_none_that_follows(server: Server, pair: Pair
     server.ask("POST", f"/api/runs/{first}", {"action": "stop"})
     server.until(first, "stopped")
     second = server.wait("/api/runs/three-2", lambda run: not run["waiting"])
-    assert second["state"] == "failed"
+    assert second["state"] == "unbegun"
     assert not (server.folder / "three-2" / "run").exists()
+
+
+def test_two_folders_are_trained_on(server: Server, pair: Pair, tmp_path: Path) -> None:
+    images = {}
+    for role, file in zip(("content", "style"), pair, strict=True):
+        folder = tmp_path / f"{role}s"
+        folder.mkdir()
+        for name in ("a.png", "b.png", "c.png"):
+            shutil.copy(file, folder / name)
+        images[role] = server.ask("POST", "/api/images", {"path": str(folder)})["id"]
+        look = server.ask("GET", f"/api/images/{images[role]}")
+        assert (look["count"], look["picture"]) == (3, True)
+    settings = {
+        **{"load": "32", "falling_load": "32", "crop": "32", "channels": "2", "blocks": "1"},
+        **{"layers": "0,4", "discriminator_channels": "2", "patches": "8", "steps": "2"},
+        **{"projection_width": "8", "device": "cpu", "precision": "fp32"},
+    }
+    mixed = {"content": images["content"], "style": server.upload(pair[1])}
+    assert server.refused("POST", "/api/runs", mixed) == (
+        "content and style must be two images or two folders, got one of each"
+    )
+    name = server.ask("POST", "/api/runs", {**images, "minutes": "", "settings": settings})["name"]
+    run = server.until(name, "finished", "failed")
+    assert (run["why"], run["state"], run["folders"]) == ("", "finished", True)
+    assert (run["content"], run["style"]) == ("contents", "styles")
 
 
 def test_a_run_of_the_command_line_is_shown_and_thrown_away(server: Server, tiny_run: Path) -> None:

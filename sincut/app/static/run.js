@@ -57,7 +57,10 @@
       byId("after").alt = say("preview_alt", step);
     };
     next.decode().then(place, place);
-    if (!byId("before").getAttribute("src")) byId("before").src = `${address}/pictures/content`;
+    // A preview of folders is a sheet, which shows contents and results by itself.
+    byId("dividing").hidden = known.folders;
+    byId("compare").classList.toggle("sheet", known.folders);
+    if (!known.folders && !byId("before").getAttribute("src")) byId("before").src = `${address}/pictures/content`;
   };
   const divide = (share) => {
     byId("divide").value = share;
@@ -148,6 +151,7 @@
     byId("to-result").hidden = !run.model || run.state === "failed";
     byId("report").hidden = !run.report;
     byId("card").hidden = !run.card;
+    byId("model").hidden = !run.model;
     byId("place").textContent = run.folder;
     byId("command").textContent = run.command;
     byId("notices").replaceChildren(...run.notices.map((each) =>
