@@ -41,10 +41,12 @@ class Guard:
         app: what is guarded.
         token: the secret of the printed address; it becomes a cookie at the first visit.
         port: of this server, on 127.0.0.1.
+        ticket: a secret that does the same once, for an address that others may read, as that of a
+            browser that is started with it.
     """
 
-    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
-        self.app, self.token = app, token
+    def __init__(self, app: ASGIApp, token: str, port: int, ticket: str = "") -> None:
+        self.app, self.token, self.ticket = app, token, ticket
         self.hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
         self.origins = tuple(f"http://{host}" for host in self.hosts)
         self.cookie = f"sincut-{port}"  # cookies do not know ports
@@ -86,7 +88,7 @@ class Guard:
     def _welcomed(self, scope: Scope, headers: Headers) -> Response | None:
         """A visitor's first page, or a refusal; nothing for whoever has the token."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token")
-        if given and scope["method"] == "GET" and self._is_token(given[0]):
+        if given and scope["method"] == "GET" and self._is_welcome(given[0]):
             answer = RedirectResponse(scope["path"], 303)
             answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return answer
@@ -98,6 +100,12 @@ class Guard:
             return None
         why = "another page asked" if from_elsewhere else "the token is missing or of another start"
         return _refusal(403, f"this page is for whoever started it, and {why}; {_OPEN_AGAIN}")
+
+    def _is_welcome(self, given: str) -> bool:
+        if self.ticket and secrets.compare_digest(given.encode(), self.ticket.encode()):
+            self.ticket = ""
+            return True
+        return self._is_token(given)
 
     def _header(self, headers: Headers) -> bool:
         return self._is_token(headers.get(TOKEN_HEADER, ""))

@@ -23,8 +23,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from sincut.app.jobs import environment, read_json
-from sincut.app.library import UPLOADS, Library, NotThere
+from sincut.app.library import ABOUT, UPLOADS, Library, NotThere
 from sincut.errors import SincutError, printable
+from sincut.runs.folder import CONFIG_FILE
 from sincut.units import byte_text
 
 KEPT_FREE = 1_000_000_000  # bytes of the disk that no upload may take
@@ -32,7 +33,13 @@ _JSON_LIMIT = 1 << 20
 _LOOKING = 120.0  # seconds, after which a file is given up
 _OLD = 86_400.0  # seconds after which what was uploaded and not used is removed
 _OFTEN = 1 << 26  # bytes after which the disk is looked at again
-LOOK, PICTURE, PART, PATH = "look.json", "look.jpg", ".part", "path.json"
+LOOK, PICTURE, PART = "look.json", "look.jpg", ".part"
+NAME, PATH = "name.json", "path.json"  # of what came, and of what stays where it is
+# What the app itself and a run call their files, beside which images lie.
+_TAKEN = (
+    *(LOOK, PICTURE, PATH, NAME, ABOUT, CONFIG_FILE, "mask.png", "mask-painted.png"),
+    *("run", "results", "jobs", "pictures", "look"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Incoming:
         noted = read_json(self.folder / PATH).get("path")
         if isinstance(noted, str):
             return Path(noted)
-        name = read_json(self.folder / "name.json").get("name", "")
+        name = read_json(self.folder / NAME).get("name", "")
         if not name or not (self.folder / name).is_file():
             raise NotThere("the image has not come yet; give it once more")
         return self.folder / str(name)
@@ -113,13 +120,13 @@ class Images:
             raise SincutError(f"{name} is empty; give an image file")
         self._check_room(name, size)
         incoming = self._new()
-        (incoming.folder / "name.json").write_text(json.dumps({"name": name, "size": size}))
+        (incoming.folder / NAME).write_text(json.dumps({"name": name, "size": size}))
         return JSONResponse({"id": incoming.folder.name, "name": name})
 
     async def receive(self, request: Request) -> Response:
         """The bytes of an announced file, straight to the disk; no more than were announced."""
         incoming = self.get(request.path_params["id"])
-        noted = read_json(incoming.folder / "name.json")
+        noted = read_json(incoming.folder / NAME)
         if not noted or (incoming.folder / noted["name"]).exists():
             raise SincutError("the file was not announced, or has come already; give it once more")
         part = incoming.folder / PART
@@ -280,7 +287,7 @@ def safe_name(given: str) -> str:
         stem, ending = name, ""
     ending = re.sub(r"[^A-Za-z0-9]", "", ending)[:10]
     stem = stem.encode("utf-8", "replace")[:100].decode("utf-8", "ignore").strip(" .")
-    if name in ("app.json", "name.json", "mask.png", LOOK, PICTURE, PATH):  # those of the app
+    if name in _TAKEN:
         stem = f"image-{stem}"
     stem = stem or "image"
     return f"{stem}.{ending}" if ending else stem

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from sincut.images.reading.source import Source, in_srgb
 
 Pixels = npt.NDArray[np.uint8]
 MOST_PIXELS = 20_000_000_000  # as ``sincut translate``
-MOST_MEMORY = 4_000_000_000  # bytes: what needs more is refused before it is decoded
+# Bytes: what needs more is refused before it is decoded.
+MOST_MEMORY = min(4_000_000_000, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
 _SHOWN = 400_000_000  # pixels above which there is no picture: reading takes long
 _SIDE = 1280  # pixels of the picture's longest side
 _ACROSS = 4  # images of a sheet, and as many down

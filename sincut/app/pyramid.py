@@ -1,9 +1,9 @@
-"""``python -m sincut.app.pyramid RESULT CONTENT FOLDER``: both cut into tiles to zoom. No torch.
+"""``python -m sincut.app.pyramid RESULT CONTENT FOLDER STRENGTH``: both in tiles. No torch.
 
 Each becomes a Deep Zoom pyramid of PNG tiles, in 8 bits of sRGB and exact to the pixel, in the
 folders ``result`` and ``content``. Files of any format and depth are read by rows, so memory stays
 small.
-``look.json`` appears last and says that all is there.
+``look.json`` appears last, says that all is there, and with which strength it was made.
 """
 
 from __future__ import annotations
@@ -103,7 +103,13 @@ def main() -> None:
     except SincutError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
-    found = {"width": width, "height": height, "tile": TILE, "output": result.name}
+    found: dict[str, object] = {
+        "width": width,
+        "height": height,
+        "tile": TILE,
+        "output": result.name,
+    }
+    found |= {"strength": float(sys.argv[4])}
     write_text(folder / LOOK, json.dumps(found))
 
 

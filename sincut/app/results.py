@@ -190,7 +190,10 @@ def _look_at(project: Project, job: Job) -> None:
     if not _told_of(project, job)["download"]:
         raise SincutError(f"{target.name} is not there to be shown; translate the image first")
     (project.folder / LOOK).mkdir(exist_ok=True)
-    look.start(["sincut.app.pyramid", str(target), str(source), str(project.folder / LOOK)])
+    told = [word for word in job.record()["words"] if word.startswith("--strength=")]
+    strength = told[0].partition("=")[2] if told else "1"
+    folder = project.folder / LOOK
+    look.start(["sincut.app.pyramid", str(target), str(source), str(folder), strength])
 
 
 def _target(project: Project, file: Path, given: Mapping[str, Any]) -> Path:

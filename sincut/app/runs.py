@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from sincut.app.choices import length_words, title_of, training_words
 from sincut.app.images import PICTURE, Images, Incoming, json_of, looked_at
-from sincut.app.jobs import environment
+from sincut.app.jobs import Job, environment
 from sincut.app.library import MODEL_FILE, STATE_FILE, Library, NotThere, Project, created
 from sincut.app.results import Results
 from sincut.errors import SincutError
@@ -67,6 +67,7 @@ class Runs:
         incoming = [self.images.get(given.get(role)) for role in ROLES]
         folders = _are_folders(*(each.file for each in incoming))
         words = training_words(given, folders=folders)
+        self._leave_estimate()
         if not given.get("variations"):
             return JSONResponse({"name": self._begun(incoming, words, given).name})
         words = [word for word in words if not word.startswith("--seed=")]
@@ -89,8 +90,7 @@ class Runs:
         words = training_words(given, folders=_are_folders(*files))
         nowhere = self.library.folder / "estimate"  # which a dry run does not make
         command = ["sincut", "train", *map(str, files), "-o", str(nowhere), "--dry-run", "--json"]
-        if self.estimating is not None and self.estimating.returncode is None:
-            self.estimating.kill()
+        self._leave_estimate()
         process = self.estimating = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", "-m", *command, *words),
@@ -106,6 +106,11 @@ class Runs:
                 process.kill()
                 await process.wait()
         return JSONResponse(_estimated(out, said))
+
+    def _leave_estimate(self) -> None:
+        """A newer one, or the training itself, wants the machine."""
+        if self.estimating is not None and self.estimating.returncode is None:
+            self.estimating.kill()
 
     async def change(self, request: Request) -> Response:
         """Stop a training, go on with it, extend it, or give it another title."""
@@ -235,11 +240,13 @@ def _whole(project: Project) -> dict[str, Any]:
 
 def _waits(project: Project) -> bool:
     """Whether it is one of several variations whose turn has not come."""
-    names = project.about().get("variations") or []
-    if not names or project.running or project.config():
-        return False
-    first = project.folder.parent / str(names[0])
-    return Project(first).job("several").alive
+    return not (project.running or project.config()) and _queue(project).alive
+
+
+def _queue(project: Project) -> Job:
+    """The job that starts variations one after the other; the first of them has it."""
+    names = project.about().get("variations") or [project.name]
+    return Project(project.folder.parent / str(names[0])).job("several")
 
 
 def _notice(record: dict[str, Any]) -> str:
@@ -262,12 +269,12 @@ def _command(project: Project) -> str:
 
 
 def _stop(project: Project) -> None:
-    job, several = project.job(), project.job("several")
-    if several.alive:
-        several.stop()
-    if job.alive:
+    job, queue = project.job(), _queue(project)
+    if queue.alive:
+        queue.stop()
+    elif job.alive:
         job.stop()
-    elif project.running and not several.alive:
+    elif project.running:
         raise SincutError(
             f"{project.name} was started in a terminal; press Ctrl-C there, which saves it"
         )
@@ -277,6 +284,8 @@ def _resumed(project: Project, more: Any) -> None:
     """Go on with a run, or begin again what failed before its first step."""
     if project.running:
         raise SincutError(f"{project.name} is running; wait for its end or stop it first")
+    if _waits(project):
+        raise SincutError(f"{project.name} waits for its turn, and begins by itself")
     if not (project.run / STATE_FILE).is_file():
         if "words" not in project.about():
             raise SincutError(f"{project.name} has no saved state to go on from; start a new run")

@@ -46,17 +46,18 @@ def serve(
     """
     library = Library(folder)
     with _bound(port) as listening:
-        token = secrets.token_urlsafe(24)
+        token, ticket = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
         port = listening.getsockname()[1]
-        address = f"http://{HOST}:{port}/{'new/example' if demo else ''}?token={token}"
+        address = f"http://{HOST}:{port}/{'new/example' if demo else ''}?token="
 
         def ready() -> None:
-            tell(f"sincut app: {address} (Ctrl-C ends it; trainings go on)")
+            tell(f"sincut app: {address}{token} (Ctrl-C ends it; trainings go on)")
             if browser:  # which may not come back before the browser ends
-                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+                words = (address + ticket,)
+                threading.Thread(target=webbrowser.open, args=words, daemon=True).start()
 
         config = uvicorn.Config(
-            Guard(application(library), token, port),
+            Guard(application(library), token, port, ticket if browser else ""),
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -19,9 +19,6 @@ import pytest
 
 from tests.conftest import TINY
 
-for _package in ("starlette", "uvicorn", "jinja2"):
-    pytest.importorskip(_package, reason='the app needs the extra app: pip install ".[app]"')
-
 ROOT = Path(__file__).parents[2]
 # What a page sends for the smallest training.
 SETTINGS = {
@@ -115,15 +112,16 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
-    """``sincut app`` for a folder, until the block ends."""
+def serving(folder: Path, **environment: str) -> Iterator[Server]:
+    """``sincut app`` for a folder, until the block ends; with a ``BROWSER`` it opens that."""
+    options = [] if "BROWSER" in environment else ["--no-browser"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sincut", "app", "--folder", str(folder), "--no-browser", *options],
+        [sys.executable, "-m", "sincut", "app", "--folder", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
     assert process.stdout is not None
     assert process.stderr is not None

@@ -14,6 +14,8 @@ import tifffile
 import torch
 from PIL import Image
 
+pytest.importorskip("starlette", reason='the app needs the extra app: pip install ".[app]"')
+
 import sincut
 from sincut.app.pyramid import TILE, write_pyramid
 from tests.app.conftest import Server
@@ -95,12 +97,18 @@ def test_a_mask_that_is_none_is_refused(server: Server, run: str, body: bytes) -
 
 def test_a_result_is_cut_into_tiles_beside_its_content(server: Server, run: str) -> None:
     api = f"/api/runs/{run}/results"
-    server.ask("POST", api, {"ending": ".tif", "settings": {"depth": "16"}})
+    server.ask("POST", api, {"ending": ".tif", "settings": {"depth": "16", "strength": "0.5"}})
     assert result(server)["why"] == ""
     server.ask("POST", f"{api}/translate-0001", {"action": "look"})
     found = server.wait(api, lambda now: not now["look"]["running"])
     assert found["look"]["why"] == ""
-    assert found["shown"] == {"width": 160, "height": 128, "tile": 512, "output": "content.tif"}
+    assert found["shown"] == {
+        "width": 160,
+        "height": 128,
+        "tile": 512,
+        "output": "content.tif",
+        "strength": 0.5,
+    }
     for part, file in (("content", "content.png"), ("result", "results/content.tif")):
         status, headers, data = server.request("GET", f"/runs/{run}/look/{part}/8/0_0.png")
         assert (status, headers["content-type"]) == (200, "image/png")
@@ -151,7 +159,7 @@ def test_another_image_and_a_folder_of_them(
 
 def test_stopped_and_gone_on_with(server: Server, run: str, tmp_path: Path) -> None:
     file = tmp_path / "large.tif"
-    pixels = np.random.default_rng(0).integers(0, 255, (6000, 1500, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (3000, 1000, 3), np.uint8)
     tifffile.imwrite(file, pixels, photometric="rgb", tile=(256, 256))
     number = server.ask("POST", "/api/images", {"path": str(file)})["id"]
     api = f"/api/runs/{run}/results"

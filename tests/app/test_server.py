@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("starlette", reason='the app needs the extra app: pip install ".[app]"')
+
 from tests.app.conftest import ROOT, Server, serving
 
 OPEN = "open the address that sincut app printed"
@@ -81,6 +83,27 @@ def test_the_first_visit_becomes_a_cookie(shared: Server) -> None:
     assert cookie.startswith(f"sincut-{shared.port}={shared.token};")
     assert {"HttpOnly", "SameSite=strict"} <= {word.strip() for word in cookie.split(";")}
     assert shared.request("GET", "/")[0] == 200
+
+
+def test_the_address_of_a_browser_that_is_started_works_once(tmp_path: Path) -> None:
+    """Others may read the words that a process is started with."""
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/address\n')
+    (tmp_path / "browser").chmod(0o700)
+    with serving(tmp_path / "runs", BROWSER=str(tmp_path / "browser")) as server:
+        end = time.monotonic() + 20
+        while not (file := tmp_path / "address").exists() or not file.read_text():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        given = file.read_text().strip()
+        assert given.startswith(f"{server.address}/?token=")
+        assert server.token not in given
+        path = given.removeprefix(server.address)
+        status, headers, _ = server.request("GET", path, cookie=None)
+        assert (status, headers["set-cookie"].partition(";")[0]) == (
+            303,
+            f"sincut-{server.port}={server.token}",
+        )
+        assert server.request("GET", path, cookie=None)[0] == 403
 
 
 @pytest.mark.parametrize("cookie", [None, "", "sincut-{}=wrong", "sincut-{}="])
@@ -162,8 +185,9 @@ def test_it_listens_to_this_machine_only(shared: Server) -> None:
         if (path := Path(f"/proc/{shared.process.pid}/net/{table}")).exists()
         for line in path.read_text().splitlines()[1:]
     ]
-    places = {row[1] for row in rows if row[9] in inodes}
-    assert places == {f"0100007F:{shared.port:04X}"}
+    mine = [row for row in rows if row[9] in inodes]
+    assert {row[1] for row in mine} == {f"0100007F:{shared.port:04X}"}
+    assert {row[2].partition(":")[0] for row in mine} <= {"00000000", "0100007F"}
 
 
 def seconds_of(process: int) -> float:

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+pytest.importorskip("starlette", reason='the app needs the extra app: pip install ".[app]"')
+
 from sincut.app.choices import _PARTS
 from sincut.app.pages import STATIC
 from sincut.app.texts import HERE, LANGUAGES, chosen, words_of

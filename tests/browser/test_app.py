@@ -138,6 +138,10 @@ def test_from_two_images_to_a_file_in_full_size(
     before = browser.text("#zoom")
     browser.click("#in")
     browser.until("document.getElementById('zoom').textContent !== arguments[0]", before)
+    left, top, right, bottom = browser.box("#stage")
+    middle = (left + right) // 2, (top + bottom) // 2
+    browser.drag(middle, (left + (right - left) // 10, middle[1]))
+    assert abs(int(browser.script("return +document.getElementById('divide').value")) - 10) <= 1
     browser.assert_fits()
     browser.assert_clean()
 
@@ -261,3 +265,25 @@ def test_everything_can_be_reached_by_keys_and_has_a_name(
     browser.focus("#look")
     browser.press("\ue014")  # the right arrow
     assert browser.text("#look-sets") == "--look 0.55"
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_axe_finds_no_fault(
+    browser: Browser, server: Server, tiny_run: Path, size: tuple[int, int]
+) -> None:
+    place = os.environ.get("AXE_CORE")
+    if not place:
+        pytest.skip("needs axe-core: npm install axe-core, AXE_CORE=…/axe-core/axe.min.js")
+    run = "const done = arguments[0]; axe.run().then((found) => done(found.violations.map((each) =>"
+    run += " [each.id, ...each.nodes.map((node) => node.html)])))"
+    shutil.copytree(tiny_run, server.folder / "tiny")
+    for path in ("/", "/new", "/runs/tiny", "/runs/tiny/result", "/nothing"):
+        for dark in (False, True):
+            visit(browser, server, path, size, dark=dark)
+            browser.until("document.querySelector('.card, form, #facts div, #make, .button')")
+            browser.script(
+                "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
+            )
+            script = Path(place).read_text(encoding="utf-8")
+            browser.driver.execute_cdp_cmd("Runtime.evaluate", {"expression": script})
+            assert browser.driver.execute_async_script(run) == [], path

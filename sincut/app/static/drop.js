@@ -1,6 +1,9 @@
 "use strict";
 // A place for one image: dropped, chosen, pasted, or named by its path on this machine.
 // sincutDrop(section, changed) gives { id(), look(), take(id) }; `changed` hears of every change.
+["dragover", "drop"].forEach((name) => {
+  addEventListener(name, (event) => event.preventDefault()); // beside a place: stay on the page
+});
 const sincutDrop = (section, changed) => {
   const { say, tell, ask, element, bytes } = sincutApp;
   const find = (selector) => section.querySelector(selector);

@@ -21,6 +21,12 @@
       places[role].look().name.replace(/\.[^.]*$/, "")).join(" + ") : "";
   };
   ["content", "style"].forEach((role) => { places[role] = sincutDrop(byId(role), changed); });
+  // Pasted beside both places, an image goes to the first that is empty.
+  addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files][0];
+    if (!file || event.defaultPrevented) return;
+    places[places.content.id() ? "style" : "content"].takeFile(file);
+  });
 
   const chosen = () => {
     const pair = !places.content.look().count;

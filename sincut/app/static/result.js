@@ -7,6 +7,7 @@
   const address = `/runs/${path(name)}`;
   let viewer = null;
   let shown = ""; // the output that is seen
+  let made = 1; // the strength of that output
   let mask = null;
   let before = "";
 
@@ -23,7 +24,8 @@
     const point = new OpenSeadragon.Point(share * viewer.viewport.getContainerSize().x, 0);
     const left = Math.min(Math.max(item.viewerElementToImageCoordinates(point).x, 0), width);
     item.setClip(new OpenSeadragon.Rect(left, 0, width - left, height));
-    item.setOpacity(+byId("strength").value);
+    // What was made with a strength below 1 has content in it already, and cannot be made stronger.
+    item.setOpacity(Math.min(+byId("strength").value / Math.max(made, 1e-6), 1));
     const scale = item.viewportToImageZoom(viewer.viewport.getZoom(true)) * devicePixelRatio;
     viewer.drawer.setImageSmoothingEnabled(scale <= 1);
     byId("zoom").textContent = `${(scale * 100).toFixed(scale < 0.1 ? 1 : 0)} %`;
@@ -33,6 +35,7 @@
     byId("no-look").hidden = Boolean(look.output);
     if (!look.output || look.output === shown) return;
     shown = look.output;
+    made = look.strength;
     byId("shown-name").textContent = look.output;
     viewer?.destroy();
     OpenSeadragon.MouseTracker.passiveWheelEvents = false;
@@ -57,7 +60,22 @@
     how(viewer.viewport);
     viewer.viewport.applyConstraints();
   };
-  byId("divide").addEventListener("input", cut);
+  const divide = (share) => {
+    byId("divide").value = share;
+    byId("line").parentElement.style.setProperty("--at", `${share}%`);
+    cut();
+  };
+  byId("divide").addEventListener("input", () => divide(byId("divide").value));
+  byId("line").addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    byId("line").setPointerCapture(event.pointerId);
+  });
+  byId("line").addEventListener("pointermove", (event) => {
+    if (!byId("line").hasPointerCapture(event.pointerId)) return;
+    const box = byId("stage").getBoundingClientRect();
+    divide(Math.min(Math.max(100 * (event.clientX - box.left) / box.width, 0), 100));
+  });
+  divide(50);
   byId("fit").addEventListener("click", move((view) => view.goHome()));
   byId("pixels").addEventListener("click", move((view) => {
     const item = viewer.world.getItemAt(0);
@@ -153,10 +171,10 @@
     if (byId("look-state").textContent !== said) byId("look-state").textContent = said;
     if (!found.look.running) showLook(found.shown);
     // What this page has seen being made is shown as soon as it is there.
-    const made = found.results.find((each) => watched.has(each.job) && each.download);
+    const done = found.results.find((each) => watched.has(each.job) && each.download);
     watched = new Set(found.results.filter((each) => each.state === "running")
       .map((each) => each.job));
-    if (made && !found.look.running) lookAt(made).catch(tell);
+    if (done && !found.look.running) lookAt(done).catch(tell);
     const now = JSON.stringify(found.results);
     if (now !== before) {
       before = now;
