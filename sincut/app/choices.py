@@ -58,11 +58,7 @@ def field_record(config: type[Config], name: str, default: Any) -> dict[str, Any
         "kind": "choice" if field.metadata["choices"] else kind,
         "choices": field.metadata["choices"],
         "help": field.metadata["help"],
-        "low": field.metadata["low"],
-        "high": field.metadata["high"],
-        "whole": type(field.default) is int,
         "default": as_text(default),
-        "flag": config.flag(name, "…").rpartition("…")[0].strip(),
     }
 
 
@@ -88,12 +84,6 @@ def groups() -> dict[str, list[dict[str, Any]]]:
         ]
         for part, settings in _PARTS.items()
     }
-
-
-def translating() -> list[dict[str, Any]]:
-    """The fields of a translation that a page shows."""
-    config = TranslateConfig()
-    return [field_record(TranslateConfig, name, getattr(config, name)) for name in _TRANSLATING]
 
 
 def training_words(given: Mapping[str, Any], *, folders: bool) -> list[str]:

@@ -64,18 +64,26 @@ class Incoming:
         return self.folder / str(name)
 
     def moved(self, folder: Path, other: str = "") -> Path:
-        """Let a project have it: what was uploaded moves there, anything else stays.
+        """Let a project have it: what was uploaded moves there, what another project has is linked
+        or copied, a person's own file stays where it is.
 
         Args:
+            folder: of the project, in the library.
             other: a name in that folder that is taken.
         """
-        file = self.file
-        if (self.folder / PATH).is_file():
+        file, uploaded = self.file, not (self.folder / PATH).is_file()
+        if not uploaded and (file.is_dir() or not file.is_relative_to(folder.parent)):
             return file
-        name = file.name if file.name != other else f"2-{file.name}"
-        file.rename(folder / name)
-        (self.folder / PATH).write_text(json.dumps({"path": str(folder / name)}))
-        return folder / name
+        place = folder / (file.name if file.name != other else f"2-{file.name}")
+        if uploaded:
+            file.rename(place)
+            (self.folder / PATH).write_text(json.dumps({"path": str(place)}))
+            return place
+        try:
+            place.hardlink_to(file)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, place)
+        return place
 
 
 class Images:

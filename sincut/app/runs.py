@@ -101,6 +101,10 @@ class Runs:
         )
         try:
             out, said = await asyncio.wait_for(process.communicate(), _ESTIMATING)
+        except TimeoutError:
+            raise SincutError(
+                f"the estimate took more than {_ESTIMATING:.0f} s; start the training instead"
+            ) from None
         finally:
             if process.returncode is None:
                 process.kill()

@@ -150,6 +150,8 @@ def test_three_variations_come_one_after_the_other(server: Server, pair: Pair) -
     runs = [server.until(name, "finished") for name in names]
     configs = [read_run(server.folder / name / "run").config for name in names]
     assert [config.seed for config in configs] == [1, 2, 3]
+    for name in names:  # each has its own, so that any may be thrown away
+        assert (server.folder / name / "content.png").read_bytes() == pair[0].read_bytes()
     starts = [run["started"] for run in runs]
     assert starts == sorted(starts)
     server.ask("POST", f"/api/runs/{names[1]}", {"action": "choose"})

@@ -72,12 +72,15 @@
   byId("estimate").addEventListener("click", doing(async () => {
     byId("estimated").textContent = say("estimating");
     try {
-      const found = await ask("POST", "/api/estimate", chosen());
+      const asked = chosen();
+      const found = await ask("POST", "/api/estimate", asked);
       const step = found.seconds_per_step;
+      const of = [step < 1 ? `${Math.round(1000 * step)} ms` : `${step.toPrecision(2)} s`,
+        bytes(found.peak_bytes), `${found.device}, ${found.precision}`];
       byId("estimated").replaceChildren(
-        say("estimated", found.steps, duration(found.seconds),
-          step < 1 ? `${Math.round(1000 * step)} ms` : `${step.toPrecision(2)} s`,
-          bytes(found.peak_bytes), `${found.device}, ${found.precision}`),
+        asked.minutes ? say("estimated", found.steps, duration(found.seconds), ...of)
+          : say("estimated_open", ...of),
+        asked.variations ? " × 3" : "",
         element("ul", {}, ...found.notices.map((each) => element("li", { textContent: each }))));
     } catch (problem) {
       byId("estimated").textContent = say("about_estimate");
