@@ -120,9 +120,7 @@ class Images:
         given = await json_of(request)
         if "path" in given:
             path = _local(str(given["path"]))
-            incoming = self._new()
-            (incoming.folder / PATH).write_text(json.dumps({"path": str(path)}))
-            return JSONResponse({"id": incoming.folder.name, "name": path.name})
+            return JSONResponse({"id": self.left(path), "name": path.name})
         name, size = safe_name(str(given.get("name", ""))), given.get("size")
         if type(size) is not int or size <= 0:
             raise SincutError(f"{name} is empty; give an image file")
@@ -207,12 +205,13 @@ class Images:
         if not all(path.is_file() for path in files.values()):
             folder.mkdir(parents=True, exist_ok=True)
             await asked_of(["sincut.app.example", str(folder)])
-        ids = {}
-        for role, path in files.items():
-            incoming = self._new()
-            (incoming.folder / PATH).write_text(json.dumps({"path": str(path)}))
-            ids[role] = incoming.folder.name
-        return JSONResponse(ids)
+        return JSONResponse({role: self.left(path) for role, path in files.items()})
+
+    def left(self, path: Path) -> str:
+        """The number of an image that is left where it is."""
+        incoming = self._new()
+        (incoming.folder / PATH).write_text(json.dumps({"path": str(path)}))
+        return incoming.folder.name
 
     def _new(self) -> Incoming:
         folder = self.folder / secrets.token_hex(8)

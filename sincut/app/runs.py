@@ -47,6 +47,7 @@ class Runs:
             Route("/api/runs/{name}", self.one, methods=["GET"]),
             Route("/api/runs/{name}", self.change, methods=["POST"]),
             Route("/api/runs/{name}", self.discard, methods=["DELETE"]),
+            Route("/api/runs/{name}/images", self.again, methods=["POST"]),
             Route("/runs/{name}/picture", self.picture),
             Route("/runs/{name}/previews/{step:int}", self.preview),
             Route("/runs/{name}/pictures/{role}", self.role),
@@ -140,6 +141,11 @@ class Runs:
         """Move a run to the trash folder."""
         place = self.library.discard(self._project(request))
         return JSONResponse({"place": str(place)})
+
+    def again(self, request: Request) -> Response:
+        """The numbers of a run's images, for a new run with them."""
+        project = self._project(request)
+        return JSONResponse({role: self.images.left(project.image(role)) for role in ROLES})
 
     def picture(self, request: Request) -> Response:
         """What a run shows in the library: its newest preview, or its content."""

@@ -106,9 +106,17 @@ def test_what_fails_says_its_one_line(server: Server, pair: Pair) -> None:
     run = server.until(name, "failed")
     assert "2048" in run["why"]
     assert "\n" not in run["why"]
-    # What failed before its first step begins anew.
+    # What failed before its first step begins anew, or with other settings as another run.
     server.ask("POST", f"/api/runs/{name}", {"action": "resume"})
     server.until(name, "failed")
+    given = server.ask("POST", f"/api/runs/{name}/images")
+    assert [server.ask("GET", f"/api/images/{given[role]}")["name"] for role in given] == [
+        "content.png", "style.png",
+    ]  # fmt: skip
+    settings = {**SETTINGS, "steps": "1", "warm_steps": "0"}
+    again = server.ask("POST", "/api/runs", {**given, "minutes": "", "settings": settings})["name"]
+    server.until(again, "finished")
+    assert (server.folder / again / "content.png").is_file()
 
 
 def test_what_the_command_refuses_is_refused_before_anything_is_made(

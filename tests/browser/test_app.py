@@ -189,6 +189,18 @@ def test_pages_fit_and_say_nothing_in_the_console(
     browser.assert_offline()
 
 
+def test_a_new_run_takes_the_images_of_another(
+    browser: Browser, server: Server, tiny_run: Path, pair: tuple[Path, Path]
+) -> None:
+    shutil.copytree(tiny_run, server.folder / "tiny")
+    for file in pair:
+        shutil.copy(file, server.folder)  # beside the run, where it looks for them
+    visit(browser, server, "/new?from=tiny")
+    browser.until("!document.getElementById('start').disabled", seconds=60)
+    assert browser.text("#style .said").startswith("style.png · 144 × 120 · ")
+    browser.assert_clean()
+
+
 def test_names_with_markup_are_shown_as_text(
     browser: Browser, server: Server, tiny_run: Path, pair: tuple[Path, Path]
 ) -> None:

@@ -51,15 +51,19 @@
     };
   };
 
-  const example = doing(async () => {
-    byId("estimated").textContent = say("preparing_example");
-    const ids = await ask("POST", "/api/example").finally(() => {
+  // The example pair, or the images of another run.
+  const taking = (address, words) => doing(async () => {
+    byId("estimated").textContent = say(words);
+    const ids = await ask("POST", address).finally(() => {
       byId("estimated").textContent = say("about_estimate");
     });
-    await Promise.all(["content", "style"].map((role) => places[role].take(ids[role], role)));
+    await Promise.all(["content", "style"].map((role) => places[role].take(ids[role], say(role))));
   });
+  const example = taking("/api/example", "preparing_example");
+  const from = new URLSearchParams(location.search).get("from");
   byId("example").addEventListener("click", example);
   if (form.dataset.example) example();
+  else if (from) taking(`/api/runs/${path(from)}/images`, "about_estimate")();
   byId("swap").addEventListener("click", doing(async () => {
     const [content, style] = [places.content, places.style].map((each) => each.id());
     const names = [places.content, places.style].map((each) => each.look()?.name);
