@@ -48,6 +48,7 @@ _EVERY = 1.0  # seconds between records of how many tiles are done
 @field_option(TranslateConfig, "depth")
 @field_option(TranslateConfig, "compression")
 @field_option(TranslateConfig, "pyramid")
+@field_option(TranslateConfig, "ome_zarr")
 @field_option(TranslateConfig, "strip_metadata")
 @field_option(TranslateConfig, "dry_run")
 @field_option(TranslateConfig, "resume")
