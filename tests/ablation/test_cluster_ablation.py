@@ -190,6 +190,7 @@ def test_a_stopped_command_ends_its_trials(
             pytest.fail("a trial goes on")
 
 
+@pytest.mark.long
 def test_trouble_is_a_line(
     two_workers: Any,
     images: tuple[Path, Path],

@@ -93,6 +93,7 @@ def test_a_cluster_makes_the_same_bytes(
     assert files(tmp_path / "out.ome.zarr") == expected
 
 
+@pytest.mark.long
 def test_passes_with_workers_killed_at_five_random_moments(
     two_workers: Any,
     image: Path,
