@@ -1579,3 +1579,15 @@ def test_a_tiff_is_decoded_where_nobody_listens(
     path = tmp_path / "in.tif"
     Image.fromarray(pixels()[..., 0] > 128).save(path, compression="group4")
     assert everything(path)[0].shape == (*pixels().shape[:2], 3)
+
+
+@pytest.mark.parametrize(
+    "ending", [".png", ".jpg", ".tif", ".heic", ".jp2", ".vrt", ".nef", ".dng", ".svs", ".dcm"]
+)
+def test_an_empty_file_is_called_empty(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"in{ending}"
+    path.touch()
+    for function in (opened, image_size):
+        assert refusal(function, path) == (
+            f"{path} is empty: it has 0 bytes; try another copy of the file"
+        )

@@ -22,6 +22,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageFile
 
+from sincut.errors import SincutError
 from sincut.images.bit_depth import as_depth
 from sincut.images.identity import is_zarr
 from sincut.images.metadata import ORIENTATION
@@ -132,8 +133,7 @@ def _opened(path: Path, limits: _Limits, level: int) -> Source:
         if limits.asked.bands:
             raise no_bands(path, "an OME-Zarr")
         return zarr_source(path, limits, level)
-    with reading(path), open(path, "rb") as file:
-        magic = file.read(16)
+    magic = _magic(path)
     if is_raster(path, magic):
         return raster_source(path, limits, level)
     if limits.asked.bands and magic[:4] not in MAGIC:
@@ -143,6 +143,15 @@ def _opened(path: Path, limits: _Limits, level: int) -> Source:
             raise no_bands(path, "a slide")
         return slide_source(path, limits, level)
     return _file_source(path, limits, magic)
+
+
+def _magic(path: Path) -> bytes:
+    """The bytes that tell what a file is."""
+    with reading(path), open(path, "rb") as file:
+        magic = file.read(16)
+    if not magic and path.suffix.lower() != ".mrxs":  # whose pixels lie in a folder beside it
+        raise SincutError(f"{path} is empty: it has 0 bytes; try another copy of the file")
+    return magic
 
 
 def _file_source(path: Path, limits: _Limits, magic: bytes) -> Source:
@@ -180,8 +189,7 @@ def image_size(
     """
     magic = b""
     if not is_zarr(path):
-        with reading(path), open(path, "rb") as file:
-            magic = file.read(16)
+        magic = _magic(path)
     by_rows = magic[:4] in MAGIC or is_zarr(path) or is_slide(path) or is_raster(path, magic)
     if part.level or (by_rows and not is_raw(path, magic)):
         with open_source(
