@@ -1084,6 +1084,17 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, ending: str, share: float) 
     assert message.endswith("); try another copy of the file")
 
 
+def test_a_kind_that_pillow_lacks_is_not_called_broken(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.bmp", pixels(10, 10))
+    data = bytearray(path.read_bytes())
+    data[14] = 16  # a header of OS/2
+    path.write_bytes(data)
+    assert refusal(decode_picture, path) == (
+        f"{path} is of a kind that is not supported (Unsupported BMP header type (16)); try a copy "
+        "as PNG or TIFF"
+    )
+
+
 def test_the_words_for_a_file_cut_short(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.ppm", pixels(10, 10))
     path.write_bytes(path.read_bytes()[:-1])

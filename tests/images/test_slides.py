@@ -153,9 +153,28 @@ def test_what_openslide_does_not_read_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "no.ndpi") == (
         f"{tmp_path / 'no.ndpi'} is no slide that OpenSlide reads; try a copy as a TIFF in tiles"
     )
+    scan = tmp_path / "scan.dcm"
+    scan.write_bytes(bytes(128) + b"DICM" + bytes(200))
+    assert refusal(scan) == (
+        f"{scan} is DICOM, but no slide, the only kind of it that is read; try a copy as PNG or "
+        "TIFF"
+    )
     Image.new("RGB", (40, 30)).save(tmp_path / "in.png")
     assert refusal(tmp_path / "in.png", level=1) == (
         f"{tmp_path / 'in.png'} has no levels that OpenSlide reads, got level 1; try level 0"
+    )
+
+
+def test_a_slide_of_a_kind_that_openslide_lacks_is_not_called_broken(
+    slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise openslide.OpenSlideError("Unsupported transfer syntax 1.2.840.10008.1.2.5")
+
+    monkeypatch.setattr(openslide, "OpenSlide", fail)
+    assert refusal(slide) == (
+        f"{slide} is of a kind that is not supported (Unsupported transfer syntax "
+        "1.2.840.10008.1.2.5); try a copy as PNG or TIFF"
     )
 
 

@@ -15,7 +15,7 @@ from sincut.images.metadata import MICROMETRES_PER_INCH
 from sincut.images.reading.extras import library
 from sincut.images.reading.ome_zarr import check_level
 from sincut.images.reading.samples import Samples
-from sincut.images.reading.source import Header, Source, _Limits, _source
+from sincut.images.reading.source import Header, Source, _Limits, _source, reading, unreadable
 from sincut.images.records import NO_RECORDS, not_kept
 
 Array = npt.NDArray[Any]
@@ -139,13 +139,16 @@ def slide_source(path: Path, limits: _Limits, level: int) -> Source:
             raise SincutError(
                 f"{path} has no levels that OpenSlide reads, got level {level}; try level 0"
             ) from None
+        if _is_dicom(path):
+            raise SincutError(
+                f"{path} is DICOM, but no slide, the only kind of it that is read; try a copy as "
+                "PNG or TIFF"
+            ) from None
         raise SincutError(
             f"{path} is no slide that OpenSlide reads; try a copy as a TIFF in tiles"
         ) from None
     except openslide.OpenSlideError as error:
-        raise SincutError(
-            f"{path} is broken or cut short ({one_line(error)}); try another copy of the file"
-        ) from None
+        raise unreadable(path, error) from None
     try:
         check_level(path, level, slide.level_count)
         rows = SlideRows(slide, level)
@@ -160,6 +163,11 @@ def slide_source(path: Path, limits: _Limits, level: int) -> Source:
     header = Header(1, profile, None, dpi, None, (), NO_RECORDS)
     size = (rows.height, rows.width)
     return _source(path, rows, Samples("RGB"), size, header, notices, [], limits)
+
+
+def _is_dicom(path: Path) -> bool:
+    with reading(path), open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _dpi(slide: Any, level: int) -> tuple[float, float] | None:

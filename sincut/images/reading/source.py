@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from sincut.images.reading.asked import AS_STORED, AskedValues, Region, ranged
 from sincut.images.reading.rows import Rows, Turned, Windows, upright
 from sincut.images.reading.samples import Samples, Seen
 from sincut.images.records import NO_RECORDS, Records
+
+_UNSUPPORTED = re.compile(r"\b(unsupported|not supported)\b", re.IGNORECASE)
 
 # --------------------------------------------------------------------------------- the kinds
 
@@ -157,9 +160,18 @@ def reading(path: Path) -> Iterator[None]:
             raise SincutError(
                 f"cannot read {path} ({error.strerror}); check the place and its permissions"
             ) from None
-        raise SincutError(
-            f"{path} is broken or cut short ({one_line(error)}); try another copy of the file"
-        ) from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> SincutError:
+    """What a library says of a file that it cannot read: it is damaged, or it is whole, and of a
+    kind that the library lacks."""
+    words = one_line(error)
+    if _UNSUPPORTED.search(words):
+        return SincutError(
+            f"{path} is of a kind that is not supported ({words}); try a copy as PNG or TIFF"
+        )
+    return SincutError(f"{path} is broken or cut short ({words}); try another copy of the file")
 
 
 def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
