@@ -152,7 +152,8 @@ def _as_stored(geo: Directory, orientation: int, size: tuple[int, int]) -> npt.N
 
 def _true_items(text: str, places: Mapping[int, int]) -> tuple[str, list[str]]:
     """GDAL's metadata without what is true of the input's values only, with its bands where they
-    stand now, and the names of what is left out. The text is empty where no item is left."""
+    stand now, and the names of what is left out. The text is empty where of its items none is left;
+    what had none stays as it is."""
     names: dict[str, None] = {}
 
     def kept(item: re.Match[str]) -> str:
@@ -172,7 +173,7 @@ def _true_items(text: str, places: Mapping[int, int]) -> tuple[str, list[str]]:
         return ""
 
     rest = _ITEM.sub(kept, text)
-    return rest if _ITEM.search(rest) else "", list(names)
+    return rest if rest == text or _ITEM.search(rest) else "", list(names)
 
 
 def colour_order(directory: Directory) -> tuple[int, int, int] | None:
