@@ -156,6 +156,8 @@ def raster_source(path: Path, limits: _Limits, level: int) -> Source:
 def _gdal(cache: int = _SMALLEST_CACHE) -> Iterator[None]:
     """GDAL as it is to work here: within some memory, without a network, Python code or a word on
     rasters without a place. What it raises becomes ValueError."""
+    # GDAL's own threads print their warnings, unless this is set before the first of them.
+    os.environ.setdefault("CPL_LOG", os.devnull)
     import rasterio
 
     options = {
