@@ -155,6 +155,7 @@ def test_a_trial_that_fails_is_told_and_tried_again(
     require_equal(ablate(*images, place, resume=True, cluster=address), alone)
 
 
+@pytest.mark.long
 def test_a_stopped_command_ends_its_trials(
     two_workers: Any, images: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -157,6 +157,7 @@ def test_another_image_and_a_folder_of_them(
     assert {each.name for each in made.iterdir()} == {"content.png", "style.png"}
 
 
+@pytest.mark.long
 def test_stopped_and_gone_on_with(server: Server, run: str, tmp_path: Path) -> None:
     file = tmp_path / "large.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (3000, 1000, 3), np.uint8)

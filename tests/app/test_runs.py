@@ -139,6 +139,7 @@ def test_what_the_command_refuses_is_refused_before_anything_is_made(
     assert {each.name for each in server.folder.iterdir()} == {"uploads"}
 
 
+@pytest.mark.long
 def test_an_estimate_is_that_of_the_command_and_leaves_nothing(server: Server, pair: Pair) -> None:
     images = {"content": server.upload(pair[0]), "style": server.upload(pair[1])}
     settings = {**SETTINGS, "steps": "40", "warm_steps": "2"}
@@ -166,6 +167,7 @@ def test_three_variations_come_one_after_the_other(server: Server, pair: Pair) -
     assert [run["chosen"] for run in server.ask("GET", "/api/runs")["runs"]].count(True) == 1
 
 
+@pytest.mark.long
 def test_stopping_variations_begins_none_that_follows(server: Server, pair: Pair) -> None:
     first = server.train(*pair, variations=True, title="Three", steps=100_000)
     server.wait(f"/api/runs/{first}", lambda run: run["step"] > 0)

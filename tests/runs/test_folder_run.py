@@ -89,6 +89,7 @@ def test_a_preview_is_a_sheet_of_images_above_their_translations(folder_run: Pat
     assert sheet.shape[1] <= 4 * 32 + 3 * 4
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("method", "negatives", "step"),
     [("cut", "image", -1), ("cut", "external", 3), ("fastcut", "both", 3)],

@@ -144,6 +144,7 @@ def test_of_a_slide_only_the_region_is_read(
     assert set(read) == {(y, x) for y in range(7, 10) for x in range(4, 7)}
 
 
+@pytest.mark.long
 def test_an_ome_zarr_is_an_image_of_a_pair(
     pair: tuple[Path, Path], plain_run: Path, tmp_path: Path
 ) -> None:

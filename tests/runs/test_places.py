@@ -151,6 +151,7 @@ REGIONS: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_run_on_squares_is_resumed_bit_for_bit(
     slide: Path, pair: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
