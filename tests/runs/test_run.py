@@ -431,6 +431,7 @@ def started(pair: tuple[Path, Path], run: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [*COMMAND, "--set=warm_steps=0", *map(str, pair), "-o", str(run)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also under nohup
     )  # fmt: skip
     deadline = time.monotonic() + 60
     log = run / "log.jsonl"

@@ -579,7 +579,7 @@ def test_a_batch_lists_what_failed_and_goes_on(noisy_model: Path, tmp_path: Path
     told = refusal(noisy_model, folder, out)
     assert told.startswith("2 of 4 images failed: ")
     assert f"{folder / 'b.png'} is not an image" in told
-    assert f"{folder / 'd.jpg'} is not an image" in told
+    assert f"{folder / 'd.jpg'} is empty: it has 0 bytes" in told
     assert sorted(path.name for path in out.iterdir()) == ["a.tif", "c.tif"]
     for option in ("skip_existing", "resume"):
         told = refusal(noisy_model, folder, out, **{option: True})
