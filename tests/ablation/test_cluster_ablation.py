@@ -123,6 +123,7 @@ def test_a_cluster_does_the_same_trials(
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_is_told_and_tried_again(
     two_workers: Any, images: tuple[Path, Path], alone: Ablation, tmp_path: Path
 ) -> None:

@@ -152,6 +152,7 @@ def test_an_estimate_is_that_of_the_command_and_leaves_nothing(server: Server, p
     assert "2048" in server.refused("POST", "/api/estimate", wrong)
 
 
+@pytest.mark.long
 def test_three_variations_come_one_after_the_other(server: Server, pair: Pair) -> None:
     first = server.train(*pair, variations=True, title="Three")
     names = server.ask("GET", f"/api/runs/{first}")["variations"]

@@ -407,6 +407,7 @@ def test_errors(comparison: Comparison) -> None:
     )
 
 
+@pytest.mark.long
 def test_s4_ranks_what_has_the_styles_strokes_before_what_has_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

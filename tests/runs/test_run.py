@@ -573,7 +573,8 @@ def test_what_a_failed_start_leaves_is_no_obstacle(pair: tuple[Path, Path], tmp_
 def test_a_training_goes_on_where_nobody_listens(
     full: bool, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    command = [*COMMAND, *map(str, pair), "-o", str(tmp_path / "run"), "--steps=3"]
+    # Its figures take longer than all the rest.
+    command = [*COMMAND, *map(str, pair), "-o", str(tmp_path / "run"), "--steps=3", "--no-report"]
     if full:
         output = open("/dev/full", "w")  # noqa: SIM115
     else:
@@ -586,7 +587,6 @@ def test_a_training_goes_on_where_nobody_listens(
         )
     assert (done.returncode, done.stderr) == (0, "")
     assert load_model(tmp_path / "run").header["step"] == 3
-    assert (tmp_path / "run/report.html").exists()
 
 
 def test_a_signal_during_the_report_leaves_the_run_finished(

@@ -224,6 +224,7 @@ SMALL = (
 )
 
 
+@pytest.mark.long
 def test_two_shares_one_of_which_is_killed_at_random_moments(
     small_shards: None, normalising_model: Path, tmp_path: Path, one_thread: None
 ) -> None:
