@@ -146,7 +146,7 @@ def discriminator_terms(
     else:  # one larger batch is faster than two
         with _computing(discriminator, config):
             logits = discriminator(torch.cat([real, fake]))
-        real_logits, fake_logits = logits[: len(real)], logits[len(real) :]
+        real_logits, fake_logits = torch.split(logits, [len(real), len(fake)])
     terms = {"D_gan": losses.adversarial_discriminator(real_logits, fake_logits, config.gan)}
     loss = terms["D_gan"]
     if kind.with_r1 and config.lambda_r1 > 0:
