@@ -6,12 +6,10 @@ whatever a file does to a decoder, the server goes on.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from sincut.app.jobs import environment, read_json
+from sincut.app.jobs import answer_of, asking, read_json
 from sincut.app.library import ABOUT, UPLOADS, Library, NotThere
 from sincut.errors import SincutError, printable
 from sincut.runs.folder import CONFIG_FILE
@@ -242,24 +240,12 @@ async def asked_of(words: list[str], seconds: float = _LOOKING) -> dict[str, Any
     Raises:
         SincutError: it says an error, or nothing in time.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-P", "-m", *words),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=environment(),
-    )
     try:
-        out, _ = await asyncio.wait_for(process.communicate(), seconds)
+        out, _ = await answer_of(await asking(words), seconds)
     except TimeoutError:
         raise SincutError(
             f"the image took more than {seconds:.0f} s to look at; try a smaller copy"
         ) from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
     try:
         found = json.loads(out)
     except ValueError:

@@ -7,6 +7,7 @@ says on standard error.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -88,11 +89,37 @@ def started(words: Sequence[str], out: Any, said: Any) -> subprocess.Popen[bytes
         stdout=out,
         stderr=said,
         start_new_session=True,
-        env=environment(),
+        env=_environment(),
     )
 
 
-def environment() -> dict[str, str]:
+async def asking(words: Sequence[str]) -> asyncio.subprocess.Process:
+    """As :func:`started`, for a command that ends soon and whose answer is read."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-P", "-m", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(),
+    )
+
+
+async def answer_of(process: asyncio.subprocess.Process, seconds: float) -> tuple[bytes, bytes]:
+    """What it printed, and what it said on standard error; it does not go on for longer.
+
+    Raises:
+        TimeoutError: it did not end in time.
+    """
+    try:
+        return await asyncio.wait_for(process.communicate(), seconds)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _environment() -> dict[str, str]:
     """This process's, in which the same sincut is found also where it is not installed."""
     assert sincut.__file__ is not None
     here = str(Path(sincut.__file__).resolve().parents[1])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from starlette.routing import Route
 
 from sincut.app.choices import length_words, title_of, training_words
 from sincut.app.images import PICTURE, Images, Incoming, json_of, looked_at
-from sincut.app.jobs import Job, environment
+from sincut.app.jobs import Job, answer_of, asking
 from sincut.app.library import MODEL_FILE, STATE_FILE, Library, NotThere, Project, created
 from sincut.app.results import Results
 from sincut.errors import SincutError
@@ -92,24 +91,13 @@ class Runs:
         nowhere = self.library.folder / "estimate"  # which a dry run does not make
         command = ["sincut", "train", *map(str, files), "-o", str(nowhere), "--dry-run", "--json"]
         self._leave_estimate()
-        process = self.estimating = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-P", "-m", *command, *words),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(),
-        )
+        self.estimating = await asking([*command, *words])
         try:
-            out, said = await asyncio.wait_for(process.communicate(), _ESTIMATING)
+            out, said = await answer_of(self.estimating, _ESTIMATING)
         except TimeoutError:
             raise SincutError(
                 f"the estimate took more than {_ESTIMATING:.0f} s; start the training instead"
             ) from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
         return JSONResponse(_estimated(out, said))
 
     def _leave_estimate(self) -> None:
