@@ -86,15 +86,6 @@ def make_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A pair that is large enough to be measured."""
-    folder = tmp_path_factory.mktemp("images")
-    Image.fromarray(render_content(144, 128)).save(folder / "content.png")
-    Image.fromarray(render_style(128, 136)).save(folder / "style.png")
-    return folder / "content.png", folder / "style.png"
-
-
-@pytest.fixture(scope="module")
 def made(images: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     """A finished ablation of two settings and two seeds. Tests read it and do not change it."""
     with pytest.MonkeyPatch.context() as patch:

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from PIL import Image
 
 from sincut.ablation.ablate import Ablation, ablate
 from sincut.ablation.on_cluster import TrialsJob
 from sincut.cli import main
-from sincut.demo import render_content, render_style
 from sincut.errors import SincutError
 from sincut.files import FolderLock
 from sincut.translation import cluster
@@ -62,14 +60,6 @@ def two_workers() -> Iterator[Any]:
     ):
         client.register_plugin(kinds())
         yield found
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("images")
-    Image.fromarray(render_content(144, 128)).save(folder / "content.png")
-    Image.fromarray(render_style(128, 136)).save(folder / "style.png")
-    return folder / "content.png", folder / "style.png"
 
 
 @pytest.fixture(scope="module")
