@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sincut.kernels.bias_act import bias_act_
 from sincut.kernels.blur import blur
+from sincut.kernels.convolution import convolution
 from sincut.models.weights import Weighted
 
 ACTIVATION_GAIN = math.sqrt(2)
@@ -79,8 +80,8 @@ class ConvLayer(Weighted):
     def _convolved(self, image: Tensor, bias: Tensor | None) -> Tensor:
         weight = self.scaled_weight
         if self.blur is None:
-            return F.conv2d(image, weight, bias, padding=self.kernel // 2)
-        return F.conv2d(self.blur(image), weight, bias, stride=self.stride)
+            return convolution(image, weight, bias, padding=self.kernel // 2)
+        return convolution(self.blur(image), weight, bias, stride=self.stride)
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """The inputs that outputs ``first … last`` of one axis depend on (both inclusive)."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sincut.kernels.convolution import only_of_images
 from sincut.kernels.patch_nce import multilayer_patch_nce, normalised
 
 
@@ -38,7 +39,8 @@ def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     ``real`` (N, …), what D is given of the tiles, must require a gradient and ``real_logits`` be
     computed from it. The result is differentiable with respect to D's weights.
     """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    with only_of_images():
+        (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
     return gradient.float().square().flatten(1).sum(dim=1).mean() / 2
 
 
