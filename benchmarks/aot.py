@@ -48,6 +48,7 @@ _TYPES = {
     **dict.fromkeys(("height", "width", "out_height", "out_width", "padding"), "i32"),
     **dict.fromkeys(("pixels", "noise_pixels", "units", "rounds"), "i32"),
     **dict.fromkeys(("words_ptr", "first_row_ptr"), "*i64"),
+    "counter_ptr": "*i32",
     **dict.fromkeys(("columns", "first_column", "stream", "salt", "low_key", "high_key"), "i32"),
 }
 
@@ -103,15 +104,18 @@ def of_layers(target: int) -> list[dict[str, Any]]:
     rows = []
     for image in ("*bf16", "*fp32"):
         types = dict.fromkeys(("image_ptr", "out_ptr", "slope_ptr", "output_ptr"), image)
-        types["result_ptr"] = image
+        types |= dict.fromkeys(("result_ptr", "residual_ptr"), image) | {"signs_ptr": "*u8"}
         for how, stride, up in (("", 1, False), (" stride 2", 2, False), (" transposed", 2, True)):
             constants = {"UNIT": 8, "STRIDE": stride, "UP": up, "BLOCK": blur.BLOCK}
             name = f"blur{how} {image[1:]}"
             rows.append(compiled(name, blur.filter_rows, constants, target, types=types))
-        for kernel in (bias_act.add_and_activate, bias_act.mask_and_sum):
+        for kernel, more in (
+            (bias_act.add_and_activate, {"WITH_SIGNS": True}),
+            (bias_act.mask_and_sum, {"WITH_SUMS": True, "SUMMED": bias_act.SUMMED}),
+        ):
             constants = {
-                "UNIT": 8, "WITH_NOISE": True, "SLOPE": bias_act.SLOPE, "ROWS": bias_act.ROWS,
-                "WIDTH": bias_act.WIDTH, "INTERPRETED": False,
+                "UNIT": 8, "WITH_NOISE": True, "WITH_RESIDUAL": True, "SLOPE": bias_act.SLOPE,
+                "ROWS": bias_act.ROWS, "WIDTH": bias_act.WIDTH, "INTERPRETED": False, **more,
             }  # fmt: skip
             name = f"{kernel.fn.__name__} {image[1:]}"
             rows.append(compiled(name, kernel, constants, target, types=types))

@@ -69,13 +69,23 @@ class ConvLayer(Weighted):
         self.stride = 2 if down and kernel == 3 else 1
         self.blur = (Blur(2) if kernel == 3 else Blur(1, stride=2)) if down else None
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, C_in, H, W) → (N, C_out, H, W), or (…, H/2, W/2) with ``down``."""
+    def forward(
+        self, image: Tensor, residual: Tensor | None = None, residual_gain: float = 1.0
+    ) -> Tensor:
+        """(N, C_in, H, W) → (N, C_out, H, W), or (…, H/2, W/2) with ``down``; with a residual of
+        that shape, its sum with that times its gain."""
         # In place: what a convolution gives is needed by nobody else, forwards or backwards.
         if self.bias is not None and image.is_cuda:  # cuDNN adds a bias in a pass of its own
-            return bias_act_(self._convolved(image, None), self.bias, bias_scale=self.gain)
+            return bias_act_(
+                self._convolved(image, None),
+                self.bias,
+                bias_scale=self.gain,
+                residual=residual,
+                residual_scale=residual_gain,
+            )
         image = self._convolved(image, self.bias * self.gain if self.bias is not None else None)
-        return F.leaky_relu_(image, NEGATIVE_SLOPE) if self.activate else image
+        image = F.leaky_relu_(image, NEGATIVE_SLOPE) if self.activate else image
+        return image if residual is None else torch.add(image, residual, alpha=residual_gain)
 
     def _convolved(self, image: Tensor, bias: Tensor | None) -> Tensor:
         weight = self.scaled_weight
@@ -108,10 +118,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, C_in, H, W) → (N, C_out, H, W), or (…, H/2, W/2) with ``down``."""
-        branch = self.conv2(self.conv1(image))
-        if self.skip is None:
-            return torch.add(branch, image, alpha=self.skip_gain)
-        return cast(Tensor, branch + self.skip(image))
+        residual, gain = (image, self.skip_gain) if self.skip is None else (self.skip(image), 1.0)
+        return cast(Tensor, self.conv2(self.conv1(image), residual, gain))
 
     def reads(self, first: int, last: int) -> tuple[int, int]:
         """As :meth:`ConvLayer.reads`."""

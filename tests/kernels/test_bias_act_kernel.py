@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from sincut.kernels import bias_act
 from sincut.kernels.bias_act import bias_act_, bias_act_reference, bias_act_triton
+from sincut.kernels.convolution import only_of_images
 
 pytest.importorskip("triton")
 
@@ -16,17 +19,27 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 ROUNDING = {torch.float32: 1e-6, torch.float16: 2**-11, torch.bfloat16: 2**-8}
 NOISES = ["none", "of each image", "of all images"]
+RESIDUALS = [None, 1.0, 0.7]  # their factors
 
 
-def arguments(channels: int, sides: tuple[int, int], noise: str, dtype: torch.dtype) -> Any:
+def arguments(
+    channels: int,
+    sides: tuple[int, int],
+    noise: str,
+    dtype: torch.dtype,
+    residual: float | None = None,
+) -> Any:
     random = torch.Generator().manual_seed(channels)
     image = torch.randn(2, channels, *sides, generator=random).to(dtype).to(DEVICE)
     image = image.contiguous(memory_format=torch.channels_last)
     bias = torch.randn(channels, generator=random).to(DEVICE)
-    if noise == "none":
-        return image, bias, 1.4, None, None
-    numbers = torch.randn(2 if "each" in noise else 1, 1, *sides, generator=random).to(DEVICE)
-    return image, bias, 1.4, numbers, torch.tensor(0.7, device=DEVICE)
+    given = [image, bias, 1.4, None, None]
+    if noise != "none":
+        numbers = torch.randn(2 if "each" in noise else 1, 1, *sides, generator=random).to(DEVICE)
+        given[3:] = [numbers, torch.tensor(0.7, device=DEVICE)]
+    if residual is not None:
+        given += [torch.randn(image.shape, generator=random).to(dtype).to(DEVICE), residual]
+    return tuple(given)
 
 
 def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
@@ -34,28 +47,31 @@ def derivatives(function: Any, given: Any, dtype: torch.dtype) -> list[Tensor]:
 
     In float64 where ``dtype`` says so.
     """
-    image, bias, bias_scale, noise, strength = given
-    image = image.to(dtype).requires_grad_()
-    leaves = [image]
+    image, bias, bias_scale, noise, strength, residual, factor = (*given, None, 1.0)[:7]
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    bias, strength = (
-        None if each is None else each.to(wide).requires_grad_() for each in (bias, strength)
+    image, residual, bias, strength = (
+        None if each is None else each.to(kind).requires_grad_()
+        for each, kind in ((image, dtype), (residual, dtype), (bias, wide), (strength, wide))
     )
-    leaves += [each for each in (bias, strength) if each is not None]
-    out = function(image * 1, bias, bias_scale, noise, strength)
+    leaves = [each for each in (image, bias, strength, residual) if each is not None]
+    out = function(image * 1, bias, bias_scale, noise, strength, residual, factor)
     weight = torch.linspace(-1, 2, out.numel(), device=DEVICE).view_as(out)
     slopes = torch.autograd.grad((weight * out.to(wide) ** 2).sum(), leaves, create_graph=True)
-    curves = torch.autograd.grad(slopes[0].to(wide).square().sum(), leaves)
+    slope = slopes[0].to(wide) + (0 if residual is None else slopes[-1].to(wide))
+    curves = torch.autograd.grad(slope.square().sum(), leaves)
     return [each.detach().double() for each in (out, *slopes, *curves)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
+@pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize(("channels", "sides"), [(3, (5, 7)), (40, (9, 6)), (33, (64, 40))])
+@pytest.mark.parametrize(
+    ("channels", "sides"), [(3, (5, 7)), (40, (9, 6)), (33, (64, 40)), (72, (34, 33))]
+)
 def test_derivatives_are_those_of_the_formula(
-    channels: int, sides: tuple[int, int], noise: str
+    channels: int, sides: tuple[int, int], noise: str, residual: float | None
 ) -> None:
-    given = arguments(channels, sides, noise, torch.float32)
+    given = arguments(channels, sides, noise, torch.float32, residual)
     exact = derivatives(bias_act_reference, given, torch.float64)
     eager = derivatives(bias_act_reference, given, torch.float32)
     fused = derivatives(bias_act_triton, given, torch.float32)
@@ -86,6 +102,21 @@ def test_it_is_done_in_place_and_two_runs_agree() -> None:
         assert out.data_ptr() == image.data_ptr()
         results.append(derivatives(bias_act_triton, (image, *rest), torch.float32))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert not any(counter.any() for counter in bias_act._counters.values())
+
+
+def test_gradients_that_nobody_reads_are_left_out() -> None:
+    image, bias, *_ = arguments(40, (9, 6), "none", torch.float32)
+    image.requires_grad_()
+    for constant, inside in ((True, contextlib.nullcontext()), (False, only_of_images())):
+        out = bias_act_triton(image * 1, bias.requires_grad_(not constant))
+        with inside:
+            slopes = torch.autograd.grad(
+                out.sum(), (image, bias)[: 1 + (not constant)], allow_unused=True
+            )
+        expected = torch.where(image + bias[:, None, None] > 0, 1.0, bias_act.SLOPE)
+        assert torch.equal(slopes[0], expected)
+        assert slopes[1:] in ((), (None,))
 
 
 def test_a_gradient_of_the_biass_gradient() -> None:
@@ -113,5 +144,7 @@ def test_noise_and_strength_must_fit() -> None:
         bias_act_(image, bias, strength=strength)
     with pytest.raises(ValueError, match=r"must be \(2 or 1, 1, 4, 6\), got \(2, 1, 4, 1\)"):
         bias_act_(image, bias, noise=noise[..., :1], strength=strength)
+    with pytest.raises(ValueError, match=r"residual must be \(2, 5, 4, 6\), got \(2, 5, 4, 1\)"):
+        bias_act_(image, bias, residual=image[..., :1])
     exact = bias_act_reference(image, bias, 1.0, noise, strength)
     assert torch.allclose(bias_act_(image, bias, noise=noise, strength=strength), exact, atol=1e-5)
