@@ -133,7 +133,7 @@ def generator_terms(
     fake, same = outputs.chunk(2)
     terms = {"G_gan": F.softplus(-discriminator(tiles(fake, config.tile))).mean()}
     for number, (name, source, target) in enumerate((("NCE_x", x, fake), ("NCE_y", y, same))):
-        where = [each[number] for each in positions]
+        where = [each[number : number + 1] for each in positions]
         queries = projector(features(generator, target, config), where)
         keys = projector(features(generator, source, config), where)
         losses = [patch_nce(q, k, config) for q, k in zip(queries, keys, strict=True)]

@@ -153,7 +153,7 @@ def test_golden_generator_loss_and_gradients(
     queries = generator.encode(outputs, LAYERS)
     nce = {}
     for index, side in enumerate("XY"):
-        positions = [golden[f"patch_ids.{side}.{j}"] for j in range(len(LAYERS))]
+        positions = [golden[f"patch_ids.{side}.{j}"][None] for j in range(len(LAYERS))]
         query_rows = projector([feature.chunk(2)[index] for feature in queries], positions)
         key_rows = projector([feature.chunk(2)[index] for feature in features], positions)
         nce[side] = 4 * losses.contrastive(query_rows, key_rows, temperature=TEMPERATURE, groups=1)

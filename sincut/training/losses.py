@@ -1,5 +1,5 @@
 """The terms of the objectives of SinCUT and CUT, one function each, which returns a float32
-scalar.
+scalar if nothing else is said.
 
 Logits are large for real. Batches are averaged.
 """
@@ -51,18 +51,25 @@ def contrastive(
     temperature: float,
     groups: int,
     epsilon: float = 0.0,
+    sets: int = 1,
     parts: int = 1,
 ) -> Tensor:
-    """PatchNCE: mean over layers of the mean cross entropy over queries.
+    """PatchNCE: mean over layers of the mean cross entropy over queries, of each of some sets.
 
-    ``queries`` and ``keys`` hold (N, D) projected rows per layer; keys are taken as constants. Only
-    the queries in the first of ``parts`` equal parts of the rows count.
+    Args:
+        queries, keys: (N, D) projected rows per layer, set by set; keys are taken as constants.
+        groups: blocks of consecutive rows of a set whose members are each other's negatives.
+        parts: only the queries in the first of so many equal parts of a set's rows count.
+
+    Returns:
+        (sets,) float32.
     """
     constant = [key.detach() for key in keys]
     per_layer = multilayer_patch_nce(
-        queries, constant, temperature=temperature, groups=groups, epsilon=epsilon
+        queries, constant, temperature=temperature, groups=sets * groups, epsilon=epsilon
     )
-    return torch.stack([loss[: len(loss) // parts].mean() for loss in per_layer]).mean()
+    means = [loss.view(sets, parts, -1)[:, 0].mean(dim=1) for loss in per_layer]
+    return torch.stack(means).mean(dim=0)
 
 
 def contrastive_with_bank(

@@ -206,34 +206,27 @@ def contrastive_terms(
 ) -> Terms:
     """PatchNCE of x against ŷ and of y against G(y): recognisable patch by patch."""
     found = Terms({}, [])
-    if not (config.lambda_x or config.lambda_y):
+    weights = {"NCE_x": config.lambda_x, "NCE_y": config.lambda_y}
+    # Of x and, where G saw it, of y, which lies behind x.
+    batches = [batch for batch, weight in enumerate(weights.values()) if weight > 0]
+    if not batches:
         return found
+    first, stop = batches[0], batches[-1] + 1
     queries, keys = _queries_and_keys(state, made, config, kind)
+    if (stop - first) * made.count < len(made.inputs):
+        part = slice(first * made.count, stop * made.count)
+        queries, keys = ([each[part] for each in features] for features in (queries, keys))
     # Positions are drawn per layer, for x and for y.
     positions = [
         draws.positions(config.patches, feature[0, 0].numel(), POSITIONS + layer, sets=2)
         for layer, feature in enumerate(keys)
     ]
-    # Of x and, where G saw it, of y. The gradient of parts of a split is put together once.
-    queries_of, keys_of = (
-        list(zip(*(torch.split(feature, made.count) for feature in features), strict=True))
-        for features in (queries, keys)
+    names = list(weights)[first:stop]
+    terms = _patch_nce(
+        queries, keys, [where[first:stop] for where in positions], state, names, config, processes
     )
-    nce = []
-    for batch, (name, weight) in enumerate(
-        (("NCE_x", config.lambda_x), ("NCE_y", config.lambda_y))
-    ):
-        if weight > 0:
-            found.terms[name] = _patch_nce(
-                queries_of[batch],
-                keys_of[batch],
-                [where[batch] for where in positions],
-                state,
-                name,
-                config,
-                processes,
-            )
-            nce.append(weight * found.terms[name])
+    found.terms.update(zip(names, terms, strict=True))
+    nce = [weights[name] * term for name, term in found.terms.items()]
     # Two terms are averaged; a single one is not halved.
     found.weighted.append(torch.stack(nce).mean())
     return found
@@ -328,60 +321,91 @@ def _patch_nce(
     keys: Sequence[Tensor],
     positions: Sequence[Tensor],
     state: State,
-    term: str,
+    names: Sequence[str],
     config: TrainConfig,
     processes: Processes,
-) -> Tensor:
-    """PatchNCE of one batch: project at the positions, compare. H learns from queries alone."""
+) -> Sequence[Tensor]:
+    """PatchNCE of the named batches: project at the positions, compare. H learns from queries
+    alone."""
     with _computing(state.projector, config):
         query_rows = state.projector(queries, positions)
         with torch.no_grad():
             key_rows = state.projector(keys, positions)
+    groups, parts = len(keys[0]) // len(names), 1
     if config.negatives in BANKED:
-        banks = [state.banks[f"{term}.{place}"] for place in range(len(keys))]
-        before = [bank.clone() for bank in banks]  # the backward pass needs them as they are
-        loss = losses.contrastive_with_bank(
-            query_rows,
-            key_rows,
-            before,
-            temperature=config.temperature,
-            groups=keys[0].shape[0],
-            epsilon=config.epsilon,
-            internal=config.negatives == "both",
-        )
-        for bank, rows in zip(banks, key_rows, strict=True):
-            _enqueue(bank, processes.gathered(normalised(rows, config.epsilon)).flatten(0, 1))
-        return loss
-    groups, parts = keys[0].shape[0], 1
+        return [
+            _banked(
+                [rows.chunk(len(names))[number] for rows in query_rows],
+                [rows.chunk(len(names))[number] for rows in key_rows],
+                state,
+                name,
+                groups,
+                config,
+                processes,
+            )
+            for number, name in enumerate(names)
+        ]
     if config.negatives == "minibatch":
         groups, parts = 1, processes.count
         if parts > 1:
-            query_rows, key_rows = _of_whole_batch(query_rows, key_rows, processes)
+            query_rows, key_rows = _of_whole_batch(query_rows, key_rows, len(names), processes)
     return losses.contrastive(
         query_rows,
         key_rows,
         temperature=config.temperature,
         groups=groups,
         epsilon=config.epsilon,
+        sets=len(names),
         parts=parts,
+    ).unbind()
+
+
+def _banked(
+    queries: Sequence[Tensor],
+    keys: Sequence[Tensor],
+    state: State,
+    name: str,
+    groups: int,
+    config: TrainConfig,
+    processes: Processes,
+) -> Tensor:
+    """PatchNCE of one batch against banks of earlier keys, which get these."""
+    banks = [state.banks[f"{name}.{place}"] for place in range(len(keys))]
+    before = [bank.clone() for bank in banks]  # the backward pass needs them as they are
+    loss = losses.contrastive_with_bank(
+        queries,
+        keys,
+        before,
+        temperature=config.temperature,
+        groups=groups,
+        epsilon=config.epsilon,
+        internal=config.negatives == "both",
     )
+    for bank, rows in zip(banks, keys, strict=True):
+        _enqueue(bank, processes.gathered(normalised(rows, config.epsilon)).flatten(0, 1))
+    return loss
 
 
 def _of_whole_batch(
-    queries: Sequence[Tensor], keys: Sequence[Tensor], processes: Processes
+    queries: Sequence[Tensor], keys: Sequence[Tensor], sets: int, processes: Processes
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The rows of all processes, per layer, this one's first; the others' queries are constants.
+    """The rows of all processes, per layer and of each set this one's first; the others' queries
+    are constants.
 
     Those are only there because PatchNCE compares equally many queries and keys.
     """
     counts = [len(rows) for rows in (*queries, *keys)]
     # All layers in one exchange: their rows are equally wide.
     gathered = processes.gathered(torch.cat([*queries, *keys])).roll(-processes.index, 0)
+    # (processes, sets, rows of a set, width) → sets, each of all processes
+    shape = processes.count, sets, -1, gathered.shape[-1]
     split = gathered.split(counts, dim=1)  # type: ignore[no-untyped-call]
-    whole: list[Tensor] = [rows.flatten(0, 1) for rows in split]
+    whole: list[Tensor] = [rows.reshape(shape).transpose(0, 1) for rows in split]
     for layer, mine in enumerate(queries):
-        whole[layer] = torch.cat([mine, whole[layer][len(mine) :]])
-    return whole[: len(queries)], whole[len(queries) :]
+        own = mine.view(sets, 1, *whole[layer].shape[2:])
+        whole[layer] = torch.cat([own, whole[layer][:, 1:]], dim=1)
+    flat = [rows.flatten(0, 2) for rows in whole]
+    return flat[: len(queries)], flat[len(queries) :]
 
 
 @torch.no_grad()

@@ -272,11 +272,22 @@ def test_projector_takes_the_same_places_of_every_image() -> None:
     torch.manual_seed(0)
     projector = PatchProjector([3, 5], 7)
     features = [torch.randn(2, 3, 4, 6), torch.randn(2, 5, 2, 3)]
-    positions = [torch.tensor([0, 23, 7]), torch.tensor([5])]
+    positions = [torch.tensor([[0, 23, 7]]), torch.tensor([[5]])]
     out = projector(features, positions)
     assert [tuple(each.shape) for each in out] == [(6, 7), (2, 7)]
     by_hand = projector.heads[0](features[0][1, :, 3, 5])  # position 23 of the second image
     assert torch.allclose(out[0][4], by_hand, atol=1e-7)
+
+
+def test_projector_takes_other_places_of_other_sets() -> None:
+    torch.manual_seed(0)
+    projector = PatchProjector([3], 7)
+    feature = torch.randn(4, 3, 4, 6)
+    positions = torch.tensor([[0, 23, 7], [1, 2, 5]])
+    (both,) = projector([feature], [positions])
+    for number, half in enumerate(feature.split(2)):
+        (own,) = projector([half], [positions[number : number + 1]])
+        assert torch.allclose(both[6 * number : 6 * number + 6], own, atol=1e-7)
 
 
 def test_projector_is_initialised_as_published() -> None:

@@ -97,7 +97,7 @@ def literal_step(
             draws.positions(config.patches, key[0, 0].numel(), POSITIONS + n, sets=2)[batch_number]
             for n, key in enumerate(keys)
         ]
-        rows_q, rows_k = h(queries, positions), h(keys, positions)
+        rows_q, rows_k = (h(each, [where[None] for where in positions]) for each in (queries, keys))
         for q, k in zip(rows_q, rows_k, strict=True):
             q, k = F.normalize(q), F.normalize(k).detach()
             if config.negatives == "crop":

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from sincut.kernels.patch_nce import multilayer_patch_nce
 from sincut.training import losses
 
 
@@ -42,6 +43,24 @@ def test_contrastive_averages_layers_and_keeps_keys_constant() -> None:
     both.backward()
     assert all(query.grad is not None for query in queries)
     assert all(key.grad is None for key in keys)
+
+
+def test_contrastive_of_sets_is_that_of_each() -> None:
+    queries, keys = ([torch.randn(12, 4), torch.randn(12, 4)] for _ in range(2))
+    how = {"temperature": 0.5, "groups": 2, "epsilon": 1e-7}
+    found = losses.contrastive(queries, keys, sets=3, **how)
+    for number in range(3):
+        part = slice(4 * number, 4 * number + 4)
+        own = losses.contrastive([q[part] for q in queries], [k[part] for k in keys], **how)
+        assert torch.allclose(found[number], own[0])
+    half = losses.contrastive(queries, keys, temperature=0.5, groups=1, sets=2, parts=3)
+    every = [
+        multilayer_patch_nce([q], [k], temperature=0.5, groups=2)[0]
+        for q, k in zip(queries, keys, strict=True)
+    ]
+    for number in range(2):
+        counted = [loss[6 * number : 6 * number + 2].mean() for loss in every]
+        assert torch.allclose(half[number], torch.stack(counted).mean())
 
 
 def test_pixel_identity() -> None:
