@@ -18,16 +18,31 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(
     scope="module",
-    params=[["--for", "90"], pytest.param([], marks=pytest.mark.long)],
-    ids=["Hopper", "all"],
+    params=[
+        (["--for", "90"], ""),
+        pytest.param(([], ""), marks=pytest.mark.long),
+        pytest.param((["--for", "90"], "3.6.0"), marks=pytest.mark.long),
+    ],
+    ids=["Hopper", "all", "Hopper, oldest Triton"],
 )
 def table(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, Any]]:
     """Made by the documented command, in a process where Triton does not interpret."""
-    path = tmp_path_factory.mktemp("aot") / "aot.json"
+    arguments, triton = request.param
+    folder = tmp_path_factory.mktemp("aot")
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "benchmarks", "aot", *request.param, "--json", str(path)]
+    environment["TRITON_CACHE_DIR"] = str(folder)
+    if triton:
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        command += ["--target", str(folder / "packages"), f"triton=={triton}"]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip(f"pip cannot install Triton {triton} here")
+        environment["PYTHONPATH"] = str(folder / "packages")
+        command = [sys.executable, "-c", "import triton; print(triton.__version__)"]
+        assert subprocess.check_output(command, env=environment, text=True).strip() == triton
+    path = folder / "aot.json"
+    command = [sys.executable, "-m", "benchmarks", "aot", *arguments, "--json", str(path)]
     subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True)
     rows: list[dict[str, Any]] = json.loads(path.read_text())
     return rows
