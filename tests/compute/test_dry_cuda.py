@@ -1,5 +1,7 @@
 """The paths that only run on CUDA, as a dry run: what breaks a rule of a GPU is found without one.
 
+Models are exported on a CPU, whatever there is, so export is none of them.
+
 Triton interprets kernels in the other tests, so these run in a process of their own.
 """
 
@@ -165,6 +167,27 @@ def test_translation(options: dict[str, Any], correction: bool, tmp_path: Path) 
         )  # fmt: skip
     assert len(done) == 1
     assert cuda.launches["add_and_activate"] > 0
+
+
+@inside
+def test_brushwork(tmp_path: Path) -> None:
+    import sincut
+    from sincut.models.architectures import generator_of
+    from sincut.models.model_file import save_model
+
+    config = train_config("fast", channels=4, blocks=2, layers=(0, 2), device="cuda")
+    both = Pair(render_content(320, 240), render_style(300, 260))
+    with DryCuda(compiled=False):
+        brushwork = both.brushwork(config)
+    header = {"step": 1, "config": config.to_dict()}
+    save_model(tmp_path / "model.safetensors", generator_of(config), None, header, brushwork)
+    Image.fromarray(both.content).save(tmp_path / "in.png")
+    with DryCuda(compiled=False) as cuda:
+        sincut.translate(
+            tmp_path / "model.safetensors", tmp_path / "in.png", tmp_path / "out.png",
+            device="cuda", tile="128",
+        )  # fmt: skip
+    assert cuda.launches["topk"] > 0  # the nearest keys
 
 
 @inside
