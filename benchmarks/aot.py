@@ -107,6 +107,7 @@ def of_layers(target: int) -> list[dict[str, Any]]:
         types |= dict.fromkeys(("result_ptr", "residual_ptr"), image) | {"signs_ptr": "*u8"}
         for how, stride, up in (("", 1, False), (" stride 2", 2, False), (" transposed", 2, True)):
             constants = {"UNIT": 8, "STRIDE": stride, "UP": up, "BLOCK": blur.BLOCK}
+            constants["ROWS"] = 1 if up else blur.ROWS
             name = f"blur{how} {image[1:]}"
             rows.append(compiled(name, blur.filter_rows, constants, target, types=types))
         for kernel, more in (

@@ -136,6 +136,7 @@ def _filters(image: Tensor, gain: float) -> Tensor:
 
 
 BLOCK = 1024  # entries of a row that a program makes: eight for each of its threads
+ROWS = 4  # rows of the filter's that it makes, from 4 + 3 of the image with stride 1
 
 
 @jit(sizes=("height", "width", "out_height", "out_width", "units", "padding"))
@@ -152,22 +153,26 @@ def filter_rows(  # type: ignore[no-untyped-def]
     UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     UP: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A part of one output row, channels last: entry e is channel e % C of pixel e // C.
+    """Parts of some output rows, channels last: entry e is channel e % C of pixel e // C.
 
     In a row of pixels times channels a pixel further is C entries further, so threads need not
     know which channel they have. C is units · UNIT: where that is 8, reads are of 16 bytes.
-    UP: the transpose of the filter with stride 2.
+    UP: the transpose of the filter with stride 2, of which a program makes one row.
     """
     channels = units * UNIT
     blocks = tl.cdiv(out_width * channels, BLOCK)
-    line = tl.program_id(0) // blocks  # of all images' rows
+    lines = tl.cdiv(out_height, ROWS)
+    line = tl.program_id(0) // blocks
     entry = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     inside = entry < out_width * channels
-    first_row = (line // out_height).to(tl.int64) * height
-    y = line % out_height
-    total = tl.zeros((BLOCK,), tl.float32)
+    image = (line // lines).to(tl.int64)
+    first_row = image * height
+    y = line % lines * ROWS
+    each = tl.arange(0, ROWS)
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
     if UP:
         x = entry // channels
         channel = entry % channels
@@ -180,22 +185,27 @@ def filter_rows(  # type: ignore[no-untyped-def]
                 tap = tap_y * tl.where(odd_x == j, 1.0, 3.0)
                 exists = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
                 place = (first_row + row) * width * channels + column * channels + channel
-                total += tap * tl.load(image_ptr + place, mask=exists, other=0.0).to(tl.float32)
+                value = tl.load(image_ptr + place, mask=exists, other=0.0).to(tl.float32)
+                total += (tap * value)[None, :]
     else:
         middle = entry
         if STRIDE == 2:
             middle = entry + entry // channels * channels
-        for i in tl.static_range(4):
+        for i in tl.static_range(STRIDE * (ROWS - 1) + 4):  # a row, filtered once for all outputs
             row = y * STRIDE + i - padding
             row_exists = (row >= 0) & (row < height)
             start = image_ptr + (first_row + row) * width * channels
+            across = tl.zeros((BLOCK,), tl.float32)
             for j in tl.static_range(4):
                 place = middle + (j - padding) * channels
                 exists = inside & row_exists & (place >= 0) & (place < width * channels)
                 value = tl.load(start + place, mask=exists, other=0.0).to(tl.float32)
-                total += (3.0 if i % 3 else 1.0) * (3.0 if j % 3 else 1.0) * value
-    out = line.to(tl.int64) * out_width * channels + entry
-    tl.store(out_ptr + out, total * gain, mask=inside)
+                across += (3.0 if j % 3 else 1.0) * value
+            k = i - STRIDE * each  # which tap this row is of each output
+            tap = tl.where((k == 1) | (k == 2), 3.0, tl.where((k == 0) | (k == 3), 1.0, 0.0))
+            total += tap[:, None] * across[None, :]
+    out = ((image * out_height + y + each) * out_width * channels)[:, None] + entry[None, :]
+    tl.store(out_ptr + out, total * gain, mask=(y + each < out_height)[:, None] & inside[None, :])
 
 
 def _launched(
@@ -210,10 +220,11 @@ def _launched(
         memory_format=torch.channels_last,
     )
     unit = unit_of(channels)
-    programs = count * sides[0] * triton.cdiv(sides[1] * channels, BLOCK)
+    rows = 1 if up else ROWS
+    programs = count * triton.cdiv(sides[0], rows) * triton.cdiv(sides[1] * channels, BLOCK)
     with on_device_of(image):
         filter_rows[(programs,)](
             image, out, height, width, *sides, channels // unit, padding, gain / 64,
-            UNIT=unit, STRIDE=stride, UP=up, BLOCK=BLOCK,
+            UNIT=unit, STRIDE=stride, UP=up, ROWS=rows, BLOCK=BLOCK,
         )  # fmt: skip
     return out
