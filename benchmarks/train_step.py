@@ -37,7 +37,7 @@ from sincut.compute.devices import convolutions
 from sincut.compute.precision import resolved
 from sincut.config.presets import train_config
 from sincut.config.training import PairConfig
-from sincut.data.crops import ResidentImage, draw_crops
+from sincut.data.crops import ResidentImage
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
 from sincut.demo import render_content, render_style
@@ -311,8 +311,7 @@ def timed(
 
 def check_crops(pair: Pair, config: PairConfig) -> None:
     """Raise where Pillow's crops and ours differ."""
-    for stream, image in enumerate(pair):
-        compare_crops(image, ResidentImage(image, config, config.device), config, stream)
+    compare_crops(pair, pair.feed(config, warm=False))
 
 
 def check(found: Course, expected: Course, name: str, precision: str) -> None:
@@ -450,10 +449,11 @@ def _drawn(
     pair: Pair, config: PairConfig, steps: Iterable[int]
 ) -> Iterator[tuple[Tensor, Tensor, RandomNumbers]]:
     """Crops of content and style and the random numbers of these steps, as training draws them."""
-    images = [ResidentImage(image, config, config.device) for image in pair]
+    feed = pair.feed(config, warm=False)
     for step in steps:
+        feed.prepare(step)
         draws = RandomNumbers(config.seed, torch.tensor(step, device=config.device))
-        x, y = (draw_crops(image, config, draws, stream=k) for k, image in enumerate(images))
+        x, y, _ = feed.draw(draws)
         yield x, y, draws
 
 

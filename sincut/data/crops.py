@@ -3,8 +3,8 @@
 A zoom says how large the whole image would be; a crop is cut out of that imagined resized image.
 So that a step's cost does not grow with the image's size, shrinking by four or more starts from a
 copy of the image halved often enough to leave a factor of two to four, which is Pillow's own
-``reducing_gap`` of 2. Where crops lie is drawn on the image's device, from a counter-based
-generator keyed by (seed, step), so the same crops are drawn on every device.
+``reducing_gap`` of 2. Where crops lie is drawn on the host, for many steps at once, from a
+counter-based generator keyed by (seed, step), so every device cuts the same crops.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResidentImage:
         self.height, self.width = image.shape[0] // places.grid[0], image.shape[1] // places.grid[1]
         if places.tissue is not None:
             sums = np.pad(places.tissue, ((0, 0), (0, 0), (1, 0))).cumsum(axis=2)
-            self.tissue = torch.from_numpy(sums).to(device)
+            self.tissue = torch.from_numpy(sums)
         if min(self.height, self.width) < config.crop:
             side = 2 ** int(math.log2(min(self.height, self.width)))
             smaller = f"--set crop={side} --set tile={min(side, 64)} or " if side >= 16 else ""
@@ -68,43 +68,47 @@ class ResidentImage:
         self.planes = torch.from_numpy(np.concatenate(copies)).to(device)
         self.copies = torch.tensor(table, device=device)
 
-    def crops(self, boxes: Tensor, size: int, squares: Tensor | None = None) -> Tensor:
-        """(N, 3, size, size) float32 in [-1, 1] for boxes as :func:`draw_boxes` makes them, in the
-        ``squares`` (N,) int64, or all in the first."""
-        rows, columns, top, left, mirrored = boxes.unbind(1)
-        shrinks = torch.stack([self.height / rows.double(), self.width / columns.double()], dim=1)
+    def cuts(self, boxes: Tensor, squares: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Places (…, 4) int64 and scales (…, 2) float64, as :meth:`crops` takes them, for boxes
+        (…, 5) as :func:`draw_boxes` makes them, in the ``squares`` (…) int64, or all in the first.
+        """
+        rows, columns, top, left, mirrored = boxes.unbind(-1)
+        shrinks = torch.stack([self.height / rows.double(), self.width / columns.double()], dim=-1)
         # A box is rounded to whole pixels, so it may ask for a copy just outside the range kept.
         last = self.first_level + self.levels - 1
-        level = halvings(shrinks.amin(dim=1)).clamp(self.first_level, last)
+        level = halvings(shrinks.amin(dim=-1)).clamp(self.first_level, last)
         copy = level - self.first_level
         if squares is not None:
             copy = copy + self.levels * squares
-        places = torch.stack([copy, top, left, mirrored], dim=1)
-        scales = shrinks / 2.0 ** level[:, None]
+        places = torch.stack([copy, top, left, mirrored], dim=-1)
+        return places, shrinks / 2.0 ** level[..., None]
+
+    def crops(self, places: Tensor, scales: Tensor, size: int) -> Tensor:
+        """(N, 3, size, size) float32 in [-1, 1], channels last in memory, for ``places`` (N, 4) and
+        ``scales`` (N, 2) on the image's device."""
         return resized_crops(self.planes, self.copies, places, scales, size)
 
 
 def draw_boxes(
-    height: int, width: int, config: CropSettings, draws: RandomNumbers, *, stream: int = 0
+    height: int, width: int, config: CropSettings, draws: RandomNumbers, steps: int, *, stream: int
 ) -> Tensor:
-    """Where the random crops of an image of that size lie: ``config.batch``, this part of a step's.
+    """Where the random crops of an image of that size lie, in the step of ``draws`` and those that
+    follow: ``config.batch`` a step, this part of the whole batch.
 
     The zoom is never above 1: an enlarged image would teach its blur. It is also never so small
     that a crop does not fit, as in the published code. ``stream`` tells images of one step apart.
 
     Returns:
-        (batch, 5) int64 on the device of ``draws``: rows and columns of the whole resized image,
-        top and left of the crop in it, and whether the crop is mirrored.
+        (steps, batch, 5) int64 on the device of ``draws``: rows and columns of the whole resized
+        image, top and left of the crop in it, and whether the crop is mirrored.
     """
     size = config.crop
-    whole = draws.parts * config.batch
-    zoom_words = draws.words(whole, BOXES + 2 * stream)
-    place_words = draws.words(whole, BOXES + 2 * stream + 1)
+    zoom_words, place_words = _words(config, draws, steps, stream)
 
     low, high = zoom_range(width, config)
     across, down = (low + (high - low) * word.double() / 2**32 for word in zoom_words[:2])
     if config.zoom_per == "step":
-        across, down = across[:1].expand_as(across), down[:1].expand_as(down)
+        across, down = across[:, :1].expand_as(across), down[:, :1].expand_as(down)
     if config.zoom_axes == "equal":
         # One factor for both, large enough that the crop fits into the shorter side unstretched.
         across = down = across.clamp_min(size / min(height, width))
@@ -119,27 +123,35 @@ def draw_boxes(
         left = below(place_words[1], columns % size + 1)
         left = left + size * below(zoom_words[3], columns // size)
     mirrored = chance(place_words[2], config.mirror)
-    boxes = torch.stack([rows, columns, top, left, mirrored], dim=1)
-    return boxes[draws.own(config.batch)]
+    boxes = torch.stack([rows, columns, top, left, mirrored], dim=-1)
+    return boxes[:, draws.own(config.batch)]
 
 
 def draw_places(
-    image: ResidentImage, config: CropSettings, draws: RandomNumbers, *, stream: int
+    image: ResidentImage, config: CropSettings, draws: RandomNumbers, steps: int, *, stream: int
 ) -> tuple[Tensor, Tensor | None]:
     """Boxes as :func:`draw_boxes` makes them, laid on tissue where the image says where that is;
-    and the squares (batch,) int64 in which they lie, where it has several."""
-    boxes = draw_boxes(image.height, image.width, config, draws, stream=stream)
+    and the squares (steps, batch) int64 in which they lie, where it has several or tissue."""
+    boxes = draw_boxes(image.height, image.width, config, draws, steps, stream=stream)
     if image.squares == 1 and image.tissue is None:
         return boxes, None
     # Words that boxes do not use: a grid, for which the zoom's last two are, goes with no tissue.
-    own, whole = draws.own(config.batch), draws.parts * config.batch
-    zoom_words = draws.words(whole, BOXES + 2 * stream)[:, own]
-    place_words = draws.words(whole, BOXES + 2 * stream + 1)[:, own]
+    own = draws.own(config.batch)
+    zoom_words, place_words = (
+        words[..., own].flatten(1) for words in _words(config, draws, steps, stream)
+    )
     squares = below(place_words[3], image.squares)
     if image.tissue is not None:
         words = torch.stack([place_words[0], *zoom_words[2:]])
-        boxes = _on_tissue(boxes, config.crop, image.tissue, squares, words)
-    return boxes, squares
+        moved = _on_tissue(boxes.flatten(0, 1), config.crop, image.tissue, squares, words)
+        boxes = moved.view_as(boxes)
+    return boxes, squares.view(boxes.shape[:2])
+
+
+def _words(config: CropSettings, draws: RandomNumbers, steps: int, stream: int) -> list[Tensor]:
+    """For zooms and for places, of the whole batch: (4, steps, parts · batch) each."""
+    first, count = BOXES + 2 * stream, draws.parts * config.batch
+    return [draws.words_of_steps(steps, count, first + k) for k in (0, 1)]
 
 
 def _on_tissue(boxes: Tensor, size: int, sums: Tensor, squares: Tensor, words: Tensor) -> Tensor:
@@ -177,14 +189,6 @@ def _reachable(length: Tensor, size: int, cells: int) -> tuple[Tensor, Tensor]:
     first = size * cells // (2 * length)
     last = (2 * length - size) * cells // (2 * length)
     return first, last.clamp_max(cells - 1)
-
-
-def draw_crops(
-    image: ResidentImage, config: CropSettings, draws: RandomNumbers, *, stream: int
-) -> Tensor:
-    """(batch, 3, crop, crop) float32 in [-1, 1], channels last in memory."""
-    boxes, squares = draw_places(image, config, draws, stream=stream)
-    return image.crops(boxes, config.crop, squares)
 
 
 def _split(image: npt.NDArray[np.uint8], grid: tuple[int, int]) -> list[npt.NDArray[np.uint8]]:

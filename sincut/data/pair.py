@@ -16,7 +16,7 @@ from sincut.compute.processes import ALONE, Processes
 from sincut.config.parts import zoom_range
 from sincut.config.training import PairConfig, TrainConfig
 from sincut.data.colour_transfer import affine_transfer, transfer_table
-from sincut.data.crops import ResidentImage, draw_crops, draw_places
+from sincut.data.crops import ResidentImage, draw_places
 from sincut.data.painting import painted, resized, scaled
 from sincut.data.places import ANYWHERE, Places
 from sincut.data.random_numbers import RandomNumbers
@@ -27,6 +27,7 @@ from sincut.models.brushwork import Brushwork
 Pixels = npt.NDArray[np.uint8]
 
 _LARGEST_STYLE = 2**22  # pixels of the style that a model keeps
+_AHEAD = 2048  # crops of an image that are laid out at once, which takes milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +87,9 @@ class Pair:
         return self._brushwork[key]
 
     def feed(self, config: TrainConfig, *, warm: bool, processes: Processes = ALONE) -> PairFeed:
-        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start.
-
-        Which are those of this process, the numbers that a step draws them with say.
-        """
+        """Crops for the steps of a resolved configuration; ``warm``: also of its warm start."""
         assert isinstance(config, PairConfig)
-        return PairFeed(self, config, warm=warm)
+        return PairFeed(self, config, warm=warm, processes=processes)
 
     def colours(self) -> tuple[Tensor, Tensor]:
         """The affine map of colours in [-1, 1] from content to style: (3, 3) and (3,) float32."""
@@ -100,38 +98,63 @@ class Pair:
 
 
 class PairFeed:
-    """Both images on the device, and what finds like crops in them; a kind of ``Feed``."""
+    """Both images on the device, the painting, and where crops of a block of steps are cut out of
+    them; a kind of ``Feed``.
+
+    A recorded step finds its crops by its own counter, in a table that stays where it is.
+    """
 
     waited = 0.0
 
-    def __init__(self, pair: Pair, config: PairConfig, *, warm: bool) -> None:
-        self.config = config
-        places = pair.content_places, pair.style_places
-        self.images = [
-            ResidentImage(image, config, config.device, where)
-            for image, where in zip(pair, places, strict=True)
-        ]
-        self.painting: ResidentImage | None = None
+    def __init__(
+        self, pair: Pair, config: PairConfig, *, warm: bool, processes: Processes = ALONE
+    ) -> None:
+        self.config, self.processes = config, processes
+        images = [(pair.content, pair.content_places), (pair.style, pair.style_places)]
         if config.paints:
-            painting = pair.painting(config)
-            self.painting = ResidentImage(painting, config, config.device, places[0])
+            images.append((pair.painting(config), pair.content_places))
+        self.images = [
+            ResidentImage(image, config, config.device, where) for image, where in images
+        ]
+        self.steps = max(_AHEAD // config.batch, 1)  # of a block
+        self.block: int | None = None
+        size = self.steps, len(images) * config.batch * 6
+        self.cuts = torch.empty(size, dtype=torch.int64, device=config.device)
         self.table: Tensor | None = None
         if warm:
             table = torch.from_numpy(transfer_table(*pair, seed=config.seed))
             self.table = table.to(config.device)
 
     def prepare(self, step: int) -> None:
-        """Nothing: the images are where crops are cut."""
+        """Have the step's block in the table that :meth:`draw` reads."""
+        block = step // self.steps
+        if block != self.block:
+            self.cuts.copy_(self._laid_out(block), non_blocking=True)
+            self.block = block
 
     def draw(self, draws: RandomNumbers) -> Crops:
-        """The crops of a step."""
-        (content, style), crop = self.images, self.config.crop
-        boxes, squares = draw_places(content, self.config, draws, stream=0)
-        x = content.crops(boxes, crop, squares)
-        painting = None
-        if self.painting is not None:
-            painting = self.painting.crops(boxes, crop, squares)
-        return Crops(x, draw_crops(style, self.config, draws, stream=1), painting)
+        """The crops of a step of the block that is prepared."""
+        images, batch = len(self.images), self.config.batch
+        row = self.cuts.index_select(0, draws.step % self.steps)[0]
+        places = row[: 4 * images * batch].view(images, batch, 4)
+        scales = row[4 * images * batch :].view(torch.float64).view(images, batch, 2)
+        cuts = zip(self.images, places, scales, strict=True)
+        return Crops(*(image.crops(at, scale, self.config.crop) for image, at, scale in cuts))
+
+    def _laid_out(self, block: int) -> Tensor:
+        """(steps, images · batch · 6) int64 on the host: of every step the places of all images,
+        then the bits of their scales."""
+        first = torch.tensor(block * self.steps)
+        draws = RandomNumbers(self.config.seed, first, self.processes.index, self.processes.count)
+        content, style = (
+            draw_places(image, self.config, draws, self.steps, stream=stream)
+            for stream, image in enumerate(self.images[:2])
+        )
+        # The painting's crops lie where those of the content do.
+        drawn = zip(self.images, (content, style, content), strict=False)
+        cuts = [image.cuts(*boxes) for image, boxes in drawn]
+        places, scales = (torch.stack(each, dim=1).flatten(1) for each in zip(*cuts, strict=True))
+        return torch.cat([places, scales.view(torch.int64)], dim=1)
 
     def recoloured(self, x: Tensor) -> Tensor:
         """Crops of the content in the style's colours: what the warm start aims at."""

@@ -3,9 +3,9 @@
 Where several processes share a step, each draws for the whole batch and takes its own part, so that
 what a sample gets depends on its index in the whole batch and not on who computes it.
 
-They are drawn on the step's device and from its step counter there, so that nothing has to be sent
-or saved, the same crops and noise come on every device, and a captured step draws anew each time it
-is replayed.
+They are drawn where the step counter is: on the step's device, so that a recorded step draws anew
+each time it is replayed; and on the host where crops lie, for many steps at once. Nothing has to be
+saved, and every device gets the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class RandomNumbers:
 
     def words(self, count: int, stream: int) -> Tensor:
         """(4, count) int64 from 0 to 2^32 − 1."""
-        return random_words(self.seed, self.step, 1, 0, count, stream, _SALT)[:, 0]
+        return self.words_of_steps(1, count, stream)[:, 0]
+
+    def words_of_steps(self, steps: int, count: int, stream: int) -> Tensor:
+        """(4, steps, count): the words of this step and of those that follow it."""
+        return random_words(self.seed, self.step, steps, 0, count, stream, _SALT)
 
     def of_samples(self, count: int, stream: int, *, each: int = 1) -> Tensor:
         """(count · each,) words, ``each`` for every one of this part's samples."""

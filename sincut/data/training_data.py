@@ -34,7 +34,7 @@ class Feed(Protocol):
         ...
 
     def draw(self, draws: RandomNumbers) -> Crops:
-        """The crops of a step."""
+        """The crops of a step that is prepared."""
         ...
 
     def recoloured(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from benchmarks.__main__ import main, parts
 from benchmarks.crops import by_pillow, compare
 from benchmarks.record import write_result
 from sincut.config.presets import train_config
-from sincut.data.crops import ResidentImage
+from sincut.data.pair import Pair
 from sincut.demo import render_content
 
 SMALL = (bench.Shape(16), bench.Shape(32, groups=2), bench.Shape(64))
@@ -71,17 +71,18 @@ def test_patch_nce_goes_on_where_memory_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_crops_are_compared_with_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = render_content(256, 192)
-    resident = ResidentImage(image, train_config("paper"))
-    compare(image, resident)
-    assert by_pillow(image, 0).shape == (16, 3, 128, 128)
+    image, config = render_content(256, 192), train_config("paper", device="cpu")
+    pair = Pair(image, image)
+    feed = pair.feed(config, warm=False)
+    compare(pair, feed)
+    assert by_pillow(image, 0, config, 0).shape == (16, 3, 128, 128)
 
     def shifted(image: np.ndarray, *arguments: Any) -> Any:
         return by_pillow(np.roll(image, 3, axis=1), *arguments)
 
     monkeypatch.setattr("benchmarks.crops.by_pillow", shifted)
     with pytest.raises(RuntimeError, match="crops differ by"):
-        compare(image, resident)
+        compare(pair, feed)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

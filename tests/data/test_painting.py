@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from sincut.config.presets import train_config
+from sincut.config.training import PairConfig
 from sincut.data.colour_transfer import transfer_table
 from sincut.data.painting import Pixels, _nearest, painted, pixels, planes
 from sincut.data.pair import Pair
 from sincut.data.random_numbers import RandomNumbers
 from sincut.data.recolouring import recoloured
+from sincut.data.training_data import Crops
 from sincut.demo import render_content, render_style
 from sincut.evaluation.figures import edge_correlation
 from sincut.models.brushwork import Brushwork
@@ -69,7 +71,7 @@ def test_any_size_is_painted_and_none_enlarged(
 def test_narrow_images_have_paintings_and_crops(narrow: tuple[int, int], style: Pixels) -> None:
     config = train_config("draft", device="cpu", crop=32, tile=32, zoom_min=64, zoom_max=64)
     for pair in (Pair(render_content(*narrow), style), Pair(style, render_content(*narrow))):
-        crops = pair.feed(config, warm=True).draw(RandomNumbers(0, torch.tensor(0)))
+        crops = crops_of(pair, config, 0)
         assert crops.painting is not None
         assert crops.painting.shape == crops.content.shape
 
@@ -102,6 +104,12 @@ def test_the_nearest_row_is_found() -> None:
     assert len(set(expected)) > len(set(distances.argmin(axis=1)))
 
 
+def crops_of(pair: Pair, config: PairConfig, step: int) -> Crops:
+    feed = pair.feed(config, warm=True)
+    feed.prepare(step)
+    return feed.draw(RandomNumbers(config.seed, torch.tensor(step)))
+
+
 def test_a_step_gets_what_lies_where_the_content_does(content: Pixels, style: Pixels) -> None:
     config = train_config(
         "draft", device="cpu", crop=32, tile=32, zoom_min=96, zoom_max=192, mirror=0.5
@@ -109,7 +117,7 @@ def test_a_step_gets_what_lies_where_the_content_does(content: Pixels, style: Pi
     pair = Pair(content, style)
     # A painting that is the content tells the places of its crops.
     pair._paintings[192, config.look, config.stroke, config.seed, config.device] = content
-    crops = pair.feed(config, warm=True).draw(RandomNumbers(0, torch.tensor(5)))
+    crops = crops_of(pair, config, 5)
     assert crops.painting is not None
     assert torch.equal(crops.painting, crops.content)
     assert not torch.equal(crops.painting, crops.style)

@@ -59,19 +59,16 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def centres(image: ResidentImage, settings: Any, steps: int) -> np.ndarray:
     """(N, 3) of the crops of some steps: the square, and where in it the centre is, down and
     across in pixels of the image."""
-    found = []
-    for step in range(steps):
-        draws = RandomNumbers(settings.seed, torch.tensor(step))
-        boxes, squares = draw_places(image, settings, draws, stream=0)
-        rows, columns, top, left, _ = boxes.double().unbind(1)
-        y = (top + settings.crop / 2) / rows * image.height
-        x = (left + settings.crop / 2) / columns * image.width
-        assert (top >= 0).all()
-        assert (top + settings.crop <= rows).all()
-        assert (left + settings.crop <= columns).all()
-        assert squares is not None
-        found.append(torch.stack([squares.double(), y, x], dim=1))
-    return torch.cat(found).numpy()
+    draws = RandomNumbers(settings.seed, torch.tensor(0))
+    boxes, squares = draw_places(image, settings, draws, steps, stream=0)
+    rows, columns, top, left, _ = boxes.double().unbind(2)
+    y = (top + settings.crop / 2) / rows * image.height
+    x = (left + settings.crop / 2) / columns * image.width
+    assert (top >= 0).all()
+    assert (top + settings.crop <= rows).all()
+    assert (left + settings.crop <= columns).all()
+    assert squares is not None
+    return torch.stack([squares.double(), y, x], dim=2).flatten(0, 1).numpy()
 
 
 def refusal(*arguments: Any, **options: Any) -> str:
@@ -124,9 +121,10 @@ def test_no_crop_lies_in_two_squares() -> None:
     settings = train_config("paper", crop=16, tile=8, batch=64, zoom_min=16.0, zoom_max=48.0)
     resident = ResidentImage(image, settings, places=Places((2, 3)))
     draws = RandomNumbers(0, torch.tensor(5))
-    boxes, squares = draw_places(resident, settings, draws, stream=0)
-    crops = (resident.crops(boxes, 16, squares) + 1) * 127.5
+    (boxes,), squares = draw_places(resident, settings, draws, 1, stream=0)
     assert squares is not None
+    (squares,) = squares
+    crops = (resident.crops(*resident.cuts(boxes, squares), 16) + 1) * 127.5
     assert set(squares.tolist()) == set(range(6))
     assert (crops - 40 * squares[:, None, None, None]).abs().max() < 1e-3
 
