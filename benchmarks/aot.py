@@ -47,8 +47,8 @@ _TYPES = {
     "scales_ptr": "*fp64",
     **dict.fromkeys(("height", "width", "out_height", "out_width", "padding"), "i32"),
     **dict.fromkeys(("pixels", "noise_pixels", "units", "rounds"), "i32"),
-    **dict.fromkeys(("words_ptr", "first_row_ptr"), "*i64"),
     "counter_ptr": "*i32",
+    "first_row_ptr": "*i64",
     **dict.fromkeys(("columns", "first_column", "stream", "salt", "low_key", "high_key"), "i32"),
 }
 
@@ -74,8 +74,10 @@ def table(targets: Sequence[int] = tuple(TARGETS)) -> list[dict[str, Any]]:
         ]
         blocks = {"ROWS": BLOCK_ROWS, "COLUMNS": BLOCK_COLUMNS}
         rows.append(compiled("gather crops", gather, blocks, target))
-        words = {"SIZE": BLOCK, "ROUNDS": ROUNDS}
-        rows.append(compiled("random words", generate, words, target))
+        for name, result in (("random words", "*i64"), ("normal numbers", "*fp32")):
+            constants = {"SIZE": BLOCK, "ROUNDS": ROUNDS, "NORMAL": result == "*fp32"}
+            types = {"result_ptr": result}
+            rows.append(compiled(name, generate, constants, target, types=types))
         rows += of_layers(target)
     return rows
 

@@ -1,4 +1,5 @@
-"""Random words as a function of their place in a grid: Philox-4x32 with ten rounds.
+"""Random words, and normal numbers, as a function of their place in a grid: Philox-4x32 with ten
+rounds, and the transform of Box and Muller.
 
 Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Counter and key
 go in, four 32-bit words come out; nothing is remembered, so the same words can be drawn again
@@ -63,13 +64,48 @@ def random_words_triton(
 ) -> Tensor:
     """The kernel, always (CPU tensors need Triton's interpreter). As :func:`random_words`."""
     words = torch.empty((4, rows, columns), dtype=torch.int64, device=first_row.device)
+    _launch(words, seed, first_row, first_column, stream, salt)
+    return words
+
+
+def normal_numbers(
+    seed: int, first_row: Tensor, rows: int, first_column: int, columns: int, stream: int, salt: int
+) -> Tensor:
+    """Standard normal numbers, :func:`normal_pairs` of the words of a grid; CUDA tensors go through
+    the kernel, whose logarithm, sine and cosine may differ in the last bits.
+
+    Arguments as of :func:`random_words`.
+
+    Returns:
+        (4, rows, columns) float32.
+    """
+    if first_row.is_cuda:
+        return normal_numbers_triton(seed, first_row, rows, first_column, columns, stream, salt)
+    words = random_words_reference(seed, first_row, rows, first_column, columns, stream, salt)
+    return normal_pairs(words)
+
+
+def normal_numbers_triton(
+    seed: int, first_row: Tensor, rows: int, first_column: int, columns: int, stream: int, salt: int
+) -> Tensor:
+    """The kernel, always (CPU tensors need Triton's interpreter). As :func:`normal_numbers`."""
+    numbers = torch.empty((4, rows, columns), dtype=torch.float32, device=first_row.device)
+    _launch(numbers, seed, first_row, first_column, stream, salt)
+    return numbers
+
+
+def _launch(
+    result: Tensor, seed: int, first_row: Tensor, first_column: int, stream: int, salt: int
+) -> None:
+    """Fill (4, rows, columns) with words, or with normal numbers where it is of floats."""
+    rows, columns = result.shape[1:]
     key = [_signed(seed), _signed(seed >> 32)]
     constant = [_signed(first_column), _signed(stream), _signed(salt)]
-    with on_device_of(words):
+    options = {"SIZE": BLOCK, "ROUNDS": ROUNDS, "NORMAL": result.dtype.is_floating_point}
+    with on_device_of(result):
         generate[(triton.cdiv(rows * columns, BLOCK),)](
-            words, first_row, rows * columns, columns, *constant, *key, SIZE=BLOCK, ROUNDS=ROUNDS
+            result, first_row, rows * columns, columns, *constant, *key, **options
         )
-    return words
 
 
 def philox(
@@ -110,11 +146,13 @@ def _signed(value: int) -> int:
 
 ROUNDS = 10
 BLOCK = 512  # counters per program
+_PER_WORD = tl.constexpr(2.0**-32) if triton else None
+_ANGLE_PER_WORD = tl.constexpr(2 * math.pi / 2.0**32) if triton else None
 
 
 @jit(sizes=("count", "columns", "first_column", "stream", "salt", "low_key", "high_key"))
 def generate(  # type: ignore[no-untyped-def]
-    words_ptr,
+    result_ptr,
     first_row_ptr,
     count,
     columns,
@@ -125,8 +163,10 @@ def generate(  # type: ignore[no-untyped-def]
     high_key,
     SIZE: tl.constexpr,
     ROUNDS: tl.constexpr,
+    NORMAL: tl.constexpr,
 ):
-    """A block of counters, ten rounds in registers."""
+    """A block of counters, ten rounds in registers; with ``NORMAL`` what :func:`normal_pairs`
+    makes of the words."""
     index = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     row = (tl.load(first_row_ptr) + index // columns).to(tl.int32)
     column = first_column + index % columns
@@ -134,9 +174,21 @@ def generate(  # type: ignore[no-untyped-def]
     high = high_key.to(tl.uint32, bitcast=True).to(tl.uint64)
     zero = tl.zeros_like(index)
     c0, c1, c2, c3 = tl.philox(high << 32 | low, column, row, zero + stream, zero + salt, ROUNDS)
+    if NORMAL:
+        c0, c1 = normal_pair(c0, c1)
+        c2, c3 = normal_pair(c2, c3)
     inside = index < count
-    place = words_ptr + index.to(tl.int64)
-    tl.store(place, c0.to(tl.int64), mask=inside)
-    tl.store(place + count, c1.to(tl.int64), mask=inside)
-    tl.store(place + 2 * count, c2.to(tl.int64), mask=inside)
-    tl.store(place + 3 * count, c3.to(tl.int64), mask=inside)
+    place = result_ptr + index.to(tl.int64)
+    number = result_ptr.dtype.element_ty
+    tl.store(place, c0.to(number), mask=inside)
+    tl.store(place + count, c1.to(number), mask=inside)
+    tl.store(place + 2 * count, c2.to(number), mask=inside)
+    tl.store(place + 3 * count, c3.to(number), mask=inside)
+
+
+@jit()
+def normal_pair(first, second):  # type: ignore[no-untyped-def]
+    """Two words as two normal numbers, like :func:`normal_pairs`."""
+    radius = tl.sqrt(tl.log((first.to(tl.float64) + 1) * _PER_WORD) * -2).to(tl.float32)
+    angle = (second.to(tl.float64) * _ANGLE_PER_WORD).to(tl.float32)
+    return radius * tl.cos(angle), radius * tl.sin(angle)

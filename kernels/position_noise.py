@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sincut.kernels.philox import normal_pairs, random_words
+from sincut.kernels.philox import normal_numbers
 
 
 def position_noise(
@@ -36,7 +36,7 @@ def position_noise(
     # Whole groups of four columns are drawn and the window is cut out of them.
     first, last = left // 4, (left + width - 1) // 4
     row = torch.full((), top, dtype=torch.int64, device=device)
-    words = random_words(seed, row, height, first, last + 1 - first, level, 0)
-    noise = normal_pairs(words).permute(1, 2, 0).flatten(1)
+    numbers = normal_numbers(seed, row, height, first, last + 1 - first, level, 0)
+    noise = numbers.permute(1, 2, 0).flatten(1)
     offset = left - 4 * first
     return noise[None, None, :, offset : offset + width]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sincut.kernels.philox import normal_pairs, random_words
+from sincut.kernels.philox import normal_numbers, random_words
 
 # Purposes are told apart by stream. Those that come in several take the numbers that follow.
 BOXES = 0  # two for each of the two images
@@ -68,7 +68,8 @@ class RandomNumbers:
         batch = shape[0] // sets
         whole = sets, self.parts * batch, *shape[1:]
         count = math.prod(whole)
-        numbers = normal_pairs(self.words(-(-count // 4), stream)).flatten()[:count]
+        numbers = normal_numbers(self.seed, self.step, 1, 0, -(-count // 4), stream, _SALT)
+        numbers = numbers.flatten()[:count]
         return numbers.reshape(whole)[:, self.own(batch)].reshape(tuple(shape))
 
     def positions(self, count: int, among: int, stream: int, *, sets: int = 1) -> Tensor:

@@ -130,8 +130,9 @@ def test_wrong_pillow_crops_are_refused(
     monkeypatch: pytest.MonkeyPatch, images: train_step.Pair
 ) -> None:
     right = train_step.compare_crops
-    shifted = lambda image, *rest: right(np.roll(image, 3, axis=1), *rest)  # noqa: E731
-    monkeypatch.setattr(train_step, "compare_crops", shifted)
+    content, style = images
+    shifted = train_step.Pair(content, np.roll(style, 3, axis=1))
+    monkeypatch.setattr(train_step, "compare_crops", lambda _, feed: right(shifted, feed))
     with pytest.raises(RuntimeError, match="crops differ by"):
         train_step.measure("tiny", "cpu", images, compiled=False)
 
