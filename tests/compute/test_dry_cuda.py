@@ -71,7 +71,7 @@ def test_every_kind_of_step_is_recorded_and_replayed(preset: str, method: str) -
 @inside
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("preset", "launches", "gigabytes"), [("paper", 1150, 20.0), ("fast", 950, 7.0)]
+    ("preset", "launches", "gigabytes"), [("paper", 820, 17.0), ("fast", 700, 6.0)]
 )
 def test_what_a_step_of_full_size_starts(preset: str, launches: int, gigabytes: float) -> None:
     """Operators and kernels of a recorded step, and the bytes that they touch, mean over R1's
