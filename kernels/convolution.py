@@ -10,7 +10,8 @@ derivative writes corr as a convolution of transposed copies, whose filter is as
 on a GPU cuDNN then takes Fourier transforms and other algorithms that are made for small filters.
 
 What R1 differentiates first is D by its input. Nobody reads the derivatives by weights on that way;
-:func:`only_of_images` leaves them out.
+:func:`only_of_images` leaves them out. A function in Python costs a tenth of a millisecond, so
+these are for passes that are :func:`differentiated_twice`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_only_of_images = False  # for all threads: on a GPU gradients are worked out in another
+# For all threads: on a GPU gradients are worked out in another.
+_only_of_images = False
+_twice = False
+
+
+@contextlib.contextmanager
+def differentiated_twice() -> Iterator[None]:
+    """Inside, convolutions expect that a gradient of theirs is differentiated."""
+    global _twice
+    before, _twice = _twice, True
+    try:
+        yield
+    finally:
+        _twice = before
 
 
 @contextlib.contextmanager
@@ -47,7 +61,7 @@ def of_weights_wanted() -> bool:
 def convolution(
     image: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
 ) -> Tensor:
-    """``F.conv2d``, with other second derivatives.
+    """``F.conv2d``; inside :func:`differentiated_twice` with other second derivatives.
 
     Args:
         image: (N, C_in, H, W).
@@ -60,7 +74,7 @@ def convolution(
         autocast, and for a compiler, those of ``F.conv2d``.
     """
     plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(image.device.type)
-    if plain or not (torch.is_grad_enabled() and image.requires_grad):
+    if plain or not (_twice and torch.is_grad_enabled() and image.requires_grad):
         return F.conv2d(image, weight, bias, stride, padding)
     result: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
         image, weight, bias, stride, padding
@@ -119,14 +133,13 @@ class _Derivatives(torch.autograd.Function):
         slope, image, weight = ctx.saved_tensors
         by_slope: list[Tensor] = []
         by_image, by_weight = None, None
-        stride, padding = ctx.how
         if of_image is not None:
-            by_slope.append(convolution(of_image, weight, stride=stride, padding=padding))
+            by_slope.append(_Convolution.apply(of_image, weight, None, *ctx.how))  # type: ignore[no-untyped-call]
             if ctx.needs_input_grad[2]:
                 wanted = _wanted(False, True, False)
                 by_weight = _Derivatives.apply(slope, of_image, weight, wanted, *ctx.how)[1]  # type: ignore[no-untyped-call]
         if of_weight is not None:
-            by_slope.append(convolution(image, of_weight, stride=stride, padding=padding))
+            by_slope.append(_Convolution.apply(image, of_weight, None, *ctx.how))  # type: ignore[no-untyped-call]
             if ctx.needs_input_grad[1]:
                 wanted = True, False, False
                 by_image = _Derivatives.apply(slope, image, of_weight, wanted, *ctx.how)[0]  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ from sincut.data.random_numbers import (
     chance,
 )
 from sincut.data.training_data import Crops
+from sincut.kernels.convolution import differentiated_twice
 from sincut.kernels.patch_nce import normalised
 from sincut.models.discriminator import Discriminator
 from sincut.models.weights import ready_weights
@@ -139,7 +140,7 @@ def discriminator_terms(
     if kind.with_r1:
         # R1 differentiates a gradient: on its steps D sees the real tiles in full precision.
         real.requires_grad_()
-        with _computing(discriminator, config, "fp32"):
+        with _computing(discriminator, config, "fp32"), differentiated_twice():
             real_logits = discriminator(real)
         with _computing(discriminator, config):
             fake_logits = discriminator(fake)
