@@ -132,13 +132,14 @@ class _BiasAct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: None) -> tuple[Tensor | None, ...]:
         signs, noise = ctx.saved_tensors
-        of_residual = slope if ctx.needs_input_grad[4] else None
-        apart = None if of_residual is None or ctx.residual_scale == 1 else ctx.residual_scale
-        with_sums = any(ctx.needs_input_grad[k] for k in (1, 3)) and of_weights_wanted()
-        of_image, of_bias, of_strength, scaled = _Derivative.apply(  # type: ignore[no-untyped-call]
-            slope, signs, noise, ctx.bias_scale, apart, with_sums
+        _, bias, _, strength, residual, *_ = ctx.needs_input_grad
+        with_sums = (bias or strength) and of_weights_wanted()
+        scale = ctx.residual_scale if residual and ctx.residual_scale != 1 else None
+        of_image, of_bias, of_strength, of_residual = _Derivative.apply(  # type: ignore[no-untyped-call]
+            slope, signs, noise, ctx.bias_scale, scale, with_sums
         )
-        of_residual = of_residual if apart is None else scaled
+        if residual and scale is None:
+            of_residual = slope
         return of_image, of_bias, None, of_strength, of_residual, None, None
 
 
@@ -273,9 +274,13 @@ def _counter(image: Tensor, wide: int) -> Tensor:
     assert wide <= _COUNTERS
     stream = torch.cuda.current_stream(image.device).cuda_stream if image.is_cuda else 0
     key = str(image.device), stream
-    if key not in _counters:
-        _counters[key] = torch.zeros(_COUNTERS, dtype=torch.int32, device=image.device)
-    return _counters[key]
+    if key in _counters:
+        return _counters[key]
+    made = torch.zeros(_COUNTERS, dtype=torch.int32, device=image.device)
+    # What is made in a recording belongs to the graph, which makes it zero in every replay.
+    if not (image.is_cuda and torch.cuda.is_current_stream_capturing()):
+        _counters[key] = made
+    return made
 
 
 def _grid(pixels: int, channels: int) -> tuple[int, int, int]:

@@ -557,6 +557,7 @@ def test_a_name_cannot_write_lines_of_its_own(tmp_path: Path) -> None:
     assert "a\\nError: b\\x1b[2J.png" in said
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("encoding", ["ascii:strict", "latin-1:strict", "utf-8:strict"])
 def test_a_terminal_that_knows_few_letters(
     encoding: str, pair: tuple[Path, Path], tiny_run: Path, tmp_path: Path

@@ -334,6 +334,7 @@ class DryCuda(TorchDispatchMode):
             "empty_cache": waits,
             "synchronize": waits,
             "current_stream": lambda *_: self.stream,
+            "is_current_stream_capturing": lambda: self.recording is not None,
             "stream": self._on_stream,
             "Stream": Stream,
             "Event": Event,
