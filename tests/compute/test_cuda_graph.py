@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from sincut.compute.cuda_graph import EAGER_CALLS, RecordedStep, own_stream
 from sincut.training.loop import train
+from sincut.training.step import Kind
 from tests.training.test_loop import config, images
 
 
@@ -101,6 +103,32 @@ def test_kinds_are_recorded_once_and_replayed_from_then_on(
         *["eager a"] * 3, "eager b", "record a", *["replay a"] * 3,
         *["eager b"] * 2, "record b", "replay b",
     ]  # fmt: skip
+
+
+def test_the_graph_of_the_warm_start_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the last of its steps is done; the others stay."""
+    kept: list[set[Kind]] = []
+
+    def recorded(self: RecordedStep[Kind], kind: Kind) -> tuple[Any, dict[str, Tensor]]:
+        return SimpleNamespace(replay=lambda: self.step(kind)), self.step(kind)
+
+    class Watched(RecordedStep[Kind]):
+        def __call__(self, kind: Kind) -> dict[str, Tensor]:
+            kept.append(set(self.graphs))
+            self.record = True  # as on CUDA
+            return super().__call__(kind)
+
+    monkeypatch.setattr(RecordedStep, "_recorded", recorded)
+    monkeypatch.setattr("sincut.training.loop.RecordedStep", Watched)
+    train(
+        images(),
+        config(warm_steps=EAGER_CALLS + 2, steps=EAGER_CALLS + 3, r1_every=1),
+        lambda _: None,
+    )
+    warm, later = Kind(warm=True), Kind(with_r1=True)
+    assert kept[EAGER_CALLS + 1] == {warm}
+    assert kept[EAGER_CALLS + 2] == set()
+    assert kept[-1] == {later}
 
 
 def test_a_recording_that_fails_is_told_once_and_the_steps_go_on(

@@ -181,6 +181,22 @@ def test_splits_agree(splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check("random", 120, 32, torch.float32, temperature=0.01)
 
 
+@pytest.mark.parametrize(
+    ("programs", "tiles", "expected"),
+    [
+        (8, 16, 8),  # 1024 rows of 132 processors: as many as there may be
+        (32, 64, 4),  # 4096: one round of 128 programs
+        (96, 64, 1),  # three layers of it: four would take as long, and leave more sums
+        (192, 64, 2),  # six: three rounds of 32 tiles instead of two of 64
+        (128, 256, 1),  # 16384 fill the GPU by themselves
+        (66, 2, 1),  # two tiles are too few to share
+        (1, 1, 1),
+    ],
+)
+def test_splits_leave_few_processors_idle(programs: int, tiles: int, expected: int) -> None:
+    assert module.best_splits(programs, tiles, 132) == expected
+
+
 def test_zero_rows_have_zero_gradient() -> None:
     query, key = pair("random", 24, 32, torch.float32)
     query[3], key[5] = 0, 0
