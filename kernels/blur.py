@@ -59,6 +59,12 @@ def transposed_reference(
     """The transpose as a depthwise convolution; ``sides`` are those of the filter's input."""
     if stride == 1:
         return blur_reference(image, 3 - padding, 1, gain)
+    if image.dtype == torch.bfloat16 and not image.is_cuda:
+        # PyTorch's own takes five times as long on a CPU as filtering the image with zeros between.
+        shape = (*image.shape[:2], *(side + 2 * padding - 3 for side in sides))
+        spread = image.new_zeros(shape).contiguous(memory_format=torch.channels_last)
+        spread[..., ::2, ::2] = image
+        return blur_reference(spread, 3 - padding, 1, gain)
     missing = [
         side + 2 * padding - 4 - (small - 1) * stride
         for side, small in zip(sides, image.shape[2:], strict=True)

@@ -62,6 +62,22 @@ def test_filter_and_transpose(
 
 
 @pytest.mark.parametrize(("padding", "stride", "gain"), HOWS)
+def test_the_transpose_on_a_cpu(padding: int, stride: int, gain: float) -> None:
+    """In bf16 it is another computation: of the image with zeros between its pixels."""
+    for sides in ((6, 34), (9, 7), (8, 8)):
+        how = padding, stride, gain
+        whole = torch.zeros(2, 3, *sides, dtype=torch.float64, requires_grad=True)
+        filtered = blur_reference(whole, *how)
+        slope = picture(3, *filtered.shape[2:], torch.bfloat16).cpu()
+        (exact,) = torch.autograd.grad(filtered, whole, slope.double())
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            found = transposed_reference(slope.to(dtype), *how, sides)
+            assert (found.dtype, found.shape) == (dtype, exact.shape)
+            limit = 2**-8 if dtype == torch.bfloat16 else 1e-6
+            assert ((found - exact).abs() <= limit * exact.abs() + 1e-6).all()
+
+
+@pytest.mark.parametrize(("padding", "stride", "gain"), HOWS)
 def test_derivatives_through_the_kernels(
     padding: int, stride: int, gain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
