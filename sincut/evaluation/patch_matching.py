@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sincut.data.painting import pixels, planes, resized
+from sincut.kernels.sorting import in_order
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -81,4 +82,4 @@ def _distance(image: Tensor, source: Tensor, random: torch.Generator) -> Tensor:
 def _sorted(planes: Tensor, filters: Tensor, random: torch.Generator) -> Tensor:
     top, left = torch.randint(0, 2, (2,), generator=random).tolist()
     projected = F.conv2d(planes[:, :, top:, left:], filters, stride=2)
-    return projected.flatten(2)[0].sort(dim=1).values
+    return in_order(projected.flatten(2)[0])
