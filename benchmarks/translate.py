@@ -461,15 +461,7 @@ def measured(job: Job) -> Found:
             device_bytes=torch.cuda.max_memory_allocated(),
             reserved_bytes=torch.cuda.max_memory_reserved(),
         )
-    return dataclasses.replace(found, host_bytes=host_peak())
-
-
-def host_peak() -> int:
-    """Bytes at this process's highest point, without those of the process that started it."""
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    return peak_memory("cpu")  # on Linux the starting process's, where that was higher
+    return dataclasses.replace(found, host_bytes=peak_memory("cpu"))
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ import sincut
 from benchmarks import translate as bench
 from benchmarks.__main__ import main
 from benchmarks.translate import Found, Job, Settings
+from sincut.compute.memory import peak_memory
 from sincut.models.model_file import load_model
 
 ROW = {
@@ -166,7 +167,7 @@ def test_the_whole_image_is_forwarded_within_enough_memory(model: Path, tmp_path
     found = bench.measured(job)
     assert found.seconds > 0
     assert not found.error
-    assert found.host_bytes == bench.host_peak()
+    assert found.host_bytes == peak_memory("cpu")
 
 
 def test_without_a_bound_only_the_smallest_image_is_tried_whole(tmp_path: Path) -> None:

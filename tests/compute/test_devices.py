@@ -14,6 +14,7 @@ import torch
 
 from sincut.compute import devices
 from sincut.compute.devices import convolutions, limit_threads
+from sincut.compute.memory import peak_memory
 from sincut.errors import SincutError
 
 
@@ -95,6 +96,16 @@ print(mapped, heap().fordblks)
         mapped[how], kept[how] = map(int, done.stdout.split())
     assert mapped["keep"] < 20_000_000 < 80_000_000 <= mapped["as it is"]
     assert kept["as it is"] < 20_000_000 < 80_000_000 <= kept["keep"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells it")
+def test_a_peak_is_that_of_the_process_alone() -> None:
+    """Not of the one that started it, as getrusage has it."""
+    code = "from sincut.compute.memory import peak_memory; print(peak_memory('cpu'))"
+    held = bytearray(900_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 50_000_000 < int(done.stdout) < 700_000_000 < peak_memory("cpu")
 
 
 def launched(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> str:
