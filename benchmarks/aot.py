@@ -5,6 +5,7 @@ No GPU is needed: Triton compiles for a named target and its bundled ``ptxas`` r
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import tempfile
@@ -50,6 +51,21 @@ _TYPES = {
     "counter_ptr": "*i32",
     "first_row_ptr": "*i64",
     **dict.fromkeys(("columns", "first_column", "stream", "salt", "low_key", "high_key"), "i32"),
+}
+
+
+# What the kernels of the layers can do besides, and the arguments that are None where they do not.
+_PARTS: dict[Any, dict[str, tuple[str, ...]]] = {
+    bias_act.add_and_activate: {
+        "WITH_NOISE": ("noise_ptr", "strength_ptr"),
+        "WITH_RESIDUAL": ("residual_ptr",),
+        "WITH_SIGNS": ("signs_ptr",),
+    },
+    bias_act.mask_and_sum: {
+        "WITH_NOISE": ("noise_ptr", "noise_sums_ptr"),
+        "WITH_RESIDUAL": ("residual_ptr",),
+        "WITH_SUMS": ("parts_ptr", "bias_sum_ptr", "counter_ptr"),
+    },
 }
 
 
@@ -102,26 +118,30 @@ def of_configuration(chosen: Configuration, mode: str, even: bool, target: int) 
 
 
 def of_layers(target: int) -> list[dict[str, Any]]:
-    """What goes with the convolutions: the blur, and gain, bias, noise and activation."""
+    """What goes with the convolutions: the blur, and bias, noise, activation and residual sum, all
+    of these or none but bias and activation."""
     rows = []
     for image in ("*bf16", "*fp32"):
-        types = dict.fromkeys(("image_ptr", "out_ptr", "slope_ptr", "output_ptr"), image)
+        types = dict.fromkeys(("image_ptr", "out_ptr", "slope_ptr"), image)
         types |= dict.fromkeys(("result_ptr", "residual_ptr"), image) | {"signs_ptr": "*u8"}
         for how, stride, up in (("", 1, False), (" stride 2", 2, False), (" transposed", 2, True)):
             constants = {"UNIT": 8, "STRIDE": stride, "UP": up, "BLOCK": blur.BLOCK}
             constants["ROWS"] = 1 if up else blur.ROWS
             name = f"blur{how} {image[1:]}"
             rows.append(compiled(name, blur.filter_rows, constants, target, types=types))
-        for kernel, more in (
-            (bias_act.add_and_activate, {"WITH_SIGNS": True}),
-            (bias_act.mask_and_sum, {"WITH_SUMS": True, "SUMMED": bias_act.SUMMED}),
-        ):
-            constants = {
-                "UNIT": 8, "WITH_NOISE": True, "WITH_RESIDUAL": True, "SLOPE": bias_act.SLOPE,
-                "ROWS": bias_act.ROWS, "WIDTH": bias_act.WIDTH, "INTERPRETED": False, **more,
-            }  # fmt: skip
-            name = f"{kernel.fn.__name__} {image[1:]}"
-            rows.append(compiled(name, kernel, constants, target, types=types))
+        for kernel, parts in _PARTS.items():
+            for bare in (False, True):
+                constants = {
+                    "UNIT": 8, "SLOPE": bias_act.SLOPE, "ROWS": bias_act.ROWS,
+                    "WIDTH": bias_act.WIDTH, "INTERPRETED": False,
+                }  # fmt: skip
+                constants |= dict.fromkeys(parts, not bare)
+                if kernel is bias_act.mask_and_sum:
+                    constants["SUMMED"] = bias_act.SUMMED
+                if bare:
+                    constants |= dict.fromkeys(itertools.chain(*parts.values()))
+                name = f"{kernel.fn.__name__} {image[1:]}{' bare' * bare}"
+                rows.append(compiled(name, kernel, constants, target, types=types))
     return rows
 
 

@@ -45,8 +45,8 @@ def bias_act_(
     residual: Tensor | None = None,
     residual_scale: float = 1.0,
 ) -> Tensor:
-    """Add bias and noise to an image, take the leaky ReLU and add a residual, in place; on CUDA by
-    kernels.
+    """Add bias and noise to an image, take the leaky ReLU and add a residual; on CUDA by kernels,
+    in place.
 
     Args:
         image: (N, C, H, W), floating point, channels last in memory on CUDA; it may be overwritten.
@@ -62,7 +62,8 @@ def bias_act_(
         strength and residual.
 
     Raises:
-        ValueError: a noise or residual of another shape, or one of noise and strength alone.
+        ValueError: a noise or residual of another shape, a residual of another type, or one of
+            noise and strength alone.
     """
     if (noise is None) != (strength is None):
         raise ValueError("noise and strength go together, got one of them")
@@ -72,8 +73,11 @@ def bias_act_(
             raise ValueError(
                 f"noise must be ({count} or 1, 1, {sides[0]}, {sides[1]}), got {tuple(noise.shape)}"
             )
-    if residual is not None and residual.shape != image.shape:
-        raise ValueError(f"residual must be {tuple(image.shape)}, got {tuple(residual.shape)}")
+    if residual is not None and (residual.shape, residual.dtype) != (image.shape, image.dtype):
+        raise ValueError(
+            f"residual must be {tuple(image.shape)} {image.dtype}, got {tuple(residual.shape)} "
+            f"{residual.dtype}"
+        )
     run = bias_act_triton if served(image) else bias_act_reference
     return run(image, bias, bias_scale, noise, strength, residual, residual_scale)
 
@@ -130,7 +134,9 @@ class _BiasAct(torch.autograd.Function):
         ctx.save_for_backward(output[1], noise)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, slope: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if slope is None:  # where a second derivative alone is followed, nothing comes from above
+            return (None,) * 7
         signs, noise = ctx.saved_tensors
         _, bias, _, strength, residual, *_ = ctx.needs_input_grad
         with_sums = (bias or strength) and of_weights_wanted()
@@ -200,7 +206,7 @@ SUMMED = 64  # programs whose sums are added at once
 _PROGRAMS = 1024  # about what fills the largest GPUs
 _COUNTERS = 1024  # 64 channels each
 
-# For each device and stream, how many programs are done; 0 between launches.
+# For each device and stream, how many programs of the running launch are done, by channels.
 _counters: dict[tuple[str, int], Tensor] = {}
 
 

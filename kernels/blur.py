@@ -166,7 +166,8 @@ def filter_rows(  # type: ignore[no-untyped-def]
 
     In a row of pixels times channels a pixel further is C entries further, so threads need not
     know which channel they have. C is units · UNIT: where that is 8, reads are of 16 bytes.
-    UP: the transpose of the filter with stride 2, of which a program makes one row.
+    UP: the transpose of the filter with stride 2, of which a program makes one row. What no tap of
+    an output reaches is left out, not multiplied by 0: it may be infinite.
     """
     channels = units * UNIT
     blocks = tl.cdiv(out_width * channels, BLOCK)
@@ -209,7 +210,7 @@ def filter_rows(  # type: ignore[no-untyped-def]
                 across += (3.0 if j % 3 else 1.0) * value
             k = i - STRIDE * each  # which tap this row is of each output
             tap = tl.where((k == 1) | (k == 2), 3.0, tl.where((k == 0) | (k == 3), 1.0, 0.0))
-            total += tap[:, None] * across[None, :]
+            total += tap[:, None] * tl.where((tap > 0.0)[:, None], across[None, :], 0.0)
     out = ((image * out_height + y + each) * out_width * channels)[:, None] + entry[None, :]
     tl.store(out_ptr + out, total * gain, mask=(y + each < out_height)[:, None] & inside[None, :])
 

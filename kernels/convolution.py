@@ -44,7 +44,7 @@ def differentiated_twice() -> Iterator[None]:
 @contextlib.contextmanager
 def only_of_images() -> Iterator[None]:
     """Inside, gradients of layers by weights and biases may be missing: for a caller that asks for
-    those by images alone, and for a graph of them."""
+    those by images alone, and for a graph of them. It holds for all threads of the process."""
     global _only_of_images
     before, _only_of_images = _only_of_images, True
     try:

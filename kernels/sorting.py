@@ -1,8 +1,8 @@
 """Rows in rising order.
 
-PyTorch sorts stably, with the places of what is sorted, one by one. NumPy compares eight or sixteen
-numbers at a time where a processor can: on a CPU with AVX-512 it takes a twelfth of the time, and
-a third where the places are needed for a gradient.
+PyTorch sorts stably, with the places of what is sorted, one number by one. NumPy compares eight or
+sixteen at a time where a processor can: with AVX-512 it takes a twentieth of the time of one thread
+of PyTorch's, and a fifth where the places are needed for a gradient. But it takes one thread.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_MOST_THREADS = 6  # with which PyTorch is slower
+
 
 def in_order(values: Tensor) -> Tensor:
     """The last dimension of (…, N) sorted, smallest first; equal numbers in any order, NaN last.
 
     Differentiable once with respect to the values.
     """
-    if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
+    known = values.dtype in (torch.float32, torch.float64)
+    if values.device.type != "cpu" or not known or torch.get_num_threads() > _MOST_THREADS:
         return values.sort(dim=-1).values
     numbers = values.detach().numpy()
     if not (torch.is_grad_enabled() and values.requires_grad):

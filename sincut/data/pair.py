@@ -129,11 +129,12 @@ class PairFeed:
         """Have the step's block in the table that :meth:`draw` reads."""
         block = step // self.steps
         if block != self.block:
-            self.cuts.copy_(self._laid_out(block), non_blocking=True)
+            self.cuts.copy_(self._laid_out(block))
             self.block = block
 
     def draw(self, draws: RandomNumbers) -> Crops:
         """The crops of a step of the block that is prepared."""
+        assert self.block is not None
         images, batch = len(self.images), self.config.batch
         row = self.cuts.index_select(0, draws.step % self.steps)[0]
         places = row[: 4 * images * batch].view(images, batch, 4)

@@ -334,17 +334,13 @@ def _patch_nce(
             key_rows = state.projector(keys, positions)
     groups, parts = len(keys[0]) // len(names), 1
     if config.negatives in BANKED:
+        own = [
+            zip(*(rows.chunk(len(names)) for rows in of), strict=True)
+            for of in (query_rows, key_rows)
+        ]
         return [
-            _banked(
-                [rows.chunk(len(names))[number] for rows in query_rows],
-                [rows.chunk(len(names))[number] for rows in key_rows],
-                state,
-                name,
-                groups,
-                config,
-                processes,
-            )
-            for number, name in enumerate(names)
+            _banked(queries, keys, state, name, groups, config, processes)
+            for name, queries, keys in zip(names, *own, strict=True)
         ]
     if config.negatives == "minibatch":
         groups, parts = 1, processes.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -173,11 +174,11 @@ def test_pages_hold_no_script_and_no_style_and_name_no_other_host(shared: Server
 
 
 def test_it_listens_to_this_machine_only(shared: Server) -> None:
-    inodes = {
-        str(link.readlink()).removeprefix("socket:[").removesuffix("]")
-        for link in Path(f"/proc/{shared.process.pid}/fd").iterdir()
-        if str(link.readlink()).startswith("socket:[")
-    }
+    inodes = set()
+    for link in Path(f"/proc/{shared.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if (target := str(link.readlink())).startswith("socket:["):
+                inodes.add(target.removeprefix("socket:[").removesuffix("]"))
     tables = ("tcp", "tcp6", "udp", "udp6")
     rows = [
         line.split()
@@ -204,7 +205,7 @@ def test_waiting_costs_nothing(server: Server) -> None:
     assert int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) < 60_000
     before = seconds_of(process)
     time.sleep(2)
-    assert seconds_of(process) == before
+    assert seconds_of(process) - before < 0.05  # the clock counts hundredths
     maps = Path(f"/proc/{process}/maps").read_text()
     assert "torch" not in maps
     assert "numpy" not in maps

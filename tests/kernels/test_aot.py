@@ -63,7 +63,7 @@ def test_every_configuration_is_there(table: list[dict[str, Any]]) -> None:
                 assert {name, f"{name} even"} <= set(names)
         assert {"prepare", "finish_query", "finish_key", "gather crops"} <= set(names)
         assert {"random words", "normal numbers"} <= set(names)
-        assert {"blur bf16", "blur transposed fp32", "mask_and_sum bf16"} <= set(names)
+        assert {"blur bf16", "blur transposed fp32", "mask_and_sum bf16 bare"} <= set(names)
 
 
 def test_nothing_spills(table: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sincut.kernels import bias_act
@@ -136,6 +137,24 @@ def test_a_gradient_of_the_biass_gradient() -> None:
         assert (got.double() - want).norm() <= 1e-5 * want.norm()
 
 
+def test_r1_alone_where_nothing_comes_from_above() -> None:
+    """Then a convolution hands no gradient down, not one of zeros."""
+    given = arguments(8, (6, 5), "none", torch.float64)[:2]
+    found = []
+    for function in (bias_act_reference, bias_act_triton):
+        dtype = torch.float64 if function is bias_act_reference else torch.float32
+        image, bias = (each.to(dtype).requires_grad_() for each in given)
+        weights = [torch.linspace(-1, 1, 8 * 8, device=DEVICE, dtype=dtype).view(8, 8, 1, 1)]
+        weights.append(weights[0][:1] + 0.5)
+        first, last = (each.clone().requires_grad_() for each in weights)
+        out = F.conv2d(function(F.conv2d(image, first), bias), last)
+        (slope,) = torch.autograd.grad(out.sum(), image, create_graph=True)
+        slope.square().sum().backward()
+        found.append((first.grad.double(), last.grad.double()))
+    for want, got in zip(*found, strict=True):
+        assert (got - want).norm() <= 1e-5 * want.norm()
+
+
 def test_noise_and_strength_must_fit() -> None:
     image, bias, *_, noise, strength = arguments(5, (4, 6), "of each image", torch.float32)
     with pytest.raises(ValueError, match="noise and strength go together, got one of them"):
@@ -144,7 +163,11 @@ def test_noise_and_strength_must_fit() -> None:
         bias_act_(image, bias, strength=strength)
     with pytest.raises(ValueError, match=r"must be \(2 or 1, 1, 4, 6\), got \(2, 1, 4, 1\)"):
         bias_act_(image, bias, noise=noise[..., :1], strength=strength)
-    with pytest.raises(ValueError, match=r"residual must be \(2, 5, 4, 6\), got \(2, 5, 4, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"residual must be \(2, 5, 4, 6\) torch.float32, got \(2, 5, 4, 1\) "
+    ):
         bias_act_(image, bias, residual=image[..., :1])
+    with pytest.raises(ValueError, match=r"float32, got \(2, 5, 4, 6\) torch.bfloat16$"):
+        bias_act_(image, bias, residual=image.bfloat16())
     exact = bias_act_reference(image, bias, 1.0, noise, strength)
     assert torch.allclose(bias_act_(image, bias, noise=noise, strength=strength), exact, atol=1e-5)

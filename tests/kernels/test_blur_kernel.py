@@ -104,6 +104,14 @@ def test_nothing_uninitialised_is_written_out(monkeypatch: pytest.MonkeyPatch) -
         assert transposed_triton(small, padding, stride, gain, sides).isfinite().all()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_infinite_pixel_stays_where_the_filter_reaches(stride: int) -> None:
+    image = picture(3, 12, 12)
+    image[:, :, 5, 5] = torch.inf
+    expected = blur_reference(image.cpu(), 1, stride, 1.0)
+    assert torch.equal(blur_triton(image, 1, stride, 1.0).cpu().isfinite(), expected.isfinite())
+
+
 def test_memory_order_does_not_matter() -> None:
     image = picture(4, 10, 12)
     rows = image.contiguous()

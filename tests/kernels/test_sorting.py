@@ -10,7 +10,11 @@ from sincut.kernels.sorting import in_order
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 1), (2, 5, 300), (3, 0)])
-def test_it_is_pytorchs_order_with_its_gradient(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("threads", [1, 32])
+def test_it_is_pytorchs_order_with_its_gradient(
+    threads: int, shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     random = torch.Generator().manual_seed(len(shape))
     values = torch.randn(shape, generator=random).to(dtype).requires_grad_()
     weight = torch.randn(shape, generator=random).to(dtype)
