@@ -154,15 +154,8 @@ class _Derivative(torch.autograd.Function):
     is the mask again."""
 
     @staticmethod
-    def forward(
-        slope: Tensor,
-        signs: Tensor,
-        noise: Tensor | None,
-        bias_scale: float,
-        residual_scale: float | None,
-        with_sums: bool,
-    ) -> tuple[Tensor | None, ...]:
-        return _masked(slope, signs, noise, bias_scale, residual_scale, with_sums)
+    def forward(*given: Any) -> tuple[Tensor | None, ...]:
+        return _masked(*given)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
