@@ -203,9 +203,12 @@ def test_waiting_costs_nothing(server: Server) -> None:
     process = server.process.pid
     status = Path(f"/proc/{process}/status").read_text()
     assert int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) < 60_000
-    before = seconds_of(process)
-    time.sleep(2)
-    assert seconds_of(process) - before < 0.05  # the clock counts hundredths
+    for _ in range(3):  # what a page asked for may still be put away in the first
+        before = seconds_of(process)
+        time.sleep(2)
+        if (spent := seconds_of(process) - before) == 0:
+            break
+    assert spent == 0
     maps = Path(f"/proc/{process}/maps").read_text()
     assert "torch" not in maps
     assert "numpy" not in maps
